@@ -1,0 +1,246 @@
+package api
+
+import (
+	"encoding/json"
+
+	"github.com/matrix-org/dendrite/common/id"
+)
+
+// QueryAliasRequest is GET /directory/room/{roomAlias}.
+type QueryAliasRequest struct {
+	Alias id.RoomAlias `json:"alias"`
+}
+
+// QueryAliasResponse says where an alias leads. M_NOT_FOUND if nowhere.
+type QueryAliasResponse struct {
+	RoomID  id.RoomID       `json:"room_id"`
+	Servers []id.ServerName `json:"servers"`
+}
+
+// QueryRoomAliasesRequest is GET /rooms/{roomId}/aliases.
+type QueryRoomAliasesRequest struct {
+	Viewer Viewer    `json:"viewer"`
+	RoomID id.RoomID `json:"room_id"`
+}
+
+// QueryRoomAliasesResponse lists aliases in order of their names.
+type QueryRoomAliasesResponse struct {
+	Aliases []id.RoomAlias `json:"aliases"`
+}
+
+// QueryPublishedRequest is GET /directory/list/room/{roomId}.
+type QueryPublishedRequest struct {
+	RoomID id.RoomID `json:"room_id"`
+}
+
+// QueryPublishedResponse tells whether the room is in the directory.
+type QueryPublishedResponse struct {
+	Published bool `json:"published"`
+}
+
+// QueryPublicRoomsRequest is GET or POST /publicRooms of this server.
+type QueryPublicRoomsRequest struct {
+	Search    string   `json:"search"`     // generic_search_term, in name, topic and alias
+	RoomTypes []string `json:"room_types"` // "" stands for rooms without a type; nil for all
+	Limit     int      `json:"limit"`
+	Since     string   `json:"since"`
+}
+
+// QueryPublicRoomsResponse is a page of the directory, most members first.
+type QueryPublicRoomsResponse struct {
+	Rooms     []RoomSummary `json:"rooms"`
+	NextBatch string        `json:"next_batch"`
+	PrevBatch string        `json:"prev_batch"`
+	Total     int64         `json:"total"`
+}
+
+// RoomSummary is the one row of what is said of a room in lists.
+type RoomSummary struct {
+	RoomID            id.RoomID      `json:"room_id"`
+	RoomVersion       id.RoomVersion `json:"room_version"`
+	Root              Root           `json:"root"` // current state
+	Last              OrderKey       `json:"last"` // newest event
+	Name              string         `json:"name"`
+	Topic             string         `json:"topic"`
+	AvatarURL         string         `json:"avatar_url"`
+	CanonicalAlias    id.RoomAlias   `json:"canonical_alias"`
+	Joined            int64          `json:"joined"`
+	Invited           int64          `json:"invited"`
+	JoinRule          string         `json:"join_rule"`
+	HistoryVisibility string         `json:"history_visibility"`
+	GuestAccess       string         `json:"guest_access"`
+	RoomType          string         `json:"room_type"`
+	Encryption        string         `json:"encryption"`
+	Creator           id.UserID      `json:"creator"`
+}
+
+// QueryEventsRequest asks for events by id. With a RoomID, events of other rooms count as absent.
+type QueryEventsRequest struct {
+	Viewer   Viewer       `json:"viewer"`
+	RoomID   id.RoomID    `json:"room_id,omitempty"`
+	EventIDs []id.EventID `json:"event_ids"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryEventsRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryEventsResponse has the visible ones of the events asked for, in that order.
+type QueryEventsResponse struct {
+	Events []Event `json:"events"`
+}
+
+// QueryStateRequest asks for state. Without a Root and an At it is the current state for those who are joined (or where the
+// room is world readable), and the state at leaving for those who left. M_FORBIDDEN for others.
+type QueryStateRequest struct {
+	Viewer Viewer    `json:"viewer"`
+	RoomID id.RoomID `json:"room_id"`
+	// Root asks for the state of this root, without a look at membership: for components that know why they ask.
+	Root *Root `json:"root,omitempty"`
+	// Keys asks for these entries only; nil for all.
+	Keys []StateKeyTuple `json:"keys,omitempty"`
+	// Filter selects by type and sender. With LazyLoadMembers no m.room.member but those of Keys or Members is returned.
+	Filter *EventFilter `json:"filter,omitempty"`
+	// Members are the users whose member events are wanted when Filter.LazyLoadMembers is set.
+	Members []id.UserID `json:"members,omitempty"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryStateRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryStateResponse has the state events in no particular order.
+type QueryStateResponse struct {
+	Root   Root    `json:"root"`
+	Events []Event `json:"events"`
+}
+
+// QueryStateDiffRequest asks what leads from one root to another.
+type QueryStateDiffRequest struct {
+	RoomID id.RoomID `json:"room_id"`
+	From   Root      `json:"from"`
+	To     Root      `json:"to"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryStateDiffRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryStateDiffResponse has one entry for each key that differs.
+type QueryStateDiffResponse struct {
+	Changes []StateChange `json:"changes"`
+}
+
+// QueryStrippedStateRequest asks for stripped state (Client-Server API, § Stripped state) for an invite or a knock.
+type QueryStrippedStateRequest struct {
+	RoomID id.RoomID `json:"room_id"`
+	Root   Root      `json:"root"`
+	UserID id.UserID `json:"user_id"` // the invited user, whose member event is part of it
+}
+
+// QueryStrippedStateResponse has the events in stripped form.
+type QueryStrippedStateResponse struct {
+	State []json.RawMessage `json:"state"`
+}
+
+// QueryMembersRequest is GET /rooms/{roomId}/members.
+type QueryMembersRequest struct {
+	Viewer        Viewer    `json:"viewer"`
+	RoomID        id.RoomID `json:"room_id"`
+	At            *OrderKey `json:"at,omitempty"`
+	Membership    string    `json:"membership,omitempty"`
+	NotMembership string    `json:"not_membership,omitempty"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryMembersRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryMembersResponse has the member events.
+type QueryMembersResponse struct {
+	Events []Event `json:"events"`
+}
+
+// QueryMessagesRequest is GET /rooms/{roomId}/messages.
+type QueryMessagesRequest struct {
+	Viewer   Viewer       `json:"viewer"`
+	RoomID   id.RoomID    `json:"room_id"`
+	From     *OrderKey    `json:"from,omitempty"` // nil: the newest end for backwards, the oldest for forwards
+	To       *OrderKey    `json:"to,omitempty"`
+	Backward bool         `json:"backward"`
+	Limit    int          `json:"limit"`
+	Filter   *EventFilter `json:"filter,omitempty"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryMessagesRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryMessagesResponse is a page. End is nil when there is nothing more in this direction.
+type QueryMessagesResponse struct {
+	Start OrderKey  `json:"start"`
+	End   *OrderKey `json:"end,omitempty"`
+	Chunk []Event   `json:"chunk"`
+	State []Event   `json:"state"` // members of the senders, when lazily loaded
+}
+
+// QueryContextRequest is GET /rooms/{roomId}/context/{eventId}.
+type QueryContextRequest struct {
+	Viewer  Viewer       `json:"viewer"`
+	RoomID  id.RoomID    `json:"room_id"`
+	EventID id.EventID   `json:"event_id"`
+	Limit   int          `json:"limit"`
+	Filter  *EventFilter `json:"filter,omitempty"`
+}
+
+// QueryContextResponse surrounds an event.
+type QueryContextResponse struct {
+	Start  OrderKey `json:"start"`
+	End    OrderKey `json:"end"`
+	Event  Event    `json:"event"`
+	Before []Event  `json:"before"` // newest first
+	After  []Event  `json:"after"`  // oldest first
+	State  []Event  `json:"state"`  // at the last of these events
+}
+
+// QueryMembershipsRequest asks for the rooms in which a user has one of these memberships; nil for all but forgotten ones.
+type QueryMembershipsRequest struct {
+	UserID      id.UserID `json:"user_id"`
+	Memberships []string  `json:"memberships,omitempty"`
+}
+
+// QueryMembershipsResponse lists rooms in no particular order.
+type QueryMembershipsResponse struct {
+	Rooms []UserRoom `json:"rooms"`
+}
+
+// UserRoom is the membership of one user in one room.
+type UserRoom struct {
+	RoomID     id.RoomID  `json:"room_id"`
+	Membership string     `json:"membership"`
+	EventID    id.EventID `json:"event_id"`
+	Forgotten  bool       `json:"forgotten,omitempty"`
+}
+
+// QueryMembershipRequest asks for one membership.
+type QueryMembershipRequest struct {
+	RoomID id.RoomID `json:"room_id"`
+	UserID id.UserID `json:"user_id"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryMembershipRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryMembershipResponse has an empty Membership where the user never had one, and RoomExists false where this server has
+// never been in the room.
+type QueryMembershipResponse struct {
+	RoomExists bool       `json:"room_exists"`
+	Membership string     `json:"membership"`
+	EventID    id.EventID `json:"event_id"`
+	Forgotten  bool       `json:"forgotten,omitempty"`
+}
+
+// QueryRoomsRequest asks for summaries.
+type QueryRoomsRequest struct {
+	RoomIDs []id.RoomID `json:"room_ids"`
+}
+
+// QueryRoomsResponse has those rooms that exist, in the order asked for.
+type QueryRoomsResponse struct {
+	Rooms []RoomSummary `json:"rooms"`
+}

@@ -1,0 +1,53 @@
+// Package api is what other components may ask of the typingserver: who is typing where. Nothing of it is durable.
+package api
+
+import (
+	"time"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/rpc"
+)
+
+// Topic is the ephemeral topic on which each change is announced as an OutputTyping, to all replicas of who subscribes.
+const Topic = "typing"
+
+// TypingserverAPI is the contract.
+type TypingserverAPI struct {
+	// SetTyping begins, prolongs or ends that a user types in a room. The caller has checked that the user is joined.
+	SetTyping rpc.Call[SetTypingRequest, SetTypingResponse]
+	// QueryTyping lists who types in rooms now, for a subscriber that starts or has missed something.
+	QueryTyping rpc.Call[QueryTypingRequest, QueryTypingResponse]
+}
+
+// SetTypingRequest is PUT /rooms/{roomId}/typing/{userId}.
+type SetTypingRequest struct {
+	RoomID  id.RoomID     `json:"room_id"`
+	UserID  id.UserID     `json:"user_id"`
+	Typing  bool          `json:"typing"`
+	Timeout time.Duration `json:"timeout"` // ns
+}
+
+// AffinityKey keeps a room on one replica.
+func (r SetTypingRequest) AffinityKey() string { return string(r.RoomID) }
+
+// SetTypingResponse has the number of the change; a client's own change is in a sync that covers it.
+type SetTypingResponse struct {
+	Number int64 `json:"number"`
+}
+
+// QueryTypingRequest names rooms; none stands for every room in which somebody types.
+type QueryTypingRequest struct {
+	RoomIDs []id.RoomID `json:"room_ids,omitempty"`
+}
+
+// QueryTypingResponse has one entry for each room in which somebody types.
+type QueryTypingResponse struct {
+	Rooms []OutputTyping `json:"rooms"`
+}
+
+// OutputTyping is all who type in a room, from a moment on. Number is clock-based (µs) and grows with each change.
+type OutputTyping struct {
+	RoomID id.RoomID   `json:"room_id"`
+	Users  []id.UserID `json:"users"`
+	Number int64       `json:"number"`
+}
