@@ -31,22 +31,3 @@ type Event struct {
 	// Membership is the viewer's own at the time of the event (unsigned.membership).
 	Membership string `json:"membership,omitempty"`
 }
-
-// EventFilter is the specification's RoomEventFilter and StateFilter (Client-Server API, § Filtering), the parts that
-// select events. Types and not_types may end in or contain '*'.
-type EventFilter struct {
-	Limit                   int         `json:"limit,omitempty"`
-	Types                   []string    `json:"types,omitempty"`
-	NotTypes                []string    `json:"not_types,omitempty"`
-	Senders                 []id.UserID `json:"senders,omitempty"`
-	NotSenders              []id.UserID `json:"not_senders,omitempty"`
-	Rooms                   []id.RoomID `json:"rooms,omitempty"`
-	NotRooms                []id.RoomID `json:"not_rooms,omitempty"`
-	ContainsURL             *bool       `json:"contains_url,omitempty"`
-	LazyLoadMembers         bool        `json:"lazy_load_members,omitempty"`
-	IncludeRedundantMembers bool        `json:"include_redundant_members,omitempty"`
-	UnreadThreadNotifs      bool        `json:"unread_thread_notifications,omitempty"`
-	HasTypes                bool        `json:"-"` // types was given, even if empty (which selects nothing)
-	RelatedByRelTypes       []string    `json:"related_by_rel_types,omitempty"`
-	RelatedBySenders        []id.UserID `json:"related_by_senders,omitempty"`
-}
