@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"slices"
 	"strconv"
 
 	"github.com/matrix-org/gomatrixserverlib"
@@ -90,7 +91,7 @@ func newEvent(props *roomversion.Properties, p *Proto) (*Event, error) {
 	e := &Event{
 		props: props, roomID: p.RoomID, roomIDGiven: p.RoomID != "", eventType: p.Type, isState: p.StateKey != nil,
 		sender: p.Sender, ts: p.OriginServerTS, depth: min(p.Depth, props.MaxDepth),
-		prev: p.PrevEvents, auth: p.AuthEvents, unsigned: p.Unsigned,
+		prev: slices.Clone(p.PrevEvents), auth: slices.Clone(p.AuthEvents), unsigned: p.Unsigned,
 	}
 	if e.isState {
 		e.stateKey = *p.StateKey

@@ -194,7 +194,7 @@ func (c *canonicaliser) object(depth int) error {
 		c.pos++
 		c.out = append(c.out, ':')
 		if escaped {
-			m.key = unquote(c.out[m.start:keyEnd])
+			m.key = unescape(c.out[m.start+1 : keyEnd-1])
 		}
 		if err := c.value(depth + 1); err != nil {
 			return err

@@ -2,7 +2,6 @@ package pdu
 
 import (
 	"encoding/json"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -124,7 +123,7 @@ func (p paths) filter(dst, object []byte) []byte {
 	begin := len(dst)
 	dst = append(dst, '{')
 	eachMember(object, func(key, value []byte) {
-		sub, selected := p[string(unquote(slices.Concat([]byte{'"'}, key, []byte{'"'})))]
+		sub, selected := p[string(unescape(key))]
 		switch {
 		case !selected:
 		case sub == nil:

@@ -3,6 +3,7 @@ package pdu
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -140,9 +141,8 @@ func lookup(object []byte, name string) []byte {
 	return found
 }
 
-// unquote decodes a string with its quotes.
-func unquote(text []byte) []byte {
-	inner := text[1 : len(text)-1]
+// unescape decodes what stands between the quotes of a string.
+func unescape(inner []byte) []byte {
 	out := make([]byte, 0, len(inner))
 	for i := 0; i < len(inner); i++ {
 		if inner[i] != '\\' || i+1 == len(inner) {
@@ -173,7 +173,7 @@ func str(field string, value []byte) (string, error) {
 		return "", mxerr.BadJSON("the event's %s is not a string", field)
 	}
 	if bytes.IndexByte(value, '\\') >= 0 {
-		return string(unquote(value)), nil
+		return string(unescape(value[1 : len(value)-1])), nil
 	}
 	return string(value[1 : len(value)-1]), nil
 }
@@ -193,4 +193,44 @@ func integer(field string, value []byte) (int64, error) {
 		return 0, mxerr.BadJSON("the event's %s is not an integer", field)
 	}
 	return n, nil
+}
+
+// Member finds a member of a canonical object, such as the content of an event; nil if there is none.
+func Member(object []byte, name string) []byte {
+	for i := 0; i < len(name); i++ {
+		if name[i] < 0x20 || name[i] == '"' || name[i] == '\\' {
+			quoted := appendString(nil, name)
+			name = string(trimQuotes(quoted))
+			break
+		}
+	}
+	return lookup(object, name)
+}
+
+// EachMember calls visit for the members of a canonical object, in order; not at all if it is no object.
+func EachMember(object []byte, visit func(name string, value []byte)) {
+	eachMember(object, func(key, value []byte) {
+		if bytes.IndexByte(key, '\\') >= 0 {
+			key = unescape(key)
+		}
+		visit(string(key), value)
+	})
+}
+
+// EachElement calls visit for the elements of a canonical array, in order; not at all if it is no array.
+func EachElement(array []byte, visit func(value []byte)) {
+	if scanArray(array, func(value []byte) error { visit(value); return nil }) != nil {
+		return // of a broken array the elements before the break count
+	}
+}
+
+// String decodes a canonical string; false if value is none.
+func String(value []byte) (string, bool) {
+	s, err := str("", value)
+	return s, err == nil
+}
+
+// Without is a canonical object without some of its members.
+func Without(object []byte, names ...string) []byte {
+	return appendMembers(make([]byte, 0, len(object)), object, func(key string) bool { return !slices.Contains(names, key) })
 }

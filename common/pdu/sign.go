@@ -19,7 +19,7 @@ func Sign(e *Event, s Signer) (*Event, error) {
 	// Written in front or behind, and put in order by the canonical form: of duplicates the last one counts.
 	merged := []byte{'{'}
 	theirs := lookup(e.json, "signatures")
-	ofServer := lookup(theirs, string(trimQuotes(appendString(nil, s.ServerName))))
+	ofServer := Member(theirs, string(s.ServerName))
 	if len(theirs) > 2 {
 		merged = append(append(merged, theirs[1:len(theirs)-1]...), ',')
 	}
@@ -71,10 +71,10 @@ func (e *Event) SignedBytes() []byte {
 // Signatures returns the signatures of one server by key, decoded. Those that are not base64 are left out.
 func (e *Event) Signatures(server id.ServerName) map[gomatrixserverlib.KeyID][]byte {
 	found := map[gomatrixserverlib.KeyID][]byte{}
-	ofServer := lookup(lookup(e.json, "signatures"), string(trimQuotes(appendString(nil, server))))
-	eachMember(ofServer, func(key, value []byte) {
+	ofServer := Member(lookup(e.json, "signatures"), string(server))
+	EachMember(ofServer, func(key string, value []byte) {
 		if signature, err := decodeBase64(optionalString(value)); err == nil {
-			found[gomatrixserverlib.KeyID(unquote(slices.Concat([]byte{'"'}, key, []byte{'"'})))] = signature
+			found[gomatrixserverlib.KeyID(key)] = signature
 		}
 	})
 	return found
