@@ -1,0 +1,356 @@
+// Package sqlutil is the one way to the databases: SQL is written once, for Postgres, and rewritten for SQLite when it is
+// prepared; a transaction is a closure that only runs statements.
+//
+// What the closure of Write or Read needs from elsewhere is fetched, built and signed before. Its context is marked
+// (common/txguard): an rpc, a request or another transaction inside it fails at once. Postgres transactions are READ COMMITTED,
+// retried on serialization failures (so the closure may run again), and what makes a write correct is a conditional UPDATE,
+// never a lock. SQLite has one writer, which commits the closures that wait together as one transaction, and many readers,
+// each with a snapshot.
+package sqlutil
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/lib/pq"
+	"github.com/opentracing/opentracing-go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+	_ "modernc.org/sqlite" // the driver "sqlite"
+
+	"github.com/matrix-org/dendrite/common/txguard"
+)
+
+// Dialect is which database it is.
+type Dialect int
+
+// The dialects.
+const (
+	SQLite Dialect = iota
+	Postgres
+)
+
+// DefaultTimeout ends a transaction that has no earlier deadline.
+const DefaultTimeout = 60 * time.Second
+
+// Options say which database, and how many connections.
+type Options struct {
+	// ConnectionString is postgresql://… or file:PATH.
+	ConnectionString string
+	// MaxOpenConns limits Postgres connections, and SQLite readers; 0 means a default.
+	MaxOpenConns int
+	// ConnectTimeout is how long Open tries to reach a Postgres; 0 means until its context ends.
+	ConnectTimeout time.Duration
+}
+
+// Deps are what a DB reports to. Each may be left out.
+type Deps struct {
+	Log        *logrus.Entry
+	Registerer prometheus.Registerer
+	Tracer     opentracing.Tracer
+}
+
+// DB is a database.
+type DB struct {
+	dialect Dialect
+	pool    *sql.DB // Postgres; or the readers of SQLite
+	writer  *writer // SQLite only
+	deps    Deps
+	metrics *metrics
+	counter Counter
+	fail    atomic.Pointer[func(string) error]
+	ids     idSequences
+}
+
+// ErrCommitUnknown says that a connection broke during COMMIT: the transaction may have taken place. A caller whose
+// transaction has a witness of its success (a request key, a conditional offset or version) runs it again.
+var ErrCommitUnknown = errors.New("the database went away during COMMIT: whether it took place is unknown")
+
+// Open opens a database and waits, with backoff, for a Postgres that cannot be reached yet.
+func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
+	if deps.Log == nil {
+		silent := logrus.New()
+		silent.SetLevel(logrus.PanicLevel)
+		deps.Log = logrus.NewEntry(silent)
+	}
+	if deps.Tracer == nil {
+		deps.Tracer = opentracing.NoopTracer{}
+	}
+	db := &DB{deps: deps, metrics: newMetrics(deps.Registerer)}
+	switch {
+	case strings.HasPrefix(o.ConnectionString, "postgres://"), strings.HasPrefix(o.ConnectionString, "postgresql://"):
+		db.dialect = Postgres
+		if err := db.openPostgres(ctx, o); err != nil {
+			return nil, err
+		}
+	case strings.HasPrefix(o.ConnectionString, "file:"):
+		if err := db.openSQLite(ctx, o); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("the connection string of the database begins with neither postgresql:// nor file:")
+	}
+	if err := db.createIDs(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func (db *DB) openPostgres(ctx context.Context, o Options) error {
+	dsn, err := postgresDSN(o.ConnectionString)
+	if err != nil {
+		return err
+	}
+	if db.pool, err = sql.Open("postgres", dsn); err != nil {
+		return fmt.Errorf("database connection string: %w", err)
+	}
+	conns := o.MaxOpenConns
+	if conns == 0 {
+		conns = 20
+	}
+	db.pool.SetMaxOpenConns(conns)
+	db.pool.SetMaxIdleConns(conns)
+	if o.ConnectTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.ConnectTimeout)
+		defer cancel()
+	}
+	for wait := 250 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err := db.pool.PingContext(ctx)
+		if err == nil {
+			return nil
+		}
+		if refused := new(pq.Error); errors.As(err, &refused) && refused.Code.Class() != "57" && refused.Code.Class() != "53" {
+			return fmt.Errorf("database: %w: check user, password and database name in the connection string", err)
+		}
+		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and is the connection string right?")
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("the database cannot be reached: %w: check that it runs and that database.connection_string names its host and port", err), db.pool.Close())
+		case <-time.After(wait):
+		}
+	}
+}
+
+// postgresDSN adds what every connection needs.
+func postgresDSN(s string) (string, error) {
+	dsn, err := pq.ParseURL(s)
+	if err != nil {
+		return "", fmt.Errorf("database connection string: %w", err)
+	}
+	// One round trip for a statement that is not prepared.
+	dsn += " binary_parameters=yes"
+	if !strings.Contains(dsn, "sslmode=") {
+		dsn += " sslmode=prefer"
+	}
+	return dsn, nil
+}
+
+func (db *DB) openSQLite(ctx context.Context, o Options) error {
+	path := strings.TrimPrefix(o.ConnectionString, "file:")
+	path, _, _ = strings.Cut(path, "?")
+	const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)&_pragma=temp_store(MEMORY)"
+	writers, err := sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(1000)")
+	if err != nil {
+		return fmt.Errorf("open %s: %w", path, err)
+	}
+	writers.SetMaxOpenConns(1)
+	conn, err := writers.Conn(ctx)
+	if err == nil {
+		err = conn.PingContext(ctx)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("open %s: %w: is the directory there and writable?", path, err), writers.Close())
+	}
+	if db.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
+		return errors.Join(fmt.Errorf("open %s: %w", path, err), writers.Close())
+	}
+	readers := o.MaxOpenConns
+	if readers == 0 {
+		readers = 4
+	}
+	db.pool.SetMaxOpenConns(readers)
+	db.pool.SetMaxIdleConns(readers)
+	db.writer = newWriter(db, writers, conn)
+	return nil
+}
+
+// Close ends all connections, after the transactions that are under way.
+func (db *DB) Close() error {
+	var err error
+	if db.writer != nil {
+		err = db.writer.close()
+	}
+	return errors.Join(err, db.pool.Close())
+}
+
+// Dialect tells which database it is.
+func (db *DB) Dialect() Dialect { return db.dialect }
+
+// Ping tells whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	if err := db.pool.PingContext(ctx); err != nil {
+		return fmt.Errorf("the database does not answer: %w", err)
+	}
+	return nil
+}
+
+// SetFailpoints makes named steps fail, for tests that crash between any two of them. nil ends it.
+func (db *DB) SetFailpoints(fail func(name string) error) {
+	if fail == nil {
+		db.fail.Store(nil)
+		return
+	}
+	db.fail.Store(&fail)
+}
+
+// Failpoint is passed at each named step.
+func (db *DB) Failpoint(name string) error {
+	if fail := db.fail.Load(); fail != nil {
+		return (*fail)(name)
+	}
+	return nil
+}
+
+// Write runs fn in a transaction that may change things. fn only runs statements, and may run more than once.
+func (db *DB) Write(ctx context.Context, name string, fn func(ctx context.Context, tx *Tx) error) error {
+	if err := txguard.Check(ctx, "a transaction "+name); err != nil {
+		return err
+	}
+	ctx, done := db.begin(ctx, name)
+	var err error
+	if db.writer != nil {
+		err = db.writer.do(ctx, name, fn)
+	} else {
+		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, nil, fn) })
+	}
+	done(err)
+	return err
+}
+
+// Read runs fn in a transaction that changes nothing; all its statements see one snapshot.
+func (db *DB) Read(ctx context.Context, name string, fn func(ctx context.Context, tx *Tx) error) error {
+	if err := txguard.Check(ctx, "a transaction "+name); err != nil {
+		return err
+	}
+	ctx, done := db.begin(ctx, name)
+	var err error
+	if db.dialect == SQLite {
+		err = db.sqliteRead(ctx, name, fn)
+	} else {
+		snapshot := &sql.TxOptions{Isolation: sql.LevelRepeatableRead, ReadOnly: true}
+		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, snapshot, fn) })
+	}
+	done(err)
+	return err
+}
+
+// ReadOne is Read for a single statement: it saves the round trips of BEGIN and COMMIT.
+func (db *DB) ReadOne(ctx context.Context, name string, fn func(ctx context.Context, tx *Tx) error) error {
+	if err := txguard.Check(ctx, "a query "+name); err != nil {
+		return err
+	}
+	ctx, done := db.begin(ctx, name)
+	err := fn(txguard.Mark(ctx, name), &Tx{db: db, name: name, prepare: func(_ context.Context, s *Stmt) (*sql.Stmt, error) { return s.onPool() }})
+	done(err)
+	return err
+}
+
+// begin gives the transaction its deadline and its span. A wait for the network is the caller's; the statements of SQLite are not
+// interruptible, so its transactions last as long as they last.
+func (db *DB) begin(ctx context.Context, name string) (context.Context, func(error)) {
+	started := time.Now()
+	cancel := func() {}
+	if _, has := ctx.Deadline(); !has {
+		ctx, cancel = context.WithTimeout(ctx, DefaultTimeout)
+	}
+	var span opentracing.Span
+	if parent := opentracing.SpanFromContext(ctx); parent != nil {
+		span = db.deps.Tracer.StartSpan("sql "+name, opentracing.ChildOf(parent.Context()))
+		ctx = opentracing.ContextWithSpan(ctx, span)
+	}
+	return ctx, func(err error) {
+		cancel()
+		if span != nil {
+			span.SetTag("error", err != nil)
+			span.Finish()
+		}
+		db.metrics.observe(name, time.Since(started), err)
+	}
+}
+
+// retry runs a transaction again that failed only because of others that ran beside it.
+func (db *DB) retry(ctx context.Context, run func() error) error {
+	for attempt := 0; ; attempt++ {
+		err := run()
+		if attempt == 5 || !isSerializationFailure(err) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(time.Duration(attempt+1) * 5 * time.Millisecond):
+		}
+	}
+}
+
+func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn func(context.Context, *Tx) error) error {
+	sqlTx, err := db.pool.BeginTx(ctx, o)
+	if err != nil {
+		return fmt.Errorf("begin %s: %w", name, err)
+	}
+	db.counter.Transactions.Add(1)
+	tx := &Tx{db: db, name: name, write: o == nil, prepare: func(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
+		prepared, err := s.onPool()
+		if err != nil {
+			return nil, err
+		}
+		return sqlTx.StmtContext(ctx, prepared), nil
+	}}
+	tx.unprepared = sqlTx
+	inside := txguard.Mark(ctx, name)
+	err = tx.run(inside, fn)
+	if err == nil {
+		err = db.Failpoint("commit.before")
+	}
+	if err != nil {
+		if rollback := sqlTx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
+			err = errors.Join(err, fmt.Errorf("roll back %s: %w", name, rollback))
+		}
+		tx.rolledBack()
+		return err
+	}
+	if err = sqlTx.Commit(); err != nil {
+		tx.rolledBack()
+		if answered := new(pq.Error); !errors.As(err, &answered) {
+			err = errors.Join(ErrCommitUnknown, err)
+		}
+		return fmt.Errorf("commit %s: %w", name, err)
+	}
+	db.counter.Commits.Add(1)
+	if err = db.Failpoint("commit.after"); err != nil {
+		tx.rolledBack()
+		return errors.Join(ErrCommitUnknown, err)
+	}
+	tx.committed()
+	return nil
+}
+
+func isSerializationFailure(err error) bool {
+	pgErr := new(pq.Error)
+	return errors.As(err, &pgErr) && (pgErr.Code == "40001" || pgErr.Code == "40P01")
+}
+
+// IsUniqueViolation tells whether err says that a row with this key is there already.
+func IsUniqueViolation(err error) bool {
+	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
+		return pgErr.Code == "23505"
+	}
+	var code interface{ Code() int } // of modernc.org/sqlite
+	return errors.As(err, &code) && (code.Code() == 2067 || code.Code() == 1555)
+}
