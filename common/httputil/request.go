@@ -1,0 +1,226 @@
+package httputil
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+)
+
+// MaxDepth is how deep the JSON of a request may be nested.
+const MaxDepth = 100
+
+// Request is a request whose route, caller and limits are settled.
+type Request struct {
+	*http.Request
+	Caller Caller
+	route  *Route
+	vars   [4]string
+	names  []string
+	query  url.Values
+	limit  int64
+}
+
+// NewRequest makes a Request of a handler's test.
+func NewRequest(r *http.Request, caller Caller, vars map[string]string) *Request {
+	q := &Request{Request: r, Caller: caller, limit: DefaultMaxBody}
+	for name, value := range vars {
+		q.vars[len(q.names)] = value
+		q.names = append(q.names, name)
+	}
+	return q
+}
+
+// Var is a variable of the path, percent-decoded.
+func (r *Request) Var(name string) string {
+	for i, n := range r.names {
+		if n == name {
+			return r.vars[i]
+		}
+	}
+	return ""
+}
+
+// RoomID is a variable of the path that must be a room id.
+func (r *Request) RoomID(name string) (id.RoomID, error) {
+	room, err := id.ParseRoomID(r.Var(name))
+	if err != nil {
+		return "", mxerr.InvalidParam("%v", err)
+	}
+	return room, nil
+}
+
+// UserID is a variable of the path that must be a user id.
+func (r *Request) UserID(name string) (id.UserID, error) {
+	user, err := id.ParseUserID(r.Var(name))
+	if err != nil {
+		return "", mxerr.InvalidParam("%v", err)
+	}
+	return user, nil
+}
+
+// EventID is a variable of the path that must be an event id.
+func (r *Request) EventID(name string) (id.EventID, error) {
+	event, err := id.ParseEventID(r.Var(name))
+	if err != nil {
+		return "", mxerr.InvalidParam("%v", err)
+	}
+	return event, nil
+}
+
+// Query is the first value of a parameter of the query, or nothing.
+func (r *Request) Query(name string) string { return r.Values().Get(name) }
+
+// Values are all parameters of the query.
+func (r *Request) Values() url.Values {
+	if r.query == nil {
+		r.query = r.URL.Query()
+	}
+	return r.query
+}
+
+// QueryInt is a parameter that must be a number of at least 0; fallback if it is not given.
+func (r *Request) QueryInt(name string, fallback int) (int, error) {
+	s := r.Query(name)
+	if s == "" {
+		return fallback, nil
+	}
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0, mxerr.InvalidParam("%s must be a number of at least 0, not %q", name, s)
+	}
+	return n, nil
+}
+
+// QueryBool is a parameter that must be true or false; false if it is not given.
+func (r *Request) QueryBool(name string) (bool, error) {
+	switch s := r.Query(name); s {
+	case "", "false":
+		return false, nil
+	case "true":
+		return true, nil
+	default:
+		return false, mxerr.InvalidParam("%s must be true or false, not %q", name, s)
+	}
+}
+
+// QueryMillis is a duration given in milliseconds, no longer than limit.
+func (r *Request) QueryMillis(name string, limit time.Duration) (time.Duration, error) {
+	n, err := r.QueryInt(name, 0)
+	return min(time.Duration(min(n, int(limit/time.Millisecond)))*time.Millisecond, limit), err
+}
+
+// Bytes reads the body, as far as the limit of the route allows. M_TOO_LARGE beyond.
+func (r *Request) Bytes() ([]byte, error) {
+	body, err := io.ReadAll(io.LimitReader(r.Body, r.limit+1))
+	if err != nil {
+		return nil, mxerr.NotJSON("the body could not be read: %v", err)
+	}
+	if int64(len(body)) > r.limit {
+		return nil, mxerr.TooLarge("the body may have %d bytes", r.limit)
+	}
+	return body, nil
+}
+
+// Object reads the body, which must be a JSON object. An empty body counts as an empty object: clients send it where nothing is
+// required.
+func (r *Request) Object() (json.RawMessage, error) {
+	body, err := r.Bytes()
+	if err != nil {
+		return nil, err
+	}
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 {
+		return Empty, nil
+	}
+	if err := checkJSON(body); err != nil {
+		return nil, err
+	}
+	if body[0] != '{' {
+		return nil, mxerr.BadJSON("the body must be a JSON object")
+	}
+	return body, nil
+}
+
+// JSON reads the body, a JSON object, into a struct. M_NOT_JSON for what is no JSON, M_BAD_JSON for what has another form.
+func (r *Request) JSON(into any) error {
+	body, err := r.Object()
+	if err != nil {
+		return err
+	}
+	return Unmarshal(body, into)
+}
+
+// Unmarshal reads JSON that is known to be JSON into a struct. M_BAD_JSON names the field that has a wrong type.
+func Unmarshal(body []byte, into any) error {
+	err := json.Unmarshal(body, into)
+	var wrongType *json.UnmarshalTypeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &wrongType) && wrongType.Field != "":
+		return mxerr.BadJSON("%s must be of type %s, not %s", wrongType.Field, typeName(wrongType), wrongType.Value)
+	}
+	return mxerr.BadJSON("the body has not the form that this endpoint asks for: %v", err)
+}
+
+func typeName(e *json.UnmarshalTypeError) string {
+	switch name := e.Type.Kind().String(); name {
+	case "slice", "array":
+		return "array"
+	case "struct", "map":
+		return "object"
+	case "bool":
+		return "boolean"
+	case "string":
+		return name
+	default:
+		return "integer"
+	}
+}
+
+func checkJSON(body []byte) error {
+	if !utf8.Valid(body) {
+		return mxerr.NotJSON("the body is not valid UTF-8")
+	}
+	depth, inString := 0, false
+	for i := 0; i < len(body); i++ {
+		switch c := body[i]; {
+		case inString && c == '\\':
+			i++
+		case c == '"':
+			inString = !inString
+		case inString:
+		case c == '{' || c == '[':
+			if depth++; depth > MaxDepth {
+				return mxerr.BadJSON("the body is nested more than %d deep", MaxDepth)
+			}
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	if !json.Valid(body) {
+		return mxerr.NotJSON("the body is not JSON")
+	}
+	return nil
+}
+
+// token is the access token of a request: in its header, or, as it was done before, in its query (§ Using access tokens).
+func token(r *http.Request) string {
+	if bearer, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); has {
+		return strings.TrimSpace(bearer)
+	}
+	if !strings.Contains(r.URL.RawQuery, "access_token=") {
+		return ""
+	}
+	return r.URL.Query().Get("access_token")
+}

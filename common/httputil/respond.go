@@ -1,0 +1,94 @@
+package httputil
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/rpc"
+)
+
+// Marshal writes JSON as Matrix likes it: without escapes for HTML.
+func Marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
+	answer, is := result.(Raw)
+	if !is {
+		switch v := result.(type) {
+		case nil:
+			answer.Body = Empty
+		case json.RawMessage:
+			answer.Body = v
+		default:
+			body, err := Marshal(v)
+			if err != nil {
+				return r.fail(w, q.Request, q.route.Name, err)
+			}
+			answer.Body = body
+		}
+	}
+	if answer.Status == 0 {
+		answer.Status = http.StatusOK
+	}
+	if answer.ContentType == "" {
+		answer.ContentType = "application/json"
+	}
+	w.Header().Set("Content-Type", answer.ContentType)
+	w.Header().Set("Content-Length", strconv.Itoa(len(answer.Body)))
+	w.WriteHeader(answer.Status)
+	if q.Method != http.MethodHead {
+		if _, err := w.Write(answer.Body); err != nil {
+			r.deps.Log.WithError(err).WithField("endpoint", q.route.Name).Debug("client is gone")
+		}
+	}
+	return answer.Status
+}
+
+// fail writes an error. What is no *mxerr.Error is logged here, once, and told to nobody.
+func (r *Router) fail(w http.ResponseWriter, req *http.Request, endpoint string, err error) int {
+	m, is := mxerr.As(err)
+	if !is {
+		fields := logrus.Fields{"endpoint": endpoint, "method": req.Method}
+		switch {
+		case req.Context().Err() != nil:
+			return 499 // the client has gone; nobody reads an answer
+		case errors.Is(err, rpc.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+			r.deps.Log.WithError(err).WithFields(fields).Warn("a component is unavailable")
+			m = mxerr.Unavailable("a part of this server is unavailable: try again")
+		default:
+			r.deps.Log.WithError(err).WithFields(fields).Error("request failed")
+			m = mxerr.New(http.StatusInternalServerError, "M_UNKNOWN", "internal server error: the server's log says more")
+		}
+	}
+	WriteError(w, m)
+	return m.Status
+}
+
+// WriteError writes an error outside a Router.
+func WriteError(w http.ResponseWriter, m *mxerr.Error) {
+	body, err := Marshal(m)
+	if err != nil {
+		body = []byte(`{"errcode":"M_UNKNOWN","error":"internal server error"}`)
+	}
+	for name, value := range m.Header {
+		w.Header().Set(name, value)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(m.Status)
+	_, _ = w.Write(body) // a client that is gone needs no answer
+}

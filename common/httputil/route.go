@@ -1,0 +1,79 @@
+// Package httputil is the one way in which public endpoints are declared, requests are read, and answers and errors are written
+// (Client-Server API, § API Standards).
+//
+// A component's routing package is a table of Routes. A Router finds the route of a request by its path's segments, authenticates
+// the caller, applies limits of rate and size, runs the Handler, and writes what it returns.
+package httputil
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+
+	"github.com/matrix-org/dendrite/common/id"
+)
+
+// Auth says who may call an endpoint.
+type Auth int
+
+// The kinds of authentication.
+const (
+	AuthNone     Auth = iota // nobody is asked
+	AuthOptional             // a valid token makes a Caller, none makes none, an invalid one is refused
+	AuthUser                 // users with an account
+	AuthGuest                // users and guests
+)
+
+// DefaultMaxBody limits request bodies of routes that do not say otherwise, in bytes.
+const DefaultMaxBody = 1 << 20
+
+// Route is an endpoint.
+type Route struct {
+	Method string
+	// Path has segments that are literal, a variable {name}, or a choice {a|b|c}.
+	Path string
+	// Name is the endpoint's in metrics, traces and logs.
+	Name    string
+	Auth    Auth
+	MaxBody int64  // bytes; 0: DefaultMaxBody
+	Limit   string // name of the rate limit; empty: none
+	Handler Handler
+}
+
+// Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty
+// object. An error is written as the *mxerr.Error in its chain, or as M_UNKNOWN with status 500.
+type Handler func(ctx context.Context, r *Request) (any, error)
+
+// Raw is an answer that is not to be marshalled.
+type Raw struct {
+	Status      int    // 0: 200
+	ContentType string // empty: application/json
+	Body        []byte
+}
+
+// Caller is who sent a request.
+type Caller struct {
+	UserID     id.UserID   `json:"user_id"`
+	DeviceID   id.DeviceID `json:"device_id,omitempty"`
+	Guest      bool        `json:"guest,omitempty"`
+	Admin      bool        `json:"admin,omitempty"`
+	AppService string      `json:"app_service,omitempty"` // id of the application service that acts
+	// TokenHash names the access token, for what is scoped by it.
+	TokenHash string `json:"token_hash,omitempty"`
+}
+
+// Authenticator finds out whose a token is. Errors are M_UNKNOWN_TOKEN and what may pass.
+type Authenticator interface {
+	Authenticate(ctx context.Context, token string, r *http.Request) (Caller, error)
+}
+
+// Limiter decides whether a caller may go on. It returns an M_LIMIT_EXCEEDED otherwise.
+type Limiter interface {
+	Allow(limit, caller string) error
+}
+
+// Object is a JSON object that is made on the spot.
+type Object map[string]any
+
+// Empty is the answer of endpoints that have nothing to say.
+var Empty = json.RawMessage(`{}`)

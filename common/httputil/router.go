@@ -1,0 +1,266 @@
+package httputil
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/opentracing/opentracing-go"
+	"github.com/opentracing/opentracing-go/ext"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/mxerr"
+)
+
+// RouterDeps are what a Router uses for all its routes. Auth may be nil where no route asks for a caller.
+type RouterDeps struct {
+	Auth    Authenticator
+	Limits  Limiter
+	Log     *logrus.Entry
+	Tracer  opentracing.Tracer
+	Metrics prometheus.Registerer
+}
+
+// Router serves routes.
+type Router struct {
+	deps    RouterDeps
+	root    node
+	seconds *prometheus.HistogramVec
+	other   http.Handler
+}
+
+type node struct {
+	literal map[string]*node
+	param   *node
+	end     map[string]*leaf // by method
+}
+
+type leaf struct {
+	route Route
+	names []string
+}
+
+// NewRouter makes a Router. It fails where two routes cannot be told apart.
+func NewRouter(routes []Route, deps RouterDeps) (*Router, error) {
+	if deps.Tracer == nil {
+		deps.Tracer = opentracing.NoopTracer{}
+	}
+	r := &Router{deps: deps, seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
+		Help: "Time of public requests by endpoint.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
+	if deps.Metrics != nil {
+		if err := deps.Metrics.Register(r.seconds); err != nil {
+			return nil, fmt.Errorf("metrics of the router: %w", err)
+		}
+	}
+	for _, route := range routes {
+		if err := r.root.add(strings.Split(strings.TrimPrefix(route.Path, "/"), "/"), &leaf{route: route}); err != nil {
+			return nil, fmt.Errorf("%s %s: %w", route.Method, route.Path, err)
+		}
+	}
+	return r, nil
+}
+
+// Otherwise serves paths that no route has.
+func (r *Router) Otherwise(h http.Handler) { r.other = h }
+
+func (n *node) add(segments []string, l *leaf) error {
+	if len(segments) == 0 {
+		if n.end == nil {
+			n.end = make(map[string]*leaf)
+		}
+		if _, twice := n.end[l.route.Method]; twice {
+			return fmt.Errorf("there are two routes")
+		}
+		n.end[l.route.Method] = l
+		return nil
+	}
+	segment, rest := segments[0], segments[1:]
+	inner, braced := strings.CutPrefix(segment, "{")
+	inner = strings.TrimSuffix(inner, "}")
+	if braced && strings.Contains(inner, "|") {
+		for _, choice := range strings.Split(inner, "|") {
+			if err := n.add(append([]string{choice}, rest...), &leaf{l.route, l.names}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if braced {
+		if len(l.names) == len(Request{}.vars) {
+			return fmt.Errorf("a path has more than %d variables", len(l.names))
+		}
+		if n.param == nil {
+			n.param = new(node)
+		}
+		l.names = append(l.names[:len(l.names):len(l.names)], inner)
+		return n.param.add(rest, l)
+	}
+	if n.literal == nil {
+		n.literal = make(map[string]*node)
+	}
+	if n.literal[segment] == nil {
+		n.literal[segment] = new(node)
+	}
+	return n.literal[segment].add(rest, l)
+}
+
+// find walks an escaped path. A literal wins over a variable; where it leads nowhere, the variable is tried.
+func (n *node) find(path string, vars *[4]string, depth int) *node {
+	if path == "" {
+		if n.end != nil {
+			return n
+		}
+		return nil
+	}
+	segment, rest, more := strings.Cut(path[1:], "/")
+	if more {
+		rest = path[1+len(segment):]
+	}
+	if next := n.literal[segment]; next != nil {
+		if found := next.find(rest, vars, depth); found != nil {
+			return found
+		}
+	}
+	if n.param == nil || depth == len(vars) {
+		return nil
+	}
+	value, err := url.PathUnescape(segment)
+	if err != nil {
+		return nil
+	}
+	vars[depth] = value
+	return n.param.find(rest, vars, depth+1)
+}
+
+// ServeHTTP serves a request.
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	cors(w.Header())
+	q := &Request{Request: req}
+	found := r.root.find(req.URL.EscapedPath(), &q.vars, 0)
+	if found == nil && r.other != nil {
+		r.other.ServeHTTP(w, req)
+		return
+	}
+	if req.Method == http.MethodOptions {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	if found == nil {
+		r.fail(w, req, "unknown", mxerr.Unrecognized("there is no endpoint %s", req.URL.Path))
+		return
+	}
+	l := found.end[req.Method]
+	if l == nil && req.Method == http.MethodHead {
+		l = found.end[http.MethodGet]
+	}
+	if l == nil {
+		for method := range found.end {
+			w.Header().Add("Allow", method)
+		}
+		r.fail(w, req, "unknown", mxerr.New(http.StatusMethodNotAllowed, "M_UNRECOGNIZED", "%s is not a method of %s", req.Method, req.URL.Path))
+		return
+	}
+	q.route, q.names, q.limit = &l.route, l.names, l.route.MaxBody
+	if q.limit == 0 {
+		q.limit = DefaultMaxBody
+	}
+	started := time.Now()
+	code := r.serve(w, q)
+	r.seconds.WithLabelValues(l.route.Name, codeClass(code)).Observe(time.Since(started).Seconds())
+}
+
+func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
+	span, ctx := r.span(q)
+	defer span.Finish()
+	defer func() {
+		if p := recover(); p != nil {
+			r.deps.Log.WithFields(logrus.Fields{"endpoint": q.route.Name, "stack": string(debug.Stack())}).Errorf("panic: %v", p)
+			code = r.fail(w, q.Request, q.route.Name, mxerr.New(http.StatusInternalServerError, "M_UNKNOWN", "internal server error"))
+		}
+		ext.HTTPStatusCode.Set(span, uint16(code))
+	}()
+	q.Request = q.WithContext(ctx)
+	if q.ContentLength > q.limit {
+		return r.fail(w, q.Request, q.route.Name, mxerr.TooLarge("the body may have %d bytes", q.limit))
+	}
+	if err := r.admit(ctx, q); err != nil {
+		return r.fail(w, q.Request, q.route.Name, err)
+	}
+	result, err := q.route.Handler(ctx, q)
+	if err != nil {
+		return r.fail(w, q.Request, q.route.Name, err)
+	}
+	return r.write(w, q, result)
+}
+
+// admit authenticates and applies the rate limit: by user where one is known, by address where not.
+func (r *Router) admit(ctx context.Context, q *Request) error {
+	if q.route.Auth != AuthNone {
+		t := token(q.Request)
+		switch {
+		case t == "" && q.route.Auth == AuthOptional:
+		case t == "":
+			return mxerr.New(http.StatusUnauthorized, "M_MISSING_TOKEN", "this endpoint needs an access token: send it as Authorization: Bearer TOKEN")
+		default:
+			caller, err := r.deps.Auth.Authenticate(ctx, t, q.Request)
+			if err != nil {
+				return err
+			}
+			if caller.Guest && q.route.Auth == AuthUser {
+				return mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not use this endpoint: register an account")
+			}
+			q.Caller = caller
+		}
+	}
+	if q.route.Limit == "" || r.deps.Limits == nil || q.Caller.AppService != "" {
+		return nil
+	}
+	who := string(q.Caller.UserID)
+	if who == "" {
+		who = ClientAddress(q.Request)
+	}
+	return r.deps.Limits.Allow(q.route.Limit, who)
+}
+
+func (r *Router) span(q *Request) (opentracing.Span, context.Context) {
+	var options []opentracing.StartSpanOption
+	if parent, err := r.deps.Tracer.Extract(opentracing.HTTPHeaders, opentracing.HTTPHeadersCarrier(q.Header)); err == nil {
+		options = append(options, ext.RPCServerOption(parent))
+	}
+	span := r.deps.Tracer.StartSpan(q.route.Name, options...)
+	ext.HTTPMethod.Set(span, q.Method)
+	return span, opentracing.ContextWithSpan(q.Context(), span)
+}
+
+// ClientAddress is the address that a request came from: the last one that a proxy on this machine or in a private network named,
+// else the peer's own.
+func ClientAddress(r *http.Request) string {
+	host, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		host = r.RemoteAddr
+	}
+	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsPrivate()) {
+		forwarded := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+		if last := strings.TrimSpace(forwarded[len(forwarded)-1]); net.ParseIP(last) != nil {
+			return last
+		}
+	}
+	return host
+}
+
+// cors sets what § Web Browser Clients asks of every answer.
+func cors(h http.Header) {
+	h.Set("Access-Control-Allow-Origin", "*")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization")
+}
+
+func codeClass(code int) string {
+	return [...]string{"", "1xx", "2xx", "3xx", "4xx", "5xx"}[min(max(code/100, 1), 5)]
+}
