@@ -28,7 +28,12 @@ type Request struct {
 	names  []string
 	query  url.Values
 	limit  int64
+	// control sets the time in which the body must come; nil where there is no connection.
+	control *http.ResponseController
 }
+
+// bodyTimeout is how long a client may take to send a body that is read whole.
+const bodyTimeout = time.Minute
 
 // NewRequest makes a Request of a handler's test.
 func NewRequest(r *http.Request, caller Caller, vars map[string]string) *Request {
@@ -121,7 +126,9 @@ func (r *Request) QueryMillis(name string, limit time.Duration) (time.Duration, 
 
 // Bytes reads the body, as far as the limit of the route allows. M_TOO_LARGE beyond.
 func (r *Request) Bytes() ([]byte, error) {
+	r.bodyDeadline(time.Now().Add(bodyTimeout))
 	body, err := io.ReadAll(io.LimitReader(r.Body, r.limit+1))
+	r.bodyDeadline(time.Time{})
 	if err != nil {
 		return nil, mxerr.NotJSON("the body could not be read: %v", err)
 	}
@@ -129,6 +136,14 @@ func (r *Request) Bytes() ([]byte, error) {
 		return nil, mxerr.TooLarge("the body may have %d bytes", r.limit)
 	}
 	return body, nil
+}
+
+func (r *Request) bodyDeadline(at time.Time) {
+	if r.control == nil || r.ContentLength == 0 {
+		return
+	}
+	// A connection that knows no deadlines, such as a test's, reads without one.
+	_ = r.control.SetReadDeadline(at)
 }
 
 // Object reads the body, which must be a JSON object. An empty body counts as an empty object: clients send it where nothing is

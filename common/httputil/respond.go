@@ -26,6 +26,12 @@ func Marshal(v any) ([]byte, error) {
 }
 
 func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
+	if stream, is := result.(Stream); is {
+		if err := stream(w); err != nil {
+			r.deps.Log.WithError(err).WithField("endpoint", q.route.Name).Debug("answer broke off")
+		}
+		return http.StatusOK
+	}
 	answer, is := result.(Raw)
 	if !is {
 		switch v := result.(type) {

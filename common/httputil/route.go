@@ -41,7 +41,7 @@ type Route struct {
 }
 
 // Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty
-// object. An error is written as the *mxerr.Error in its chain, or as M_UNKNOWN with status 500.
+// object; a Stream writes itself. An error is written as the *mxerr.Error in its chain, or as M_UNKNOWN with status 500.
 type Handler func(ctx context.Context, r *Request) (any, error)
 
 // Raw is an answer that is not to be marshalled.
@@ -50,6 +50,9 @@ type Raw struct {
 	ContentType string // empty: application/json
 	Body        []byte
 }
+
+// Stream is an answer that is too large to be held in memory. An error is for the log: the answer has begun.
+type Stream func(w http.ResponseWriter) error
 
 // Caller is who sent a request.
 type Caller struct {

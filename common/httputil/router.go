@@ -51,6 +51,9 @@ func NewRouter(routes []Route, deps RouterDeps) (*Router, error) {
 	if deps.Tracer == nil {
 		deps.Tracer = opentracing.NoopTracer{}
 	}
+	if deps.Log == nil {
+		deps.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
 	r := &Router{deps: deps, seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
 		Help: "Time of public requests by endpoint.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
 	if deps.Metrics != nil {
@@ -118,37 +121,50 @@ func (n *node) find(path string, vars *[4]string, depth int) *node {
 		}
 		return nil
 	}
-	segment, rest, more := strings.Cut(path[1:], "/")
-	if more {
-		rest = path[1+len(segment):]
+	segment, rest, ok := next(path)
+	if !ok {
+		return nil
 	}
-	if next := n.literal[segment]; next != nil {
-		if found := next.find(rest, vars, depth); found != nil {
+	if literal := n.literal[segment]; literal != nil {
+		if found := literal.find(rest, vars, depth); found != nil {
 			return found
 		}
 	}
 	if n.param == nil || depth == len(vars) {
 		return nil
 	}
-	value, err := url.PathUnescape(segment)
-	if err != nil {
-		return nil
-	}
-	vars[depth] = value
+	vars[depth] = segment
 	return n.param.find(rest, vars, depth+1)
 }
 
-// ServeHTTP serves a request.
-func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	cors(w.Header())
-	q := &Request{Request: req}
-	found := r.root.find(req.URL.EscapedPath(), &q.vars, 0)
-	if found == nil && r.other != nil {
-		r.other.ServeHTTP(w, req)
-		return
+// next splits the first segment off an escaped path and decodes it, so that an escaped slash is part of its segment.
+func next(path string) (segment, rest string, ok bool) {
+	segment, _, more := strings.Cut(path[1:], "/")
+	if more {
+		rest = path[1+len(segment):]
 	}
+	segment, err := url.PathUnescape(segment)
+	return segment, rest, err == nil
+}
+
+// ServeHTTP serves a request.
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.serveHTTP(w, req, r.other) }
+
+// Local serves only what has a route, as for requests that another process passed on.
+func (r *Router) Local() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.serveHTTP(w, req, nil) })
+}
+
+func (r *Router) serveHTTP(w http.ResponseWriter, req *http.Request, other http.Handler) {
+	cors(w.Header())
 	if req.Method == http.MethodOptions {
 		w.WriteHeader(http.StatusOK)
+		return
+	}
+	q := &Request{Request: req, control: http.NewResponseController(w)}
+	found := r.root.find(req.URL.EscapedPath(), &q.vars, 0)
+	if found == nil && other != nil {
+		other.ServeHTTP(w, req)
 		return
 	}
 	if found == nil {
@@ -172,7 +188,12 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	started := time.Now()
 	code := r.serve(w, q)
-	r.seconds.WithLabelValues(l.route.Name, codeClass(code)).Observe(time.Since(started).Seconds())
+	took := time.Since(started)
+	r.seconds.WithLabelValues(l.route.Name, codeClass(code)).Observe(took.Seconds())
+	if r.deps.Log.Logger.IsLevelEnabled(logrus.DebugLevel) {
+		r.deps.Log.WithFields(logrus.Fields{"endpoint": l.route.Name, "method": req.Method, "code": code, "user": q.Caller.UserID,
+			"took": took, "address": ClientAddress(req)}).Debug("request")
+	}
 }
 
 func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
@@ -254,11 +275,17 @@ func ClientAddress(r *http.Request) string {
 	return host
 }
 
-// cors sets what § Web Browser Clients asks of every answer.
+// corsHeader is what § Web Browser Clients asks of every answer.
+var corsHeader = map[string]string{
+	"Access-Control-Allow-Origin":  "*",
+	"Access-Control-Allow-Methods": "GET, POST, PUT, DELETE, OPTIONS",
+	"Access-Control-Allow-Headers": "X-Requested-With, Content-Type, Authorization",
+}
+
 func cors(h http.Header) {
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, DELETE, OPTIONS")
-	h.Set("Access-Control-Allow-Headers", "X-Requested-With, Content-Type, Authorization")
+	for name, value := range corsHeader {
+		h.Set(name, value)
+	}
 }
 
 func codeClass(code int) string {
