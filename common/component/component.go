@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -38,6 +39,10 @@ type Deps struct {
 	Limits httputil.Limiter
 	// Outgoing makes the client for requests of a purpose that leave the server. It keeps to the network policy.
 	Outgoing func(purpose netpolicy.Purpose) *http.Client
+	// Transport carries logs and ephemeral messages to and from other components.
+	Transport eventlog.Transport
+	// Sole says that no other process serves this component's tables while this one runs, but for the operator's tools.
+	Sole bool
 	// Draining is closed when the process is about to end: long polls answer at once with what they have.
 	Draining <-chan struct{}
 }

@@ -77,6 +77,6 @@ func (db *DB) createIDs(ctx context.Context) error {
 	db.ids.all = make(map[string]*IDs)
 	db.ids.next = db.Stmt(`INSERT INTO sqlutil_ids (name, next) VALUES ($1, 1 + $2::bigint)
 		ON CONFLICT (name) DO UPDATE SET next = sqlutil_ids.next + $2::bigint RETURNING next`)
-	return db.runScript(ctx, `CREATE TABLE IF NOT EXISTS sqlutil_ids (name TEXT PRIMARY KEY, next BIGINT NOT NULL);
+	return db.Script(ctx, `CREATE TABLE IF NOT EXISTS sqlutil_ids (name TEXT PRIMARY KEY, next BIGINT NOT NULL);
 		CREATE TABLE IF NOT EXISTS sqlutil_migrations (component TEXT PRIMARY KEY, version BIGINT NOT NULL)`)
 }

@@ -82,7 +82,8 @@ func (db *DB) migrateStep(ctx context.Context, component string, s step) error {
 	})
 }
 
-func (db *DB) runScript(ctx context.Context, script string) error {
+// Script runs statements that may run again, such as CREATE TABLE IF NOT EXISTS, in one transaction.
+func (db *DB) Script(ctx context.Context, script string) error {
 	return db.retryCreate(func() error {
 		return db.Write(ctx, "create tables", func(ctx context.Context, tx *Tx) error { return db.execScript(ctx, tx, script) })
 	})

@@ -28,7 +28,7 @@ func each(t *testing.T, body func(*testing.T, *DB)) {
 			t.Skip("DENDRITE_TEST_POSTGRES is not set")
 		}
 		db := open(t, admin)
-		if err := db.runScript(t.Context(), `DROP TABLE IF EXISTS things`); err != nil {
+		if err := db.Script(t.Context(), `DROP TABLE IF EXISTS things`); err != nil {
 			t.Fatal(err)
 		}
 		body(t, db)
@@ -53,7 +53,7 @@ const things = `CREATE TABLE IF NOT EXISTS things (name TEXT PRIMARY KEY, n BIGI
 
 func setup(t *testing.T, db *DB) {
 	t.Helper()
-	if err := db.runScript(t.Context(), things); err != nil {
+	if err := db.Script(t.Context(), things); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -341,7 +341,7 @@ func BenchmarkWriteSQLite(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer db.Close() //nolint:errcheck // a benchmark
-	if err := db.runScript(b.Context(), things); err != nil {
+	if err := db.Script(b.Context(), things); err != nil {
 		b.Fatal(err)
 	}
 	insert := db.Stmt(`INSERT INTO things (name, n) VALUES ($1, $2)`)

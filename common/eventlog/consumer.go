@@ -1,0 +1,407 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/opentracing/opentracing-go"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// Start says where a consumer begins that has never run.
+type Start int
+
+// The places to begin.
+const (
+	Oldest Start = iota // with the first record that the log still has
+	Newest              // with the next record
+)
+
+const (
+	batchSize    = 100 // records that are applied in one transaction
+	panicsToPark = 3   // a record that makes its handler panic so often can never be applied
+	maxBackoff   = 10 * time.Second
+)
+
+// ErrAnotherLog says that the producer's log is not the one that this consumer has followed: one of the two databases was
+// replaced or restored. Nothing can be right from here on, so the consumer stops.
+var ErrAnotherLog = errors.New("the log is another one than was followed so far, or has lost its end: was a database replaced or restored?")
+
+// errLostClaim says that another replica has applied records of a partition that this one thought its own.
+var errLostClaim = errors.New("another replica follows this partition")
+
+// Apply writes what a batch of records means, in the transaction that moves the offset.
+type Apply func(ctx context.Context, tx *sqlutil.Tx) error
+
+// ConsumerConfig says what follows which topic, and how.
+type ConsumerConfig struct {
+	// Name is the consumer's within its component. It must never change: the offsets are kept under it.
+	Name  string
+	Topic string
+	// Component is whose tables in DB keep the offsets.
+	Component string
+	DB        *sqlutil.DB
+	Source    Source
+	Start     Start
+	// Handle prepares a batch of consecutive records of one partition, outside any transaction: it decodes, asks others, computes.
+	// It may be called again for the same records. An error that Permanent marked parks the key of the record; any other is
+	// waited out. A nil Apply has nothing to write.
+	Handle func(ctx context.Context, records []Record) (Apply, error)
+	// Commit runs a transaction; nil: DB.Write. A component that gathers transactions gives its own.
+	Commit func(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error
+
+	Log     *logrus.Entry
+	Tracer  opentracing.Tracer
+	Metrics prometheus.Registerer
+}
+
+// Consumer applies the records of a topic, each exactly once and in the order of its partition.
+type Consumer struct {
+	ConsumerConfig
+	tables consumerTables
+	lag    *prometheus.GaugeVec
+	parked prometheus.Gauge
+
+	mu         sync.Mutex
+	partitions [Partitions]partition
+}
+
+// partition is what a consumer knows of one partition. Whoever runs it is one goroutine; the lock is for those who wait.
+type partition struct {
+	owned   bool
+	logID   string
+	applied int64
+	parked  map[string]bool // keys whose records are put aside
+	panics  int
+	waiting []waiter
+}
+
+type waiter struct {
+	seq  int64
+	done chan struct{}
+}
+
+// NewConsumer makes the tables of the offsets, where they are missing. A Transport runs the consumer.
+func NewConsumer(ctx context.Context, c ConsumerConfig) (*Consumer, error) {
+	if c.Commit == nil {
+		c.Commit = c.DB.Write
+	}
+	if c.Tracer == nil {
+		c.Tracer = opentracing.NoopTracer{}
+	}
+	if c.Log == nil {
+		c.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
+	c.Log = c.Log.WithFields(logrus.Fields{"consumer": c.Name, "topic": c.Topic})
+	if err := createTables(ctx, c.DB, c.Component); err != nil {
+		return nil, err
+	}
+	labels := prometheus.Labels{"consumer": c.Name, "topic": c.Topic}
+	k := &Consumer{ConsumerConfig: c, tables: newConsumerTables(c.DB, c.Component),
+		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dendrite_log_lag_records", ConstLabels: labels,
+			Help: "Records of a partition that are committed and not applied yet."}, []string{"partition"}),
+		parked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dendrite_log_parked_keys", ConstLabels: labels,
+			Help: "Keys whose records are put aside because one of them cannot be applied."})}
+	if c.Metrics != nil {
+		for _, collector := range []prometheus.Collector{k.lag, k.parked} {
+			if err := c.Metrics.Register(collector); err != nil {
+				return nil, fmt.Errorf("consumer %s: %w", c.Name, err)
+			}
+		}
+	}
+	return k, k.Refresh(ctx)
+}
+
+// Claim takes a partition: it reads how far it has been applied, makes sure that the log is the same, and tries parked records
+// again. It must not be called for a partition that this process runs already.
+func (c *Consumer) Claim(ctx context.Context, p int32) error {
+	heads, err := c.Source.Heads(ctx, HeadsRequest{Topic: c.Topic})
+	if err != nil {
+		return fmt.Errorf("heads of %s: %w", c.Topic, err)
+	}
+	begin := int64(0)
+	if c.Start == Newest {
+		begin = heads.Heads[p]
+	}
+	keys := make(map[string]bool)
+	var state offset
+	err = c.DB.Write(ctx, "claim partition", func(ctx context.Context, tx *sqlutil.Tx) error {
+		clear(keys)
+		if _, err := c.tables.insertOffset.Exec(ctx, tx, [][]any{{c.Name, p, heads.LogID, begin}}); err != nil {
+			return err
+		}
+		var err error
+		if state, err = c.tables.offset(ctx, tx, c.Name, p); err != nil {
+			return err
+		}
+		return c.tables.keysParked(ctx, tx, c.Name, p, keys)
+	})
+	if err != nil {
+		return fmt.Errorf("claim %s/%d: %w", c.Topic, p, err)
+	}
+	if state.logID != heads.LogID || state.seq > heads.Heads[p] {
+		return fmt.Errorf("%s/%d: applied up to %d of log %s, the head is %d of log %s: %w", c.Topic, p, state.seq, state.logID, heads.Heads[p], heads.LogID, ErrAnotherLog)
+	}
+	c.mu.Lock()
+	part := &c.partitions[p]
+	part.owned, part.logID, part.parked, part.panics = true, state.logID, keys, 0
+	c.mu.Unlock()
+	c.advance(p, state.seq)
+	return c.retryParked(ctx, p)
+}
+
+// Release gives a partition up.
+func (c *Consumer) Release(p int32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.partitions[p].owned = false
+}
+
+// Applied is the last record of a partition that is applied, as far as this process knows.
+func (c *Consumer) Applied(p int32) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.partitions[p].applied
+}
+
+// CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached.
+func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
+	for {
+		applied := c.Applied(p)
+		answer, err := c.Source.Read(ctx, ReadRequest{Topic: c.Topic, Partition: p, From: applied + 1, Limit: batchSize})
+		if err != nil {
+			return fmt.Errorf("read %s/%d: %w", c.Topic, p, err)
+		}
+		if answer.LogID != c.partitions[p].logID || answer.Head < applied {
+			return fmt.Errorf("%s/%d: applied up to %d, the head is %d: %w", c.Topic, p, applied, answer.Head, ErrAnotherLog)
+		}
+		c.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(answer.Head - applied))
+		if len(answer.Records) == 0 {
+			return nil
+		}
+		if err := c.Take(ctx, p, answer.Records); err != nil {
+			return err
+		}
+		if c.Applied(p) >= answer.Head {
+			c.lag.WithLabelValues(fmt.Sprint(p)).Set(0)
+			return nil
+		}
+	}
+}
+
+// Take applies records of a claimed partition that a transport has brought: what is applied already is left out, and what is
+// missing before them is read from the producer.
+func (c *Consumer) Take(ctx context.Context, p int32, records []Record) error {
+	for len(records) > 0 {
+		applied := c.Applied(p)
+		switch first := records[0].Seq; {
+		case first <= applied:
+			records = records[1:]
+			continue
+		case first > applied+1:
+			if err := c.CatchUp(ctx, p); err != nil {
+				return err
+			}
+			if c.Applied(p) == applied {
+				return fmt.Errorf("%s/%d: record %d was brought, and the producer has none after %d", c.Topic, p, first, applied)
+			}
+			continue
+		}
+		n := 1
+		for n < len(records) && n < batchSize && records[n].Seq == records[0].Seq+int64(n) {
+			n++
+		}
+		if err := c.apply(ctx, p, records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	return nil
+}
+
+// Run brings a claimed partition up to date, as often as it is called for, and waits out whatever passes. It returns when ctx
+// ends, or with ErrAnotherLog. step is CatchUp, or a Take of what a transport has brought.
+func (c *Consumer) Run(ctx context.Context, p int32, step func(context.Context) error) error {
+	for wait := 50 * time.Millisecond; ; wait = min(2*wait, maxBackoff) {
+		err := step(ctx)
+		if err == nil || errors.Is(err, ErrAnotherLog) {
+			return err
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, errLostClaim) {
+			c.Log.WithField("partition", p).Debug("another replica is ahead")
+			err = c.Refresh(ctx)
+		}
+		if err != nil {
+			c.Log.WithError(err).WithFields(logrus.Fields{"partition": p, "again_in": wait}).Warn("records cannot be applied now")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// apply applies consecutive records. Those of a parked key are put aside. If one of several can never be applied, they are
+// applied one by one.
+func (c *Consumer) apply(ctx context.Context, p int32, records []Record) error {
+	err := c.applyBatch(ctx, p, records)
+	if err == nil || !IsPermanent(err) && !isPanic(err) {
+		return err
+	}
+	if len(records) > 1 {
+		for i := range records {
+			if err := c.apply(ctx, p, records[i:i+1]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	part := &c.partitions[p]
+	if isPanic(err) {
+		if part.panics++; part.panics < panicsToPark {
+			return err
+		}
+	}
+	part.panics = 0
+	return c.park(ctx, p, &records[0], err)
+}
+
+type panicked struct {
+	value any
+	stack []byte
+}
+
+func (p *panicked) Error() string { return fmt.Sprintf("panic: %v\n%s", p.value, p.stack) }
+
+func isPanic(err error) bool {
+	_, is := errors.AsType[*panicked](err)
+	return is
+}
+
+func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (err error) {
+	ctx, finish := c.span(ctx, records)
+	defer func() { finish(err) }()
+	wanted, aside := c.split(p, records)
+	var write Apply
+	if len(wanted) > 0 {
+		if write, err = c.handle(ctx, wanted); err != nil {
+			return err
+		}
+	}
+	if err := c.DB.Failpoint("consumer.handled"); err != nil {
+		return err
+	}
+	last := records[len(records)-1].Seq
+	err = c.Commit(ctx, "apply "+c.Topic, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		defer func() {
+			if v := recover(); v != nil {
+				err = &panicked{v, debug.Stack()}
+			}
+		}()
+		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, records[0].Seq-1, last)
+		if err != nil {
+			return err
+		}
+		if moved == 0 {
+			return errLostClaim
+		}
+		if err := c.DB.Failpoint("consumer.moved"); err != nil {
+			return err
+		}
+		if len(aside) > 0 {
+			if _, err := c.tables.park.Exec(ctx, tx, aside); err != nil {
+				return err
+			}
+		}
+		if write != nil {
+			if err := write(ctx, tx); err != nil {
+				return err
+			}
+		}
+		return c.DB.Failpoint("consumer.written")
+	})
+	if err != nil {
+		if errors.Is(err, sqlutil.ErrCommitUnknown) {
+			// The offset says whether it took place.
+			if refresh := c.Refresh(ctx); refresh != nil {
+				return errors.Join(err, refresh)
+			}
+			if c.Applied(p) >= last {
+				return nil
+			}
+		}
+		return err
+	}
+	c.advance(p, last)
+	return c.DB.Failpoint("consumer.committed")
+}
+
+// handle runs the handler and turns a panic into an error.
+func (c *Consumer) handle(ctx context.Context, records []Record) (write Apply, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{v, debug.Stack()}
+		}
+	}()
+	return c.Handle(ctx, records)
+}
+
+// split separates the records of parked keys, as rows of the parked table.
+func (c *Consumer) split(p int32, records []Record) (wanted []Record, aside [][]any) {
+	parked := c.partitions[p].parked
+	if len(parked) == 0 {
+		return records, nil
+	}
+	for i := range records {
+		if r := &records[i]; parked[r.Key] {
+			aside = append(aside, c.parkedRow(r, "an earlier record of its key is parked"))
+		} else {
+			wanted = append(wanted, *r)
+		}
+	}
+	return wanted, aside
+}
+
+func (c *Consumer) span(ctx context.Context, records []Record) (context.Context, func(error)) {
+	for i := range records {
+		if parent := extractTrace(c.Tracer, records[i].Trace); parent != nil {
+			span := c.Tracer.StartSpan("apply "+c.Topic+" by "+c.Component, opentracing.FollowsFrom(parent))
+			span.SetTag("records", len(records))
+			return opentracing.ContextWithSpan(ctx, span), func(err error) {
+				if err != nil {
+					span.SetTag("error", true)
+				}
+				span.Finish()
+			}
+		}
+	}
+	return ctx, func(error) {}
+}
+
+// advance notes how far a partition is applied, and lets go those who waited for that.
+func (c *Consumer) advance(p int32, seq int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	part := &c.partitions[p]
+	part.applied = max(part.applied, seq)
+	keep := part.waiting[:0]
+	for _, w := range part.waiting {
+		if w.seq <= part.applied {
+			close(w.done)
+		} else {
+			keep = append(keep, w)
+		}
+	}
+	part.waiting = keep
+}

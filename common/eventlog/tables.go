@@ -1,0 +1,124 @@
+package eventlog
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strings"
+
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// The tables of a component's database, as producer and as consumer. COMPONENT stands for its name.
+const schema = `
+CREATE TABLE IF NOT EXISTS COMPONENT_log_topics (topic TEXT PRIMARY KEY, log_id TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS COMPONENT_log_counters (topic TEXT NOT NULL, part BIGINT NOT NULL, head BIGINT NOT NULL, PRIMARY KEY (topic, part)) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS COMPONENT_log_rows (topic TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (topic, part, seq));
+CREATE TABLE IF NOT EXISTS COMPONENT_log_offsets (consumer TEXT NOT NULL, part BIGINT NOT NULL, log_id TEXT NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (consumer, part)) WITH (fillfactor = 50);
+CREATE TABLE IF NOT EXISTS COMPONENT_log_parked (consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, error TEXT NOT NULL, PRIMARY KEY (consumer, part, seq));
+`
+
+type producerTables struct {
+	logID       *sqlutil.Stmt
+	insertLogID *sqlutil.Insert
+	counters    *sqlutil.Insert
+	take        *sqlutil.Stmt
+	heads       *sqlutil.Stmt
+	head        *sqlutil.Stmt
+	rows        *sqlutil.Insert
+	read        *sqlutil.Stmt
+	prune       *sqlutil.Stmt
+}
+
+type consumerTables struct {
+	insertOffset *sqlutil.Insert
+	one          *sqlutil.Stmt
+	offsets      *sqlutil.Stmt
+	move         *sqlutil.Stmt
+	park         *sqlutil.Insert
+	keys         *sqlutil.Stmt
+	parked       *sqlutil.Stmt
+	unpark       *sqlutil.Stmt
+}
+
+func named(component, text string) string { return strings.ReplaceAll(text, "COMPONENT", component) }
+
+func newProducerTables(db *sqlutil.DB, component string) producerTables {
+	stmt := func(text string) *sqlutil.Stmt { return db.Stmt(named(component, text)) }
+	return producerTables{
+		logID:       stmt(`SELECT log_id FROM COMPONENT_log_topics WHERE topic = $1`),
+		insertLogID: db.Insert(component+"_log_topics", []string{"topic", "log_id"}, "ON CONFLICT (topic) DO NOTHING"),
+		counters:    db.Insert(component+"_log_counters", []string{"topic", "part", "head"}, "ON CONFLICT (topic, part) DO NOTHING"),
+		take:        stmt(`UPDATE COMPONENT_log_counters SET head = head + $3 WHERE topic = $1 AND part = $2 RETURNING head`),
+		heads:       stmt(`SELECT part, head FROM COMPONENT_log_counters WHERE topic = $1`),
+		head:        stmt(`SELECT head FROM COMPONENT_log_counters WHERE topic = $1 AND part = $2`),
+		rows:        db.Insert(component+"_log_rows", []string{"topic", "part", "seq", "key", "type", "ts", "value", "trace"}, ""),
+		read: stmt(`SELECT seq, key, type, ts, value, trace FROM COMPONENT_log_rows
+			WHERE topic = $1 AND part = $2 AND seq >= $3 ORDER BY seq LIMIT $4`),
+		prune: stmt(`DELETE FROM COMPONENT_log_rows WHERE topic = $1 AND part = $2 AND seq <= $3 AND ts < $4`),
+	}
+}
+
+func newConsumerTables(db *sqlutil.DB, component string) consumerTables {
+	stmt := func(text string) *sqlutil.Stmt { return db.Stmt(named(component, text)) }
+	return consumerTables{
+		insertOffset: db.Insert(component+"_log_offsets", []string{"consumer", "part", "log_id", "seq"}, "ON CONFLICT (consumer, part) DO NOTHING"),
+		one:          stmt(`SELECT log_id, seq FROM COMPONENT_log_offsets WHERE consumer = $1 AND part = $2`),
+		offsets:      stmt(`SELECT part, seq FROM COMPONENT_log_offsets WHERE consumer = $1`),
+		move:         stmt(`UPDATE COMPONENT_log_offsets SET seq = $4 WHERE consumer = $1 AND part = $2 AND seq = $3`),
+		park: db.Insert(component+"_log_parked",
+			[]string{"consumer", "part", "seq", "topic", "key", "type", "ts", "value", "error"}, "ON CONFLICT (consumer, part, seq) DO NOTHING"),
+		keys: stmt(`SELECT DISTINCT key FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2`),
+		parked: stmt(`SELECT seq, topic, type, ts, value FROM COMPONENT_log_parked
+			WHERE consumer = $1 AND part = $2 AND key = $3 ORDER BY seq`),
+		unpark: stmt(`DELETE FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2 AND seq = $3`),
+	}
+}
+
+type offset struct {
+	logID string
+	seq   int64
+}
+
+func (t *consumerTables) offset(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32) (o offset, err error) {
+	return o, t.one.QueryRow(ctx, tx, consumer, p).Scan(&o.logID, &o.seq)
+}
+
+func (t *consumerTables) keysParked(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, into map[string]bool) error {
+	rows, err := t.keys.Query(ctx, tx, consumer, p)
+	keys, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (key string, err error) { return key, rows.Scan(&key) })
+	for _, key := range keys {
+		into[key] = true
+	}
+	return err
+}
+
+func (t *consumerTables) parkedRecords(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, key string) ([]Record, error) {
+	rows, err := t.parked.Query(ctx, tx, consumer, p, key)
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Record, error) {
+		r := Record{Partition: p, Key: key}
+		return r, rows.Scan(&r.Seq, &r.Topic, &r.Type, &r.Time, (*[]byte)(&r.Value))
+	})
+}
+
+// createTables makes the tables of a component's log, if they are not there.
+func createTables(ctx context.Context, db *sqlutil.DB, component string) error {
+	if err := db.Script(ctx, named(component, schema)); err != nil {
+		return fmt.Errorf("tables of the log of %s: %w", component, err)
+	}
+	return nil
+}
+
+func scanPairs(rows *sql.Rows, into []int64) error {
+	defer rows.Close() //nolint:errcheck // rows.Err says what there is to say
+	for rows.Next() {
+		var part, value int64
+		if err := rows.Scan(&part, &value); err != nil {
+			return err
+		}
+		if part >= 0 && part < int64(len(into)) {
+			into[part] = value
+		}
+	}
+	return rows.Err()
+}

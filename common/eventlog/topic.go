@@ -1,0 +1,296 @@
+package eventlog
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/opentracing/opentracing-go"
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// recent is how many records of each partition stay in memory for consumers of the same process.
+const recent = 32
+
+// maxRead limits how many records one read returns.
+const maxRead = 500
+
+// Options of a Log.
+type Options struct {
+	Log    *logrus.Entry
+	Tracer opentracing.Tracer
+	// Sole says that no other process appends to this log while this one runs, but for tools, whose records may be seen a second
+	// later: heads are then known without asking the database.
+	Sole bool
+}
+
+// Log is the log of one component, as its producer.
+type Log struct {
+	db        *sqlutil.DB
+	component string
+	o         Options
+	tables    producerTables
+
+	mu     sync.Mutex
+	topics map[string]*Topic
+}
+
+// New opens the log of a component in its database.
+func New(ctx context.Context, db *sqlutil.DB, component string, o Options) (*Log, error) {
+	if o.Tracer == nil {
+		o.Tracer = opentracing.NoopTracer{}
+	}
+	if err := createTables(ctx, db, component); err != nil {
+		return nil, err
+	}
+	return &Log{db: db, component: component, o: o, tables: newProducerTables(db, component), topics: make(map[string]*Topic)}, nil
+}
+
+// Topic is one topic of a log.
+type Topic struct {
+	log   *Log
+	name  string
+	id    string
+	store Store
+
+	mu     sync.Mutex
+	heads  []int64
+	recent [Partitions][]Record
+	wake   map[chan struct{}]struct{}
+}
+
+// Topic opens a topic of the log; store may be nil.
+func (l *Log) Topic(ctx context.Context, name string, store Store) (*Topic, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if t := l.topics[name]; t != nil {
+		return t, nil
+	}
+	t := &Topic{log: l, name: name, store: store, heads: make([]int64, Partitions), wake: make(map[chan struct{}]struct{})}
+	if store == nil {
+		t.store = &rowStore{l, name}
+	}
+	err := l.db.Write(ctx, "open topic", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := l.tables.logID.QueryRow(ctx, tx, name).Scan(&t.id); !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if _, err := l.tables.insertLogID.Exec(ctx, tx, [][]any{{name, rand.Text()}}); err != nil {
+			return err
+		}
+		counters := make([][]any, Partitions)
+		for p := range counters {
+			counters[p] = []any{name, p, 0}
+		}
+		if _, err := l.tables.counters.Exec(ctx, tx, counters); err != nil {
+			return err
+		}
+		return l.tables.logID.QueryRow(ctx, tx, name).Scan(&t.id)
+	})
+	if err == nil {
+		_, err = t.readHeads(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("topic %s of %s: %w", name, l.component, err)
+	}
+	l.topics[name] = t
+	return t, nil
+}
+
+// Name is the topic's name.
+func (t *Topic) Name() string { return t.name }
+
+// pending is what a transaction has appended.
+type pending struct{ records []Appended }
+
+type pendingKey struct{ t *Topic }
+
+// Append adds a record to the transaction. It gets its place in the log when the transaction commits.
+func (t *Topic) Append(ctx context.Context, tx *sqlutil.Tx, key, typ string, value any) {
+	p := tx.Value(pendingKey{t}, func() any {
+		p := new(pending)
+		tx.BeforeCommit(func(ctx context.Context, tx *sqlutil.Tx) error { return t.place(ctx, tx, p.records) })
+		return p
+	}).(*pending)
+	p.records = append(p.records, Appended{Partition: Partition(key), Key: key, Type: typ, Time: time.Now().UnixMilli(), Value: value, Trace: injectTrace(ctx, t.log.o.Tracer)})
+}
+
+// place takes the counters and inserts the records. It is the last thing that the transaction does.
+func (t *Topic) place(ctx context.Context, tx *sqlutil.Tx, records []Appended) error {
+	slices.SortStableFunc(records, func(a, b Appended) int { return cmp.Compare(a.Partition, b.Partition) })
+	if err := t.log.db.Failpoint("append.before"); err != nil {
+		return err
+	}
+	for from := 0; from < len(records); {
+		to := from + 1
+		for to < len(records) && records[to].Partition == records[from].Partition {
+			to++
+		}
+		var head int64
+		if err := t.log.tables.take.QueryRow(ctx, tx, t.name, records[from].Partition, to-from).Scan(&head); err != nil {
+			return fmt.Errorf("counter of %s/%d: %w", t.name, records[from].Partition, err)
+		}
+		for i := range records[from:to] {
+			records[from+i].Seq = head - int64(to-from) + 1 + int64(i)
+		}
+		from = to
+	}
+	if err := t.store.Insert(ctx, tx, records); err != nil {
+		return fmt.Errorf("append to %s: %w", t.name, err)
+	}
+	tx.AfterCommit(func() { t.committed(records) })
+	return t.log.db.Failpoint("append.after")
+}
+
+// committed keeps the records for consumers of this process, and wakes them.
+func (t *Topic) committed(records []Appended) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range records {
+		p := r.Partition
+		if r.Seq != t.heads[p]+1 {
+			t.recent[p] = nil // another process has appended between
+		}
+		if len(t.recent[p]) == recent {
+			t.recent[p] = append(t.recent[p][:0:0], t.recent[p][recent/2:]...)
+		}
+		t.recent[p] = append(t.recent[p], Record{Topic: t.name, Partition: p, Seq: r.Seq, Key: r.Key, Type: r.Type, Time: r.Time, Trace: r.Trace, Decoded: r.Value})
+		t.heads[p] = max(t.heads[p], r.Seq)
+	}
+	for c := range t.wake {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Topics lists the topics that are open.
+func (l *Log) Topics() []*Topic {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.topics))
+}
+
+// Subscribe returns a channel that gets something after each commit, until cancel is called.
+func (t *Topic) Subscribe() (wake <-chan struct{}, cancel func()) {
+	c := make(chan struct{}, 1)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.wake[c] = struct{}{}
+	return c, func() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		delete(t.wake, c)
+	}
+}
+
+// Heads has the signature of a contract's call.
+func (t *Topic) Heads(ctx context.Context, _ HeadsRequest) (HeadsResponse, error) {
+	if t.log.o.Sole {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return HeadsResponse{t.id, slices.Clone(t.heads)}, nil
+	}
+	return t.readHeads(ctx)
+}
+
+// readHeads asks the database.
+func (t *Topic) readHeads(ctx context.Context) (HeadsResponse, error) {
+	heads := make([]int64, Partitions)
+	err := t.log.db.ReadOne(ctx, "log heads", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := t.log.tables.heads.Query(ctx, tx, t.name)
+		if err != nil {
+			return err
+		}
+		return scanPairs(rows, heads)
+	})
+	if err != nil {
+		return HeadsResponse{}, fmt.Errorf("heads of %s: %w", t.name, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for p, head := range heads {
+		if head > t.heads[p] {
+			t.heads[p], t.recent[p] = head, nil
+		}
+	}
+	return HeadsResponse{t.id, slices.Clone(heads)}, nil
+}
+
+// Read has the signature of a contract's call.
+func (t *Topic) Read(ctx context.Context, q ReadRequest) (ReadResponse, error) {
+	records, head, err := t.read(ctx, q)
+	if err != nil {
+		return ReadResponse{}, fmt.Errorf("read %s/%d from %d: %w", t.name, q.Partition, q.From, err)
+	}
+	return ReadResponse{LogID: t.id, Head: head, Records: records}, nil
+}
+
+func (t *Topic) read(ctx context.Context, q ReadRequest) (records []Record, head int64, err error) {
+	if q.Topic != t.name || q.Partition < 0 || q.Partition >= Partitions || q.From < 1 {
+		return nil, 0, fmt.Errorf("there is no %s/%d from %d", q.Topic, q.Partition, q.From)
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > maxRead {
+		limit = maxRead
+	}
+	t.mu.Lock()
+	if held := t.recent[q.Partition]; len(held) > 0 && q.From >= held[0].Seq && q.From <= t.heads[q.Partition] {
+		records = slices.Clone(held[q.From-held[0].Seq:])
+		head = t.heads[q.Partition]
+	}
+	t.mu.Unlock()
+	if records != nil {
+		return records[:min(limit, len(records))], head, nil
+	}
+	err = t.log.db.Read(ctx, "read log", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := t.log.tables.head.QueryRow(ctx, tx, t.name, q.Partition).Scan(&head); err != nil {
+			return err
+		}
+		records, err = t.store.Read(ctx, tx, q.Partition, q.From, limit)
+		return err
+	})
+	for i, r := range records {
+		if err == nil && r.Seq != q.From+int64(i) {
+			err = fmt.Errorf("the log has a gap at %d", q.From+int64(i))
+		}
+	}
+	return records, head, err
+}
+
+// rowStore keeps records in the log's own table.
+type rowStore struct {
+	log   *Log
+	topic string
+}
+
+func (s *rowStore) Insert(ctx context.Context, tx *sqlutil.Tx, records []Appended) error {
+	rows := make([][]any, len(records))
+	for i, r := range records {
+		value, err := json.Marshal(r.Value)
+		if err != nil {
+			return fmt.Errorf("encode a %s: %w", r.Type, err)
+		}
+		rows[i] = []any{s.topic, r.Partition, r.Seq, r.Key, r.Type, r.Time, value, r.Trace}
+	}
+	_, err := s.log.tables.rows.Exec(ctx, tx, rows)
+	return err
+}
+
+func (s *rowStore) Read(ctx context.Context, tx *sqlutil.Tx, partition int32, from int64, limit int) ([]Record, error) {
+	rows, err := s.log.tables.read.Query(ctx, tx, s.topic, partition, from, limit)
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Record, error) {
+		r := Record{Topic: s.topic, Partition: partition}
+		return r, rows.Scan(&r.Seq, &r.Key, &r.Type, &r.Time, (*[]byte)(&r.Value), &r.Trace)
+	})
+}
