@@ -1,0 +1,229 @@
+package input
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/auth"
+	"github.com/matrix-org/dendrite/roomserver/state"
+	"github.com/matrix-org/dendrite/roomserver/storage"
+)
+
+// errRaced says that another writer has changed the room since the draft began.
+var errRaced = errors.New("the room has changed meanwhile")
+
+// commitBatch makes a draft of a batch and commits it, again as long as others are faster. A batch that fails for another reason
+// is run one input at a time, so that one of them cannot fail the others.
+func (in *Input) commitBatch(ctx context.Context, roomID id.RoomID, batch []*job) {
+	err := in.tryBatch(ctx, roomID, batch)
+	if err == nil {
+		return
+	}
+	for _, j := range batch {
+		if len(batch) > 1 {
+			err = in.tryBatch(ctx, roomID, []*job{j})
+		}
+		if err == nil {
+			continue
+		}
+		j.result, j.err = nil, err
+		// The failure may be that an earlier call has done it.
+		if j.earlier != nil && sqlutil.IsUniqueViolation(err) {
+			if result, earlierErr := j.earlier(ctx); earlierErr == nil && result != nil {
+				j.result, j.err = result, nil
+			}
+		}
+	}
+}
+
+func (in *Input) tryBatch(ctx context.Context, roomID id.RoomID, batch []*job) error {
+	var err error
+	for attempt := range attempts {
+		if attempt > 0 {
+			in.Reader.Forget(roomID)
+			in.known.Remove(roomID)
+			wait := time.Duration(rand.Int64N(int64(attempt) * int64(4*time.Millisecond)))
+			select {
+			case <-ctx.Done():
+				return errors.Join(err, ctx.Err())
+			case <-time.After(wait):
+			}
+		}
+		err = in.draftAndCommit(ctx, roomID, batch)
+		if err == nil || !errors.Is(err, errRaced) && !errors.Is(err, sqlutil.ErrCommitUnknown) {
+			return err
+		}
+	}
+	return fmt.Errorf("room %s: %w", roomID, err)
+}
+
+func (in *Input) draftAndCommit(ctx context.Context, roomID id.RoomID, batch []*job) error {
+	room, err := in.Reader.Room(ctx, roomID)
+	if err != nil {
+		return err
+	}
+	if room == nil {
+		room = &storage.Room{ID: roomID} // for inputs that do not need one; NID 0 says that there is none
+	}
+	d := in.newDraft(room)
+	for _, j := range batch {
+		before := d.mark()
+		j.result, j.err = j.run(ctx, d)
+		if j.err != nil {
+			base := d.base
+			*d = before
+			d.base = base
+			in.maybeEarlier(ctx, j)
+		}
+	}
+	if d.empty() {
+		return nil
+	}
+	return in.commit(ctx, d)
+}
+
+// maybeEarlier looks for the result of an earlier call where this one is refused: the room may have changed because of that very
+// call, or since.
+func (in *Input) maybeEarlier(ctx context.Context, j *job) {
+	if _, refused := mxerr.As(j.err); j.earlier == nil || !refused {
+		return
+	}
+	if result, err := j.earlier(ctx); err == nil && result != nil {
+		j.result, j.err = result, nil
+	}
+}
+
+// commit writes a draft. On a commit whose outcome is unknown, the version of the room's row is the witness.
+func (in *Input) commit(ctx context.Context, d *draft) error {
+	var summary *api.RoomSummary
+	if d.summary {
+		entries, err := d.State(ctx, state.SummaryKeys()...)
+		if err != nil {
+			return err
+		}
+		summary = state.Summarize(entries)
+	}
+	err := in.Storage.DB.Write(ctx, "room events", func(ctx context.Context, tx *sqlutil.Tx) error { return in.write(ctx, tx, d, summary) })
+	if errors.Is(err, sqlutil.ErrCommitUnknown) {
+		if room, readErr := in.Storage.Room(ctx, d.room.ID); readErr == nil && room != nil && room.RowVersion == d.room.RowVersion {
+			err = nil
+		}
+	}
+	if err != nil {
+		in.Reader.Forget(d.room.ID)
+		in.known.Remove(d.room.ID)
+		return err
+	}
+	in.committed(d)
+	return nil
+}
+
+func (in *Input) write(ctx context.Context, tx *sqlutil.Tx, d *draft, summary *api.RoomSummary) error {
+	s := in.Storage
+	if d.isNew {
+		if err := s.InsertRoom(ctx, tx, &d.room); err != nil {
+			return err
+		}
+	} else if d.room.NID != 0 {
+		same, err := s.UpdateRoom(ctx, tx, d.old, &d.room)
+		if err != nil {
+			return err
+		}
+		if !same {
+			return errRaced
+		}
+	}
+	if err := s.InsertKeys(ctx, tx, d.keys); err != nil {
+		return err
+	}
+	if err := s.InsertNodes(ctx, tx, d.room.NID, d.nodes); err != nil {
+		return err
+	}
+	if err := s.PutMemberships(ctx, tx, d.room.NID, slices.Collect(maps.Values(d.members))); err != nil {
+		return err
+	}
+	if summary != nil {
+		if err := s.PutSummary(ctx, tx, d.room.NID, summary); err != nil {
+			return err
+		}
+	}
+	if err := in.writeAside(ctx, tx, d); err != nil {
+		return err
+	}
+	for _, fn := range d.also {
+		if err := fn(ctx, tx); err != nil {
+			return err
+		}
+	}
+	for _, e := range d.events {
+		in.Topic.Append(ctx, tx, string(d.room.ID), api.TypeEvent, e)
+	}
+	return nil
+}
+
+func (in *Input) writeAside(ctx context.Context, tx *sqlutil.Tx, d *draft) error {
+	s := in.Storage
+	for _, nid := range d.replaced {
+		if err := s.DeleteAside(ctx, tx, nid); err != nil {
+			return err
+		}
+	}
+	if len(d.aside) > 0 {
+		if err := s.InsertAside(ctx, tx, d.aside); err != nil {
+			return err
+		}
+	}
+	for _, r := range d.redacting {
+		if err := s.Redact(ctx, tx, r.target.NID, r.redaction, r.target.PDU); err != nil {
+			return err
+		}
+	}
+	for _, r := range d.pending {
+		if err := s.AddPendingRedaction(ctx, tx, d.room.NID, r.targetID, r.redaction); err != nil {
+			return err
+		}
+	}
+	if len(d.stage) > 0 {
+		if err := s.Stage(ctx, tx, d.stage); err != nil {
+			return err
+		}
+	}
+	if len(d.unstage) > 0 {
+		return s.Unstage(ctx, tx, d.unstage)
+	}
+	return nil
+}
+
+// committed brings the caches to what is in the database now.
+func (in *Input) committed(d *draft) {
+	room := d.room
+	if room.NID != 0 {
+		in.Reader.Committed(&room)
+	}
+	for _, e := range d.events {
+		in.Reader.Stored(&e.Event)
+	}
+	for _, e := range d.aside {
+		in.Reader.Stored(&e.Event)
+	}
+	in.Reader.Stored(d.redacted...)
+	entries := d.base.entries
+	if len(d.changed) > 0 {
+		entries = make(map[auth.Key]*storage.Event, len(d.base.entries)+len(d.changed))
+		maps.Copy(entries, d.base.entries)
+		maps.Copy(entries, d.changed)
+	}
+	in.known.Add(room.ID, &known{root: room.Root, entries: entries})
+	for key, eventID := range d.requests {
+		in.done.Add(key, eventID)
+	}
+}

@@ -1,0 +1,243 @@
+package input
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/pdu"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/auth"
+	"github.com/matrix-org/dendrite/roomserver/state"
+	"github.com/matrix-org/dendrite/roomserver/statetrie"
+	"github.com/matrix-org/dendrite/roomserver/stateres"
+	"github.com/matrix-org/dendrite/roomserver/storage"
+)
+
+// draft is a room as it will be when the transaction that the draft becomes is committed.
+type draft struct {
+	in   *Input
+	room storage.Room
+	// old is the version of the row that the draft began from; isNew says that there was none.
+	old   int64
+	isNew bool
+	// base is the state that the draft began from, as far as it is in memory; changed is what differs from it.
+	base    *known
+	changed map[auth.Key]*storage.Event
+
+	events    []*storage.NewEvent
+	aside     []*storage.NewEvent
+	replaced  []stateres.EventNID // outliers that are stored anew
+	byID      map[id.EventID]*storage.Event
+	nodes     []statetrie.Node
+	keys      map[auth.Key]statetrie.KeyNID
+	members   map[id.UserID]storage.Membership
+	summary   bool // to be written anew
+	redacted  []*storage.Event
+	redacting []redaction
+	pending   []redaction
+	stage     []storage.Staged
+	unstage   []id.EventID
+	requests  map[string]id.EventID
+	also      []func(context.Context, *sqlutil.Tx) error
+}
+
+// redaction is a redaction with its target.
+type redaction struct {
+	target    *storage.Event
+	targetID  id.EventID
+	redaction id.EventID
+}
+
+func (in *Input) newDraft(room *storage.Room) *draft {
+	d := &draft{in: in, room: *room, old: room.RowVersion, changed: map[auth.Key]*storage.Event{}, byID: map[id.EventID]*storage.Event{},
+		keys: map[auth.Key]statetrie.KeyNID{}, members: map[id.UserID]storage.Membership{}, requests: map[string]id.EventID{}}
+	d.room.RowVersion = rand.Int64()
+	d.room.Extremities = slices.Clone(room.Extremities)
+	if k, has := in.known.Get(room.ID); has && k.root == room.Root {
+		d.base = k
+	} else {
+		d.base = &known{root: room.Root, entries: map[auth.Key]*storage.Event{}}
+	}
+	return d
+}
+
+// mark copies the draft, so that an input that fails can be undone by going back to the copy. What base learns meanwhile is kept:
+// it is as true as before.
+func (d *draft) mark() draft {
+	c := *d
+	c.room.Extremities = slices.Clone(d.room.Extremities)
+	c.events, c.aside, c.replaced, c.nodes = slices.Clip(d.events), slices.Clip(d.aside), slices.Clip(d.replaced), slices.Clip(d.nodes)
+	c.redacted, c.redacting, c.pending = slices.Clip(d.redacted), slices.Clip(d.redacting), slices.Clip(d.pending)
+	c.stage, c.unstage, c.also = slices.Clip(d.stage), slices.Clip(d.unstage), slices.Clip(d.also)
+	c.changed, c.keys, c.members, c.requests, c.byID = maps.Clone(d.changed), maps.Clone(d.keys), maps.Clone(d.members), maps.Clone(d.requests), maps.Clone(d.byID)
+	return c
+}
+
+// empty tells whether there is nothing to commit.
+func (d *draft) empty() bool {
+	return len(d.events)+len(d.aside)+len(d.stage)+len(d.unstage)+len(d.also) == 0
+}
+
+// Room is the room as the draft has it.
+func (d *draft) Room() *storage.Room { return &d.room }
+
+// State reads entries of the current state, as the draft has it. Those that it does not have are nil.
+func (d *draft) State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*storage.Event, error) {
+	found := make(map[auth.Key]*storage.Event, len(keys))
+	var missing []auth.Key
+	for _, k := range keys {
+		if e, has := d.changed[k]; has {
+			found[k] = e
+		} else if e, has := d.base.entries[k]; has {
+			found[k] = e
+		} else {
+			missing = append(missing, k)
+		}
+	}
+	if len(missing) == 0 {
+		return found, nil
+	}
+	read, err := d.in.Reader.Get(ctx, d.room.NID, d.base.root, missing)
+	if err != nil {
+		return nil, err
+	}
+	if len(d.base.entries) > maxKnownEntries {
+		clear(d.base.entries)
+	}
+	for _, k := range missing {
+		found[k] = read[k]
+		d.base.entries[k] = read[k]
+	}
+	return found, nil
+}
+
+// maxKnownEntries bounds the auth state of one room in memory.
+const maxKnownEntries = 4000
+
+// One reads one entry of the current state; nil if it has none.
+func (d *draft) One(ctx context.Context, eventType, stateKey string) (*storage.Event, error) {
+	k := auth.Key{Type: eventType, StateKey: stateKey}
+	found, err := d.State(ctx, k)
+	return found[k], err
+}
+
+// authState is a state for auth.Check.
+type authState func(auth.Key) (*storage.Event, error)
+
+// Get makes it an auth.State.
+func (s authState) Get(k auth.Key) (*pdu.Event, error) {
+	e, err := s(k)
+	if err != nil || e == nil {
+		return nil, err
+	}
+	return e.PDU, nil
+}
+
+// current is the draft's current state for checks.
+func (d *draft) current(ctx context.Context) authState {
+	return func(k auth.Key) (*storage.Event, error) {
+		found, err := d.State(ctx, k)
+		return found[k], err
+	}
+}
+
+// keyNID is the number of a state key, a new one if need be.
+func (d *draft) keyNID(ctx context.Context, k auth.Key) (statetrie.KeyNID, error) {
+	if nid, has := d.keys[k]; has {
+		return nid, nil
+	}
+	found, err := d.in.Storage.KeyNIDs(ctx, []auth.Key{k})
+	if err != nil {
+		return 0, fmt.Errorf("state key: %w", err)
+	}
+	if nid, has := found[k]; has {
+		return nid, nil
+	}
+	nid, err := d.in.Storage.NewKeyNID(ctx, k)
+	if err == nil {
+		d.keys[k] = nid
+	}
+	return nid, err
+}
+
+// stateWith is a state with one entry more, or replaced.
+func (d *draft) stateWith(ctx context.Context, root api.Root, e *storage.Event) (api.Root, error) {
+	k, is := keyOf(e.PDU)
+	if !is {
+		return root, nil
+	}
+	nid, err := d.keyNID(ctx, k)
+	if err != nil {
+		return root, err
+	}
+	root, nodes, err := d.in.Reader.Trie(d.room.NID).Update(ctx, root, []statetrie.Entry{{Key: nid, Event: e.NID}})
+	d.nodes = append(d.nodes, nodes...)
+	return root, err
+}
+
+func keyOf(e *pdu.Event) (auth.Key, bool) {
+	stateKey, is := e.StateKey()
+	return auth.Key{Type: e.Type(), StateKey: stateKey}, is
+}
+
+// append puts an event at the end of the room's timeline, with the changes of the current state that it brings.
+func (d *draft) append(e *storage.NewEvent, after api.Root, changes []api.StateChange, replacing map[auth.Key]*storage.Event) {
+	before := d.room.Root
+	d.room.Root = after
+	d.room.Last = api.OrderKey{Segment: d.room.Last.Segment, Index: d.room.Last.Index + 1}
+	e.RoomNID, e.InTimeline, e.Order, e.Visibility = d.room.NID, true, d.room.Last, d.visibilityBefore(e)
+	for k, entry := range replacing {
+		d.note(k, entry)
+	}
+	e.Output = &api.OutputEvent{
+		RoomID: d.room.ID, RoomVersion: d.room.Version, Event: e.PDU, Order: e.Order, RootBefore: before, RootAfter: after, StateRoot: e.Root,
+		Changes: changes, SoftFailed: e.Outcome == storage.SoftFailed, Visibility: e.Visibility.String(),
+		DeviceID: e.DeviceID, TransactionID: e.TransactionID,
+	}
+	for _, c := range changes {
+		d.count(c)
+	}
+	e.Output.Joined, e.Output.Invited = d.room.Joined, d.room.Invited
+	d.events = append(d.events, e)
+	d.byID[e.PDU.ID()] = &e.Event
+}
+
+// visibilityBefore is the history visibility before an event.
+func (d *draft) visibilityBefore(*storage.NewEvent) storage.Visibility { return d.room.Visibility }
+
+// count keeps the tables of memberships and the counts of members in step with the current state.
+func (d *draft) count(c api.StateChange) {
+	if c.Type != pdu.TypeMember {
+		return
+	}
+	by := map[string]*int64{"join": &d.room.Joined, "invite": &d.room.Invited}
+	if n := by[c.OldMembership]; n != nil {
+		*n--
+	}
+	if n := by[c.NewMembership]; n != nil {
+		*n++
+	}
+	user := id.UserID(c.StateKey)
+	d.members[user] = storage.Membership{UserID: user, Membership: c.NewMembership, EventID: c.New}
+}
+
+// note puts an entry of the new current state into the draft; nil removes it.
+func (d *draft) note(k auth.Key, e *storage.Event) {
+	d.changed[k] = e
+	if k.Type == typeHistoryVisibility && k.StateKey == "" {
+		d.room.Visibility = storage.Shared
+		if e != nil {
+			d.room.Visibility = storage.ParseVisibility(state.ContentString(e.PDU, "history_visibility"))
+		}
+	}
+	if k.StateKey == "" && state.InSummary(k.Type) {
+		d.summary = true
+	}
+}
+
+const typeHistoryVisibility = "m.room.history_visibility"

@@ -1,0 +1,153 @@
+// Package input changes rooms. It is the only writer of events, state and memberships.
+//
+// For each room a worker gathers the inputs that wait, builds or checks their events one after the other on a draft of the room,
+// and commits them as one transaction whose first statement replaces the room's row only if it is still the one that the draft
+// began from. Where it is not, because another replica was faster, the draft is thrown away and made again. The worker has a
+// context of its own: a caller who goes away fails nobody else. An input that fails leaves no trace in the draft.
+//
+// Local events are built on the room's forward extremities and current state. PDUs of other servers go through the numbered checks
+// of the Server-Server API, § Checks performed on receipt of a PDU (remote.go).
+package input
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/opentracing/opentracing-go"
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/pdu"
+	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/auth"
+	"github.com/matrix-org/dendrite/roomserver/state"
+	"github.com/matrix-org/dendrite/roomserver/storage"
+)
+
+const (
+	batchLimit      = 50 // inputs that one transaction commits
+	attempts        = 8  // drafts of a batch before it is given up
+	inputTimeout    = 30 * time.Second
+	rememberedKeys  = 20_000 // request keys of this process whose results are in memory
+	rememberedRooms = 2_000  // rooms whose auth state is in memory
+)
+
+// Keys verifies signatures of servers. An error that is an *InvalidSignature is a verdict, every other one may pass.
+type Keys interface {
+	VerifyPDU(ctx context.Context, e *pdu.Event) error
+}
+
+// InvalidSignature says that an event lacks a signature that it must have, or that one is wrong.
+type InvalidSignature struct{ Server id.ServerName }
+
+func (e *InvalidSignature) Error() string {
+	return "the event has no valid signature of " + string(e.Server)
+}
+
+// Deps are what an Input works with.
+type Deps struct {
+	Storage *storage.Storage
+	Reader  *state.Reader
+	Topic   *eventlog.Topic
+	Signer  pdu.Signer
+	Keys    Keys // nil: PDUs of other servers are refused
+	Log     *logrus.Entry
+}
+
+// Input changes rooms. It is safe for concurrent use.
+type Input struct {
+	Deps
+	done *lru.Cache[string, id.EventID] // by request key
+
+	mu      sync.Mutex
+	workers map[id.RoomID]*worker
+	known   *lru.Cache[id.RoomID, *known]
+	running sync.WaitGroup
+}
+
+// known is auth state of a room that is in memory, at one root.
+type known struct {
+	root    api.Root
+	entries map[auth.Key]*storage.Event // nil for what the state does not have
+}
+
+// New makes an Input.
+func New(d Deps) (*Input, error) {
+	in := &Input{Deps: d, workers: make(map[id.RoomID]*worker)}
+	var err error
+	if in.done, err = lru.New[string, id.EventID](rememberedKeys); err != nil {
+		return nil, err
+	}
+	in.known, err = lru.New[id.RoomID, *known](rememberedRooms)
+	return in, err
+}
+
+// Wait returns when nothing is being worked on.
+func (in *Input) Wait() { in.running.Wait() }
+
+// worker has the inputs of a room that wait. It exists while there are any.
+type worker struct{ waiting []*job }
+
+// job is one input.
+type job struct {
+	ctx context.Context // the caller's, for its trace
+	// run puts the input's events on the draft. What it returns is the caller's answer once the draft is committed; an error
+	// undoes what it did to the draft.
+	run func(ctx context.Context, d *draft) (any, error)
+	// earlier finds the result of an earlier call with the same request key. Nil if there is no key.
+	earlier func(ctx context.Context) (any, error)
+	result  any
+	err     error
+	done    chan struct{}
+}
+
+// submit hands a job to the room's worker and waits for it.
+func (in *Input) submit(ctx context.Context, roomID id.RoomID, j *job) (any, error) {
+	j.ctx, j.done = ctx, make(chan struct{})
+	in.mu.Lock()
+	w, has := in.workers[roomID]
+	if !has {
+		w = new(worker)
+		in.workers[roomID] = w
+		in.running.Go(func() { in.work(roomID, w) })
+	}
+	w.waiting = append(w.waiting, j)
+	in.mu.Unlock()
+	select {
+	case <-j.done:
+		return j.result, j.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (in *Input) work(roomID id.RoomID, w *worker) {
+	for {
+		in.mu.Lock()
+		n := min(len(w.waiting), batchLimit)
+		batch := w.waiting[:n:n]
+		w.waiting = w.waiting[n:]
+		if n == 0 {
+			delete(in.workers, roomID)
+			in.mu.Unlock()
+			return
+		}
+		in.mu.Unlock()
+		in.runBatch(roomID, batch)
+	}
+}
+
+func (in *Input) runBatch(roomID id.RoomID, batch []*job) {
+	ctx, cancel := context.WithTimeout(context.Background(), inputTimeout)
+	defer cancel()
+	if span := opentracing.SpanFromContext(batch[0].ctx); span != nil {
+		ctx = opentracing.ContextWithSpan(ctx, span)
+	}
+	in.commitBatch(ctx, roomID, batch)
+	for _, j := range batch {
+		close(j.done)
+	}
+}

@@ -1,0 +1,99 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/roomserver/api"
+)
+
+// Membership is what a user is in a room, now.
+type Membership struct {
+	UserID     id.UserID
+	Membership string
+	EventID    id.EventID
+	Forgotten  bool
+}
+
+type memberships struct {
+	put     *sqlutil.Insert
+	ofUser  *sqlutil.Stmt
+	one     *sqlutil.Stmt
+	forget  *sqlutil.Stmt
+	members *sqlutil.Stmt
+}
+
+func newMemberships(db *sqlutil.DB) memberships {
+	return memberships{
+		put: db.Insert("roomserver_memberships", []string{"room_nid", "user_id", "membership", "event_id", "forgotten"},
+			"ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership, event_id = excluded.event_id, forgotten = excluded.forgotten"),
+		ofUser: db.Stmt(`SELECT r.room_id, m.membership, m.event_id, m.forgotten FROM roomserver_memberships m JOIN roomserver_rooms r ON r.nid = m.room_nid
+			WHERE m.user_id = $1`),
+		one:    db.Stmt(`SELECT membership, event_id, forgotten FROM roomserver_memberships WHERE user_id = $1 AND room_nid = $2`),
+		forget: db.Stmt(`UPDATE roomserver_memberships SET forgotten = $3 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`),
+		members: db.Stmt(`SELECT user_id, membership, event_id, forgotten FROM roomserver_memberships
+			WHERE room_nid = $1 AND membership = ANY($2) ORDER BY user_id LIMIT $3`),
+	}
+}
+
+// PutMemberships replaces rows.
+func (s *Storage) PutMemberships(ctx context.Context, tx *sqlutil.Tx, roomNID int64, all []Membership) error {
+	if len(all) == 0 {
+		return nil
+	}
+	rows := make([][]any, len(all))
+	for i, m := range all {
+		rows[i] = []any{roomNID, m.UserID, m.Membership, m.EventID, m.Forgotten}
+	}
+	_, err := s.memberships.put.Exec(ctx, tx, rows)
+	return err
+}
+
+// UserRooms lists all rooms of a user.
+func (s *Storage) UserRooms(ctx context.Context, user id.UserID) (all []api.UserRoom, err error) {
+	err = s.DB.ReadOne(ctx, "rooms of user", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := s.ofUser.Query(ctx, tx, user)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (r api.UserRoom, err error) {
+			return r, rows.Scan(&r.RoomID, &r.Membership, &r.EventID, &r.Forgotten)
+		})
+		return err
+	})
+	return all, err
+}
+
+// Membership reads one row; its Membership is empty if there is none.
+func (s *Storage) Membership(ctx context.Context, roomNID int64, user id.UserID) (m Membership, err error) {
+	m.UserID = user
+	err = s.DB.ReadOne(ctx, "membership", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.memberships.one.QueryRow(ctx, tx, user, roomNID).Scan(&m.Membership, &m.EventID, &m.Forgotten)
+	})
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return m, err
+}
+
+// Forget marks a room as forgotten; false if the user has not left it.
+func (s *Storage) Forget(ctx context.Context, roomNID int64, user id.UserID) (done bool, err error) {
+	err = s.DB.Write(ctx, "forget room", func(ctx context.Context, tx *sqlutil.Tx) error {
+		n, err := s.memberships.forget.Exec(ctx, tx, user, roomNID, true)
+		done = n == 1
+		return err
+	})
+	return done, err
+}
+
+// Members lists members of a room with one of these memberships, by name, at most limit.
+func (s *Storage) Members(ctx context.Context, roomNID int64, with []string, limit int) (all []Membership, err error) {
+	err = s.DB.ReadOne(ctx, "members", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := s.members.Query(ctx, tx, roomNID, sqlutil.Array(with), limit)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (m Membership, err error) {
+			return m, rows.Scan(&m.UserID, &m.Membership, &m.EventID, &m.Forgotten)
+		})
+		return err
+	})
+	return all, err
+}

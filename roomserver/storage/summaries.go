@@ -1,0 +1,107 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"strings"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/roomserver/api"
+)
+
+type summaries struct {
+	putSummary *sqlutil.Insert
+	summary    *sqlutil.Stmt
+	publish    *sqlutil.Insert
+	unpublish  *sqlutil.Stmt
+	published  *sqlutil.Stmt
+	directory  *sqlutil.Stmt
+	total      *sqlutil.Stmt
+}
+
+const summaryColumns = `r.room_id, r.version, r.root, r.last_seg, r.last_idx, r.joined, r.invited, r.visibility, s.name, s.topic, s.avatar_url, s.canonical_alias,
+	s.join_rule, s.guest_access, s.room_type, s.encryption, s.creator`
+
+func newSummaries(db *sqlutil.DB) summaries {
+	const from = ` FROM roomserver_summaries s JOIN roomserver_rooms r ON r.nid = s.room_nid `
+	const listed = from + `JOIN roomserver_published p ON p.room_nid = s.room_nid
+		WHERE s.search LIKE $1 ESCAPE '!' AND ($2 OR s.room_type = ANY($3))`
+	return summaries{
+		putSummary: db.Insert("roomserver_summaries", []string{"room_nid", "name", "topic", "avatar_url", "canonical_alias", "join_rule", "guest_access",
+			"room_type", "encryption", "creator", "search"},
+			`ON CONFLICT (room_nid) DO UPDATE SET name = excluded.name, topic = excluded.topic, avatar_url = excluded.avatar_url,
+			canonical_alias = excluded.canonical_alias, join_rule = excluded.join_rule, guest_access = excluded.guest_access,
+			room_type = excluded.room_type, encryption = excluded.encryption, creator = excluded.creator, search = excluded.search`),
+		summary:   db.Stmt(`SELECT ` + summaryColumns + from + `WHERE r.room_id = ANY($1)`),
+		publish:   db.Insert("roomserver_published", []string{"room_nid"}, "ON CONFLICT (room_nid) DO NOTHING"),
+		unpublish: db.Stmt(`DELETE FROM roomserver_published WHERE room_nid = $1`),
+		published: db.Stmt(`SELECT COUNT(*) FROM roomserver_published WHERE room_nid = $1`),
+		directory: db.Stmt(`SELECT ` + summaryColumns + listed + ` ORDER BY r.joined DESC, r.room_id LIMIT $4 OFFSET $5`),
+		total:     db.Stmt(`SELECT COUNT(*)` + listed),
+	}
+}
+
+// PutSummary replaces a room's row.
+func (s *Storage) PutSummary(ctx context.Context, tx *sqlutil.Tx, roomNID int64, r *api.RoomSummary) error {
+	search := strings.ToLower(r.Name + "\n" + r.Topic + "\n" + string(r.CanonicalAlias))
+	_, err := s.putSummary.Exec(ctx, tx, [][]any{{roomNID, r.Name, r.Topic, r.AvatarURL, r.CanonicalAlias, r.JoinRule, r.GuestAccess, r.RoomType,
+		r.Encryption, r.Creator, search}})
+	return err
+}
+
+func collectSummaries(rows *sql.Rows, err error) ([]api.RoomSummary, error) {
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (r api.RoomSummary, err error) {
+		var root []byte
+		var visibility Visibility
+		err = rows.Scan(&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited, &visibility, &r.Name, &r.Topic, &r.AvatarURL,
+			&r.CanonicalAlias, &r.JoinRule, &r.GuestAccess, &r.RoomType, &r.Encryption, &r.Creator)
+		if err == nil {
+			r.Root, err = rootOf(root)
+		}
+		r.HistoryVisibility = visibility.String()
+		return r, err
+	})
+}
+
+// Summaries reads those rooms that exist, in any order.
+func (s *Storage) Summaries(ctx context.Context, roomIDs []id.RoomID) (all []api.RoomSummary, err error) {
+	err = s.DB.ReadOne(ctx, "summaries", func(ctx context.Context, tx *sqlutil.Tx) error {
+		all, err = collectSummaries(s.summary.Query(ctx, tx, sqlutil.Array(roomIDs)))
+		return err
+	})
+	return all, err
+}
+
+// Publish puts a room into the directory, or takes it out.
+func (s *Storage) Publish(ctx context.Context, tx *sqlutil.Tx, roomNID int64, publish bool) error {
+	if publish {
+		_, err := s.summaries.publish.Exec(ctx, tx, [][]any{{roomNID}})
+		return err
+	}
+	_, err := s.unpublish.Exec(ctx, tx, roomNID)
+	return err
+}
+
+// Published tells whether a room is in the directory.
+func (s *Storage) Published(ctx context.Context, roomNID int64) (bool, error) {
+	var n int
+	err := s.DB.ReadOne(ctx, "published", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.summaries.published.QueryRow(ctx, tx, roomNID).Scan(&n)
+	})
+	return n > 0, err
+}
+
+// Directory reads a page of the published rooms that have a text in name, topic or alias, and counts them all. nil types stand for
+// all types.
+func (s *Storage) Directory(ctx context.Context, search string, types []string, limit, offset int) (page []api.RoomSummary, total int64, err error) {
+	pattern := "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(strings.ToLower(search)) + "%"
+	err = s.DB.Read(ctx, "directory", func(ctx context.Context, tx *sqlutil.Tx) error {
+		page, err = collectSummaries(s.directory.Query(ctx, tx, pattern, types == nil, sqlutil.Array(types), limit, offset))
+		if err != nil {
+			return err
+		}
+		return s.total.QueryRow(ctx, tx, pattern, types == nil, sqlutil.Array(types)).Scan(&total)
+	})
+	return page, total, err
+}
