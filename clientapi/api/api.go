@@ -31,6 +31,8 @@ type QueryTokenRequest struct {
 	// UserID and DeviceID are those that an application service wants to act as.
 	UserID   id.UserID   `json:"user_id,omitempty"`
 	DeviceID id.DeviceID `json:"device_id,omitempty"`
+	// Address is the client's, for the device's last_seen_ip; empty if it is not known.
+	Address string `json:"address,omitempty"`
 }
 
 // QueryTokenResponse is who the token stands for.

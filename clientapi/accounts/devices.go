@@ -1,0 +1,230 @@
+package accounts
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// Devices lists the devices of a user, oldest first.
+func (s *Service) Devices(ctx context.Context, user id.UserID) ([]storage.Device, error) {
+	var devices []storage.Device
+	err := s.Store.DB.ReadOne(ctx, "devices", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		devices, err = s.Store.Devices(ctx, tx, user)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("devices of %s: %w", user, err)
+	}
+	return devices, nil
+}
+
+// Device returns one device of a user. M_NOT_FOUND if there is none.
+func (s *Service) Device(ctx context.Context, user id.UserID, device id.DeviceID) (*storage.Device, error) {
+	var d *storage.Device
+	err := s.Store.DB.ReadOne(ctx, "device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		d, err = s.Store.Device(ctx, tx, user, device)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device %s of %s: %w", device, user, err)
+	}
+	if d == nil {
+		return nil, noDevice(device)
+	}
+	return d, nil
+}
+
+func noDevice(device id.DeviceID) error { return mxerr.NotFound("you have no device %s", device) }
+
+// RenameDevice sets the display name of a device. M_NOT_FOUND if there is none.
+func (s *Service) RenameDevice(ctx context.Context, user id.UserID, device id.DeviceID, name string) error {
+	if err := CheckDisplayName(name); err != nil {
+		return err
+	}
+	renamed := false
+	err := s.Store.DB.Write(ctx, "rename device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		renamed, err = s.Store.RenameDevice(ctx, tx, user, device, name)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("rename device %s of %s: %w", device, user, err)
+	}
+	if !renamed {
+		return noDevice(device)
+	}
+	return nil
+}
+
+// PutDevice sets the display name of a device, or makes one that has no tokens, as application services may. It returns whether
+// it made one.
+func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.DeviceID, name string) (bool, error) {
+	d, err := s.device(&DeviceRequest{ID: device, DisplayName: name}, &Session{UserID: user})
+	if err != nil {
+		return false, err
+	}
+	renamed := false
+	err = s.Store.DB.Write(ctx, "put device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if renamed, err = s.Store.RenameDevice(ctx, tx, user, device, name); err != nil || renamed {
+			return err
+		}
+		return s.Store.PutDevice(ctx, tx, d)
+	})
+	if err != nil {
+		return false, fmt.Errorf("put device %s of %s: %w", device, user, err)
+	}
+	return !renamed, nil
+}
+
+// RemoveDevices removes devices of a user with their tokens. Those that are gone already count as removed.
+func (s *Service) RemoveDevices(ctx context.Context, user id.UserID, devices ...id.DeviceID) error {
+	err := s.Store.DB.Write(ctx, "remove devices", func(ctx context.Context, tx *sqlutil.Tx) error {
+		removed, err := s.Store.DeleteDevices(ctx, tx, user, devices)
+		if err != nil {
+			return fmt.Errorf("delete the devices: %w", err)
+		}
+		if _, err := s.Store.DeleteTokens(ctx, tx, user, devices...); err != nil {
+			return fmt.Errorf("delete their tokens: %w", err)
+		}
+		for _, device := range removed {
+			s.tell(ctx, tx, api.TypeTokens, user, device)
+			s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("remove devices of %s: %w", user, err)
+	}
+	return nil
+}
+
+// RemoveAllDevices logs a user out everywhere.
+func (s *Service) RemoveAllDevices(ctx context.Context, user id.UserID) error {
+	err := s.Store.DB.Write(ctx, "remove all devices", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.removeOthers(ctx, tx, user, "")
+	})
+	if err != nil {
+		return fmt.Errorf("remove all devices of %s: %w", user, err)
+	}
+	return nil
+}
+
+// removeOthers removes all devices of a user but one, with their tokens. An empty keep keeps none.
+func (s *Service) removeOthers(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID) error {
+	removed, err := s.Store.DeleteOtherDevices(ctx, tx, user, keep)
+	if err != nil {
+		return fmt.Errorf("delete devices: %w", err)
+	}
+	if err := s.Store.DeleteOtherTokens(ctx, tx, user, keep); err != nil {
+		return fmt.Errorf("delete tokens: %w", err)
+	}
+	if keep == "" {
+		removed = []id.DeviceID{""}
+	}
+	for _, device := range removed {
+		s.tell(ctx, tx, api.TypeTokens, user, device)
+		s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
+	}
+	return nil
+}
+
+const (
+	seenEvery  = 5 * time.Minute  // a device is written at most so often
+	seenFlush  = 10 * time.Second // devices that were seen in this time are written together
+	maxWaiting = 10000            // beyond, what is seen is not noted
+)
+
+// LastSeen notes when and where devices were seen, and writes it now and then, in one transaction for many devices.
+type LastSeen struct {
+	store *storage.Store
+	now   func() time.Time
+
+	mu      sync.Mutex
+	written map[deviceKey]time.Time // in the last seenEvery
+	waiting map[deviceKey]storage.Device
+}
+
+type deviceKey struct {
+	user   id.UserID
+	device id.DeviceID
+}
+
+// NewLastSeen makes a LastSeen.
+func NewLastSeen(store *storage.Store, now func() time.Time) *LastSeen {
+	return &LastSeen{store: store, now: now, written: make(map[deviceKey]time.Time), waiting: make(map[deviceKey]storage.Device)}
+}
+
+// Note says that a device was seen now. It does not wait.
+func (l *LastSeen) Note(user id.UserID, device id.DeviceID, ip string) {
+	if device == "" {
+		return
+	}
+	key, now := deviceKey{user, device}, l.now()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at, recent := l.written[key]; recent && now.Sub(at) < seenEvery || len(l.waiting) >= maxWaiting {
+		return
+	}
+	l.waiting[key] = storage.Device{UserID: user, DeviceID: device, LastSeenMS: now.UnixMilli(), LastSeenIP: ip}
+}
+
+// Run writes what was noted, until ctx ends.
+func (l *LastSeen) Run(ctx context.Context, failed func(error)) {
+	tick := time.NewTicker(seenFlush)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := l.Flush(ctx); err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+		}
+	}
+}
+
+// Flush writes what was noted. What could not be written is not kept: the next request notes it again.
+func (l *LastSeen) Flush(ctx context.Context) error {
+	now := l.now()
+	l.mu.Lock()
+	waiting := l.waiting
+	l.waiting = make(map[deviceKey]storage.Device)
+	for key, at := range l.written {
+		if now.Sub(at) >= seenEvery {
+			delete(l.written, key)
+		}
+	}
+	for key := range waiting {
+		l.written[key] = now
+	}
+	l.mu.Unlock()
+	if len(waiting) == 0 {
+		return nil
+	}
+	devices := slices.SortedFunc(maps.Values(waiting), func(a, b storage.Device) int { // two replicas must not wait for each other's rows
+		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.DeviceID, b.DeviceID))
+	})
+	err := l.store.DB.Write(ctx, "last seen", func(ctx context.Context, tx *sqlutil.Tx) error {
+		for _, d := range devices {
+			if err := l.store.TouchDevice(ctx, tx, d); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("note when devices were seen: %w", err)
+	}
+	return nil
+}

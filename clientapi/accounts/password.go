@@ -1,0 +1,140 @@
+package accounts
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// condense makes of any password one that bcrypt reads to its end: bcrypt stops at 72 bytes, and at NULs.
+func condense(password string) []byte {
+	sum := sha256.Sum256([]byte(password))
+	return base64.StdEncoding.AppendEncode(nil, sum[:])
+}
+
+func hashPassword(password string, cost int) (string, error) {
+	if len(password) > MaxPassword {
+		return "", mxerr.InvalidParam("a password may have %d bytes", MaxPassword)
+	}
+	hash, err := bcrypt.GenerateFromPassword(condense(password), cost)
+	if err != nil {
+		return "", fmt.Errorf("hash a password: %w", err)
+	}
+	return string(hash), nil
+}
+
+// ParseIdentifier finds the user whom a client names by localpart or user id. M_FORBIDDEN for users of other servers.
+func (s *Service) ParseIdentifier(name string) (id.UserID, error) {
+	if !strings.HasPrefix(name, "@") {
+		local, err := s.ParseLocalpart(name)
+		if err != nil {
+			return "", wrongPassword()
+		}
+		return id.NewUserID(local, s.Server), nil
+	}
+	user, err := id.ParseUserID(strings.ToLower(name[:max(strings.IndexByte(name, ':'), 0)]) + name[max(strings.IndexByte(name, ':'), 0):])
+	if err != nil || user.Server() != s.Server {
+		return "", wrongPassword()
+	}
+	return user, nil
+}
+
+func wrongPassword() error { return mxerr.Forbidden("wrong username or password") }
+
+// CheckPassword fails with M_FORBIDDEN where a password is not that of the user, in the same way and time whether the user
+// exists or not, and with M_LIMIT_EXCEEDED where too many were tried.
+func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password string) error {
+	if s.Limits != nil {
+		if err := s.Limits.Allow("login", string(user)); err != nil {
+			return err
+		}
+	}
+	account, err := s.account(ctx, user)
+	if err != nil {
+		return err
+	}
+	if len(password) > MaxPassword {
+		return wrongPassword()
+	}
+	hash, err := s.decoy()
+	if err != nil {
+		return err
+	}
+	exists := account != nil && account.PasswordHash != "" && !account.Deactivated
+	if exists {
+		hash = account.PasswordHash
+	}
+	err = bcrypt.CompareHashAndPassword([]byte(hash), condense(password))
+	switch {
+	case err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
+		return fmt.Errorf("check the password of %s: %w", user, err)
+	case err != nil || !exists:
+		return wrongPassword()
+	}
+	return nil
+}
+
+// ChangePassword sets a password. With logoutOthers all devices but keep are removed.
+func (s *Service) ChangePassword(ctx context.Context, user id.UserID, password string, logoutOthers bool, keep id.DeviceID) error {
+	if err := CheckNewPassword(password); err != nil {
+		return err
+	}
+	hash, err := hashPassword(password, s.HashCost)
+	if err != nil {
+		return err
+	}
+	err = s.Store.DB.Write(ctx, "change password", func(ctx context.Context, tx *sqlutil.Tx) error {
+		changed, err := s.Store.UpdatePassword(ctx, tx, user, hash)
+		if err != nil {
+			return fmt.Errorf("update the account: %w", err)
+		}
+		if !changed {
+			return mxerr.Forbidden("this account was deactivated")
+		}
+		if !logoutOthers {
+			return nil
+		}
+		return s.removeOthers(ctx, tx, user, keep)
+	})
+	if err != nil {
+		return fmt.Errorf("change the password of %s: %w", user, err)
+	}
+	return nil
+}
+
+// PendingLeave names what is pending of a deactivated user: to leave all rooms.
+const PendingLeave = "leave"
+
+// Deactivate ends an account for good, with all its devices; erase also removes its profile. That the rooms are left is
+// pending when it returns.
+func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) error {
+	err := s.Store.DB.Write(ctx, "deactivate", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if _, err := s.Store.Deactivate(ctx, tx, user); err != nil {
+			return fmt.Errorf("update the account: %w", err)
+		}
+		if erase {
+			if err := s.Store.DeleteProfile(ctx, tx, user); err != nil {
+				return fmt.Errorf("delete the profile: %w", err)
+			}
+			s.Users.Append(ctx, tx, string(user), api.TypeProfile, &api.OutputProfile{UserID: user})
+		}
+		if err := s.removeOthers(ctx, tx, user, ""); err != nil {
+			return err
+		}
+		return s.Store.PutPending(ctx, tx, user, PendingLeave, s.Now())
+	})
+	if err != nil {
+		return fmt.Errorf("deactivate %s: %w", user, err)
+	}
+	return nil
+}

@@ -1,0 +1,158 @@
+// Package clientapi is the component that owns accounts, devices, access tokens and profiles, and serves the Client-Server API but
+// for what syncapi, mediaapi and appservice serve. Rooms and typing it reads and changes through the contracts of their owners.
+package clientapi
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/profiles"
+	"github.com/matrix-org/dendrite/clientapi/propagate"
+	"github.com/matrix-org/dendrite/clientapi/routing"
+	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
+	"github.com/matrix-org/dendrite/clientapi/uia"
+	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	syncapi "github.com/matrix-org/dendrite/syncapi/api"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+// Peers are the contracts that clientapi calls.
+type Peers struct {
+	Room   *roomserver.RoomserverAPI
+	Sync   *syncapi.SyncAPI
+	Typing *typingserver.TypingserverAPI
+}
+
+// sweepEvery is how often sessions that are over are removed.
+const sweepEvery = 10 * time.Minute
+
+// New builds clientapi.
+func New(ctx context.Context, deps component.Deps, p Peers) (*component.Component, error) {
+	forget := func(id.UserID, id.DeviceID) {}
+	if cache, can := deps.Auth.(interface {
+		Forget(user id.UserID, device id.DeviceID)
+	}); can {
+		forget = cache.Forget
+	}
+	matrix := &deps.Config.Matrix
+	o := eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole}
+	owned, err := open(ctx, deps.DB, matrix, o, deps.Limits, forget)
+	if err != nil {
+		return nil, err
+	}
+	store, users := owned.store, owned.users
+	profileService := profiles.New(store, users, matrix.ServerName, time.Now)
+	seen := accounts.NewLastSeen(store, time.Now)
+	sessions := uia.New(store, time.Now)
+	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
+	c := &component.Component{
+		Name: storage.Component,
+		API: &api.ClientAPI{
+			QueryToken: func(ctx context.Context, q api.QueryTokenRequest) (api.QueryTokenResponse, error) {
+				caller, err := owned.tokens.Query(ctx, q.Token)
+				if err == nil {
+					seen.Note(caller.UserID, caller.DeviceID, q.Address)
+				}
+				return api.QueryTokenResponse{Caller: caller}, err
+			},
+			QueryProfiles: func(ctx context.Context, q api.QueryProfilesRequest) (api.QueryProfilesResponse, error) {
+				names, err := profileService.Names(ctx, q.UserIDs...)
+				found := make(map[id.UserID]api.Profile, len(names))
+				for user, name := range names {
+					found[user] = api.Profile(name)
+				}
+				return api.QueryProfilesResponse{Profiles: found}, err
+			},
+			QueryUsers: func(ctx context.Context, q api.QueryUsersRequest) (api.QueryUsersResponse, error) {
+				active, err := owned.accounts.Active(ctx, q.UserIDs)
+				return api.QueryUsersResponse{Active: active}, err
+			},
+			ReadLog: users.Read,
+			Heads:   users.Heads,
+		},
+		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions,
+			Profiles: profileService, Propagate: propagation, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+		Ready: func(ctx context.Context) error {
+			if err := deps.DB.Ping(ctx); err != nil {
+				return err
+			}
+			return deps.Transport.Ready(ctx)
+		},
+	}
+	c.Run = func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return deps.Transport.Relay(ctx, owned.log) })
+		group.Go(func() error {
+			seen.Run(ctx, func(err error) { deps.Log.WithError(err).Warn("devices are not marked as seen") })
+			return nil
+		})
+		group.Go(func() error {
+			propagation.Run(ctx)
+			return nil
+		})
+		group.Go(func() error {
+			sweep(ctx, sessions, func(err error) { deps.Log.WithError(err).Warn("old sessions stay") })
+			return nil
+		})
+		return group.Wait()
+	}
+	return c, nil
+}
+
+// parts are those that the database holds.
+type parts struct {
+	store    *storage.Store
+	log      *eventlog.Log
+	users    *eventlog.Topic
+	tokens   *tokens.Service
+	accounts *accounts.Service
+}
+
+func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog.Options, limits httputil.Limiter,
+	forget func(id.UserID, id.DeviceID)) (*parts, error) {
+	store, err := storage.Open(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	log, err := eventlog.New(ctx, db, storage.Component, o)
+	if err != nil {
+		return nil, fmt.Errorf("log of clientapi: %w", err)
+	}
+	users, err := log.Topic(ctx, api.Topic, nil)
+	if err != nil {
+		return nil, fmt.Errorf("topic %s: %w", api.Topic, err)
+	}
+	tokenService, err := tokens.New(ctx, store, matrix.ServerName, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	return &parts{store, log, users, tokenService, accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users,
+		Server: matrix.ServerName, HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})}, nil
+}
+
+func sweep(ctx context.Context, sessions *uia.Service, failed func(error)) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if err := sessions.DropOld(ctx); err != nil && ctx.Err() == nil {
+				failed(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,130 @@
+package routing
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/pdu"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+)
+
+func viewer(r *httputil.Request) roomserver.Viewer {
+	return roomserver.Viewer{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest}
+}
+
+// newKey is the request key of a request without a transaction id.
+func newKey() roomserver.RequestKey { return roomserver.RequestKey(rand.Text()) }
+
+// txnKey is the request key of a request that the client may repeat (Client-Server API, § Transaction identifiers): the same for
+// the same device, endpoint with its parameters, and transaction id.
+func txnKey(r *httputil.Request, endpoint ...string) roomserver.RequestKey {
+	return roomserver.RequestKey(digest(append([]string{string(r.Caller.UserID), string(r.Caller.DeviceID), r.Caller.AppService}, endpoint...)...))
+}
+
+// digest makes one short word of many.
+func digest(parts ...string) string {
+	h := sha256.New()
+	for _, part := range parts {
+		h.Write(strconv.AppendInt(nil, int64(len(part)), 10))
+		h.Write([]byte{':'})
+		h.Write([]byte(part))
+	}
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+}
+
+// timestamp is the ts parameter, which is for application services only (Application Service API, § Timestamp massaging).
+func timestamp(r *httputil.Request) (int64, error) {
+	if r.Caller.AppService == "" {
+		return 0, nil
+	}
+	ts, err := r.QueryInt("ts", 0)
+	return int64(ts), err
+}
+
+// via lists the servers that a client names to join or knock through; server_name is the parameter's older name.
+func via(values url.Values) ([]id.ServerName, error) {
+	var servers []id.ServerName
+	for _, name := range append(values["via"], values["server_name"]...) {
+		server, err := id.ParseServerName(name)
+		if err != nil {
+			return nil, mxerr.InvalidParam("via: %v", err)
+		}
+		servers = append(servers, server)
+	}
+	return servers, nil
+}
+
+// isNull tells whether a member of a body is absent or null, which is the same.
+func isNull(raw json.RawMessage) bool { return len(raw) == 0 || string(raw) == "null" }
+
+// object returns a member of a body that must be an object; nil if it is absent.
+func object(name string, raw json.RawMessage) (json.RawMessage, error) {
+	if isNull(raw) {
+		return nil, nil
+	}
+	if raw[0] != '{' {
+		return nil, mxerr.BadJSON("%s must be an object", name)
+	}
+	return raw, nil
+}
+
+// oneOf fails for a parameter that is neither empty nor one of the values.
+func oneOf(name, value string, values ...string) error {
+	if value == "" {
+		return nil
+	}
+	for _, v := range values {
+		if v == value {
+			return nil
+		}
+	}
+	return mxerr.InvalidParam("%s must be one of %s, not %q", name, strings.Join(values, ", "), value)
+}
+
+// limit is the number of results that a client asks for: at least 1, at most most.
+func limit(r *httputil.Request, usual, most int) (int, error) {
+	n, err := r.QueryInt("limit", usual)
+	return min(max(n, 1), most), err
+}
+
+// clientEvents writes events for the client that asks.
+func clientEvents(r *httputil.Request, events []roomserver.Event) []json.RawMessage {
+	all := make([]json.RawMessage, len(events))
+	for i := range events {
+		all[i] = clientEvent(r, &events[i])
+	}
+	return all
+}
+
+func clientEvent(r *httputil.Request, event *roomserver.Event) json.RawMessage {
+	return event.Client(viewer(r), pdu.ClientOptions{WithRoomID: true})
+}
+
+// roomAlias is a variable of the path that must be an alias.
+func roomAlias(r *httputil.Request) (id.RoomAlias, error) {
+	alias, err := id.ParseRoomAlias(r.Var("alias"))
+	if err != nil {
+		return "", mxerr.InvalidParam("%v", err)
+	}
+	return alias, nil
+}
+
+// userIDOf is a member of a body that must be a user id.
+func userIDOf(name, value string) (id.UserID, error) {
+	if value == "" {
+		return "", mxerr.MissingParam("%s is missing", name)
+	}
+	user, err := id.ParseUserID(value)
+	if err != nil {
+		return "", mxerr.InvalidParam("%s: %v", name, err)
+	}
+	return user, nil
+}

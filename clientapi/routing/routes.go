@@ -1,0 +1,126 @@
+// Package routing turns requests of the Client-Server API into calls: of clientapi's own packages for accounts, devices and
+// profiles, of the owners of everything else for rooms and typing. It checks the form of what clients send; what they may do
+// is decided by those who are called.
+package routing
+
+import (
+	"net/http"
+	"time"
+
+	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/profiles"
+	"github.com/matrix-org/dendrite/clientapi/propagate"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
+	"github.com/matrix-org/dendrite/clientapi/uia"
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/httputil"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	syncapi "github.com/matrix-org/dendrite/syncapi/api"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+// Deps are what the endpoints use.
+type Deps struct {
+	Config    *config.Matrix
+	TURN      *config.TURN
+	Accounts  *accounts.Service
+	Tokens    *tokens.Service
+	UIA       *uia.Service
+	Profiles  *profiles.Service
+	Propagate *propagate.Service
+	Room      *roomserver.RoomserverAPI
+	Sync      *syncapi.SyncAPI
+	Typing    *typingserver.TypingserverAPI
+	Now       func() time.Time
+}
+
+type endpoints struct{ Deps }
+
+// The prefixes of paths. Clients of r0 get what v3 says: it differs in names only.
+const (
+	root = "/_matrix/client"
+	v3   = root + "/{r0|v3}"
+	v1   = root + "/v1"
+)
+
+// Routes lists the endpoints.
+func Routes(d Deps) []httputil.Route {
+	e := &endpoints{d}
+	const (
+		get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
+		nobody, optional    = httputil.AuthNone, httputil.AuthOptional
+		user, guest         = httputil.AuthUser, httputil.AuthGuest
+	)
+	return []httputil.Route{
+		{Method: get, Path: root + "/versions", Name: "versions", Auth: nobody, Handler: e.versions},
+		{Method: get, Path: "/.well-known/matrix/client", Name: "wellknown_client", Auth: nobody, Handler: e.wellKnownClient},
+		{Method: get, Path: "/.well-known/matrix/server", Name: "wellknown_server", Auth: nobody, Handler: e.wellKnownServer},
+		{Method: get, Path: "/.well-known/matrix/support", Name: "wellknown_support", Auth: nobody, Handler: e.wellKnownSupport},
+		{Method: get, Path: v3 + "/capabilities", Name: "capabilities", Auth: guest, Handler: e.capabilities},
+		{Method: get, Path: v3 + "/voip/turnServer", Name: "turn_server", Auth: guest, Handler: e.turnServer},
+
+		{Method: post, Path: v3 + "/register", Name: "register", Auth: nobody, Limit: "registration", Handler: e.register},
+		{Method: get, Path: v3 + "/register/available", Name: "register_available", Auth: nobody, Limit: "registration", Handler: e.registerAvailable},
+		{Method: get, Path: v1 + "/register/m.login.registration_token/validity", Name: "registration_token_validity", Auth: nobody, Limit: "registration",
+			Handler: e.registrationTokenValidity},
+		{Method: get, Path: "/_synapse/admin/v1/register", Name: "admin_register_nonce", Auth: nobody, Handler: e.adminRegisterNonce},
+		{Method: post, Path: "/_synapse/admin/v1/register", Name: "admin_register", Auth: nobody, Handler: e.adminRegister},
+
+		{Method: get, Path: v3 + "/login", Name: "login_flows", Auth: nobody, Handler: e.loginFlows},
+		{Method: post, Path: v3 + "/login", Name: "login", Auth: nobody, Limit: "login", Handler: e.login},
+		{Method: post, Path: v1 + "/login/get_token", Name: "login_get_token", Auth: user, Limit: "login", Handler: e.loginGetToken},
+		{Method: post, Path: v3 + "/refresh", Name: "refresh", Auth: nobody, Limit: "login", Handler: e.refresh},
+		{Method: post, Path: v1 + "/refresh", Name: "refresh", Auth: nobody, Limit: "login", Handler: e.refresh},
+		{Method: post, Path: v3 + "/logout", Name: "logout", Auth: guest, Handler: e.logout},
+		{Method: post, Path: v3 + "/logout/all", Name: "logout_all", Auth: guest, Handler: e.logoutAll},
+		{Method: get, Path: v3 + "/account/whoami", Name: "whoami", Auth: guest, Handler: e.whoami},
+		{Method: post, Path: v3 + "/account/password", Name: "account_password", Auth: optional, Limit: "login", Handler: e.changePassword},
+		{Method: post, Path: v3 + "/account/deactivate", Name: "account_deactivate", Auth: optional, Limit: "login", Handler: e.deactivate},
+		{Method: get, Path: v3 + "/devices", Name: "devices", Auth: guest, Handler: e.devices},
+		{Method: get, Path: v3 + "/devices/{deviceID}", Name: "device", Auth: guest, Handler: e.device},
+		{Method: put, Path: v3 + "/devices/{deviceID}", Name: "put_device", Auth: guest, Handler: e.putDevice},
+		{Method: del, Path: v3 + "/devices/{deviceID}", Name: "delete_device", Auth: user, Handler: e.deleteDevice},
+		{Method: post, Path: v3 + "/delete_devices", Name: "delete_devices", Auth: user, Handler: e.deleteDevices},
+
+		{Method: get, Path: v3 + "/profile/{userID}", Name: "profile", Auth: nobody, Handler: e.profile},
+		{Method: get, Path: v3 + "/profile/{userID}/{key}", Name: "profile_field", Auth: nobody, Handler: e.profileField},
+		{Method: put, Path: v3 + "/profile/{userID}/{key}", Name: "put_profile_field", Auth: guest, Limit: "profile", Handler: e.putProfileField},
+		{Method: del, Path: v3 + "/profile/{userID}/{key}", Name: "delete_profile_field", Auth: guest, Limit: "profile", Handler: e.deleteProfileField},
+		{Method: post, Path: v3 + "/user_directory/search", Name: "user_directory_search", Auth: user, Limit: "directory", Handler: e.searchUsers},
+
+		{Method: post, Path: v3 + "/createRoom", Name: "create_room", Auth: user, Limit: "room", Handler: e.createRoom},
+		{Method: post, Path: v3 + "/join/{roomIDOrAlias}", Name: "join", Auth: guest, Limit: "membership", Handler: e.joinByIDOrAlias},
+		{Method: post, Path: v3 + "/knock/{roomIDOrAlias}", Name: "knock", Auth: user, Limit: "membership", Handler: e.knock},
+		{Method: post, Path: v3 + "/rooms/{roomID}/join", Name: "room_join", Auth: guest, Limit: "membership", Handler: e.joinByID},
+		{Method: post, Path: v3 + "/rooms/{roomID}/invite", Name: "invite", Auth: user, Limit: "invite", Handler: e.membership(roomserver.ActionInvite)},
+		{Method: post, Path: v3 + "/rooms/{roomID}/leave", Name: "leave", Auth: guest, Limit: "membership", Handler: e.membership(roomserver.ActionLeave)},
+		{Method: post, Path: v3 + "/rooms/{roomID}/kick", Name: "kick", Auth: user, Limit: "membership", Handler: e.membership(roomserver.ActionKick)},
+		{Method: post, Path: v3 + "/rooms/{roomID}/ban", Name: "ban", Auth: user, Limit: "membership", Handler: e.membership(roomserver.ActionBan)},
+		{Method: post, Path: v3 + "/rooms/{roomID}/unban", Name: "unban", Auth: user, Limit: "membership", Handler: e.membership(roomserver.ActionUnban)},
+		{Method: post, Path: v3 + "/rooms/{roomID}/forget", Name: "forget", Auth: user, Limit: "membership", Handler: e.forget},
+		{Method: get, Path: v3 + "/joined_rooms", Name: "joined_rooms", Auth: user, Handler: e.joinedRooms},
+
+		{Method: put, Path: v3 + "/rooms/{roomID}/send/{type}/{txnID}", Name: "send", Auth: guest, Limit: "message", Handler: e.send},
+		{Method: put, Path: v3 + "/rooms/{roomID}/redact/{eventID}/{txnID}", Name: "redact", Auth: user, Limit: "message", Handler: e.redact},
+		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}", Name: "put_state", Auth: guest, Limit: "message", Handler: e.putState},
+		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}/{stateKey}", Name: "put_state", Auth: guest, Limit: "message", Handler: e.putState},
+		{Method: get, Path: v3 + "/rooms/{roomID}/state", Name: "state", Auth: guest, Handler: e.state},
+		{Method: get, Path: v3 + "/rooms/{roomID}/state/{type}", Name: "state_event", Auth: guest, Handler: e.stateEvent},
+		{Method: get, Path: v3 + "/rooms/{roomID}/state/{type}/{stateKey}", Name: "state_event", Auth: guest, Handler: e.stateEvent},
+		{Method: get, Path: v3 + "/rooms/{roomID}/event/{eventID}", Name: "event", Auth: guest, Handler: e.event},
+		{Method: get, Path: v3 + "/rooms/{roomID}/context/{eventID}", Name: "context", Auth: guest, Handler: e.context},
+		{Method: get, Path: v3 + "/rooms/{roomID}/messages", Name: "messages", Auth: guest, Handler: e.messages},
+		{Method: get, Path: v3 + "/rooms/{roomID}/members", Name: "members", Auth: guest, Handler: e.members},
+		{Method: get, Path: v3 + "/rooms/{roomID}/joined_members", Name: "joined_members", Auth: user, Handler: e.joinedMembers},
+		{Method: get, Path: v3 + "/rooms/{roomID}/aliases", Name: "room_aliases", Auth: user, Handler: e.roomAliases},
+		{Method: put, Path: v3 + "/rooms/{roomID}/typing/{userID}", Name: "typing", Auth: user, Limit: "ephemeral", Handler: e.typing},
+
+		{Method: get, Path: v3 + "/directory/room/{alias}", Name: "alias", Auth: nobody, Limit: "directory", Handler: e.alias},
+		{Method: put, Path: v3 + "/directory/room/{alias}", Name: "put_alias", Auth: user, Limit: "directory", Handler: e.putAlias},
+		{Method: del, Path: v3 + "/directory/room/{alias}", Name: "delete_alias", Auth: user, Limit: "directory", Handler: e.deleteAlias},
+		{Method: get, Path: v3 + "/directory/list/room/{roomID}", Name: "published", Auth: nobody, Limit: "directory", Handler: e.published},
+		{Method: put, Path: v3 + "/directory/list/room/{roomID}", Name: "put_published", Auth: user, Limit: "directory", Handler: e.putPublished},
+		{Method: get, Path: v3 + "/publicRooms", Name: "public_rooms", Auth: nobody, Limit: "directory", Handler: e.publicRooms},
+		{Method: post, Path: v3 + "/publicRooms", Name: "public_rooms_search", Auth: user, Limit: "directory", Handler: e.searchPublicRooms},
+	}
+}

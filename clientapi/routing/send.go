@@ -1,0 +1,197 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+const (
+	redaction      = "m.room.redaction"
+	canonicalAlias = "m.room.canonical_alias"
+
+	// usualTyping is how long somebody types who does not say how long.
+	usualTyping = 30 * time.Second
+	maxTyping   = 2 * time.Minute
+)
+
+// send is PUT /rooms/{roomId}/send/{eventType}/{txnId}.
+func (e *endpoints) send(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return nil, err
+	}
+	content, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	eventType, txnID := r.Var("type"), r.Var("txnID")
+	event := roomserver.SendEventRequest{RequestKey: txnKey(r, "send", string(room), eventType, txnID), RoomID: room, TransactionID: txnID, Type: eventType,
+		Content: content}
+	if eventType == redaction {
+		// Which event is redacted is part of the content of newer room versions, and so of this body in all of them.
+		event.Redacts = id.EventID(gjson.GetBytes(content, "redacts").String())
+	}
+	return e.sendEvent(ctx, r, event)
+}
+
+// redact is PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
+func (e *endpoints) redact(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return nil, err
+	}
+	target, err := r.EventID("eventID")
+	if err != nil {
+		return nil, err
+	}
+	content, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	txnID := r.Var("txnID")
+	return e.sendEvent(ctx, r, roomserver.SendEventRequest{RequestKey: txnKey(r, "redact", string(room), string(target), txnID), RoomID: room,
+		TransactionID: txnID, Type: redaction, Content: content, Redacts: target})
+}
+
+// putState is PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
+func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return nil, err
+	}
+	content, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	eventType, stateKey := r.Var("type"), r.Var("stateKey")
+	if eventType == canonicalAlias && stateKey == "" {
+		if err := e.checkCanonicalAlias(ctx, r, room, content); err != nil {
+			return nil, err
+		}
+	}
+	return e.sendEvent(ctx, r, roomserver.SendEventRequest{RequestKey: newKey(), RoomID: room, Type: eventType, StateKey: &stateKey, Content: content})
+}
+
+func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event roomserver.SendEventRequest) (any, error) {
+	var err error
+	if event.Timestamp, err = timestamp(r); err != nil {
+		return nil, err
+	}
+	if event.Type == "" {
+		return nil, mxerr.InvalidParam("the event type is empty")
+	}
+	event.Sender, event.DeviceID = r.Caller.UserID, r.Caller.DeviceID
+	sent, err := e.Room.SendEvent(ctx, event)
+	if err != nil {
+		return nil, err
+	}
+	return httputil.Object{"event_id": sent.EventID}, nil
+}
+
+// checkCanonicalAlias checks that the aliases that are new in the content are aliases and lead to the room.
+func (e *endpoints) checkCanonicalAlias(ctx context.Context, r *httputil.Request, room id.RoomID, content json.RawMessage) error {
+	wanted, err := listedAliases(content)
+	if err != nil {
+		return err
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	current, err := e.Room.QueryState(ctx, roomserver.QueryStateRequest{Viewer: viewer(r), RoomID: room, Keys: []roomserver.StateKeyTuple{{Type: canonicalAlias}}})
+	if err != nil {
+		return err
+	}
+	var listed []string
+	for i := range current.Events {
+		// What is listed already need not be valid, so neither need its form.
+		listed, _ = listedAliases(current.Events[i].PDU.Content())
+	}
+	for _, name := range wanted {
+		if slices.Contains(listed, name) {
+			continue
+		}
+		alias, err := id.ParseRoomAlias(name)
+		if err != nil {
+			return mxerr.InvalidParam("%v", err)
+		}
+		found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
+		if err != nil && !mxerr.Is(err, "M_NOT_FOUND") {
+			return err
+		}
+		if err != nil || found.RoomID != room {
+			return mxerr.New(http.StatusBadRequest, "M_BAD_ALIAS", "the alias %s does not lead to this room: make it first", alias)
+		}
+	}
+	return nil
+}
+
+func listedAliases(content json.RawMessage) ([]string, error) {
+	var c struct {
+		Alias      *string  `json:"alias"`
+		AltAliases []string `json:"alt_aliases"`
+	}
+	err := httputil.Unmarshal(content, &c)
+	if c.Alias != nil && *c.Alias != "" {
+		c.AltAliases = append(c.AltAliases, *c.Alias)
+	}
+	return c.AltAliases, err
+}
+
+// typing is PUT /rooms/{roomId}/typing/{userId}.
+func (e *endpoints) typing(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return nil, err
+	}
+	user, err := r.UserID("userID")
+	if err != nil {
+		return nil, err
+	}
+	if user != r.Caller.UserID {
+		return nil, mxerr.Forbidden("you can type for yourself only")
+	}
+	var body struct {
+		Typing  *bool  `json:"typing"`
+		Timeout *int64 `json:"timeout"`
+	}
+	if err := r.JSON(&body); err != nil {
+		return nil, err
+	}
+	if body.Typing == nil {
+		return nil, mxerr.MissingParam("typing is missing")
+	}
+	timeout := usualTyping
+	if body.Timeout != nil {
+		if *body.Timeout < 0 {
+			return nil, mxerr.InvalidParam("timeout must be a number of milliseconds of at least 0")
+		}
+		timeout = time.Duration(min(*body.Timeout, maxTyping.Milliseconds())) * time.Millisecond
+	}
+	if err := e.mustBeJoined(ctx, room, user); err != nil {
+		return nil, err
+	}
+	_, err = e.Typing.SetTyping(ctx, typingserver.SetTypingRequest{RoomID: room, UserID: user, Typing: *body.Typing, Timeout: timeout})
+	return nil, err
+}
+
+func (e *endpoints) mustBeJoined(ctx context.Context, room id.RoomID, user id.UserID) error {
+	found, err := e.Room.QueryMembership(ctx, roomserver.QueryMembershipRequest{RoomID: room, UserID: user})
+	if err != nil {
+		return err
+	}
+	if found.Membership != "join" {
+		return mxerr.Forbidden("you are not in the room %s", room)
+	}
+	return nil
+}

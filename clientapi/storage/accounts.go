@@ -1,0 +1,76 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// Account is a row of clientapi_accounts.
+type Account struct {
+	UserID       id.UserID
+	PasswordHash string
+	CreatedMS    int64
+	Admin        bool
+	Guest        bool
+	Deactivated  bool
+}
+
+type accountStatements struct {
+	insertAccount, selectAccount, selectActive, updatePassword, deactivate *sqlutil.Stmt
+}
+
+func prepareAccounts(db *sqlutil.DB) accountStatements {
+	return accountStatements{
+		insertAccount: db.Stmt(`INSERT INTO clientapi_accounts (user_id, password_hash, created_ms, admin, guest)
+			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id) DO NOTHING`),
+		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated FROM clientapi_accounts
+			WHERE user_id = $1`),
+		selectActive:   db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
+		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
+		deactivate: db.Stmt(`UPDATE clientapi_accounts SET password_hash = '', deactivated = TRUE
+			WHERE user_id = $1 AND deactivated = FALSE`),
+	}
+}
+
+// InsertAccount adds an account. It returns false if there is one of this user.
+func (s *Store) InsertAccount(ctx context.Context, tx *sqlutil.Tx, a Account) (bool, error) {
+	n, err := s.insertAccount.Exec(ctx, tx, a.UserID, a.PasswordHash, a.CreatedMS, a.Admin, a.Guest)
+	return n == 1, err
+}
+
+// Account returns the account of a user; nil if there is none.
+func (s *Store) Account(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*Account, error) {
+	a := new(Account)
+	err := s.selectAccount.QueryRow(ctx, tx, user).Scan(&a.UserID, &a.PasswordHash, &a.CreatedMS, &a.Admin, &a.Guest, &a.Deactivated)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return a, err
+}
+
+// ActiveUsers returns those of the users that have an account and are not deactivated.
+func (s *Store) ActiveUsers(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]id.UserID, error) {
+	rows, err := s.selectActive.Query(ctx, tx, sqlutil.Array(users))
+	return sqlutil.Collect(rows, err, scanOne[id.UserID])
+}
+
+// UpdatePassword changes the password of an active account. It returns false if there is none.
+func (s *Store) UpdatePassword(ctx context.Context, tx *sqlutil.Tx, user id.UserID, hash string) (bool, error) {
+	n, err := s.updatePassword.Exec(ctx, tx, user, hash)
+	return n == 1, err
+}
+
+// Deactivate ends an account for good. It returns false if there is no active one.
+func (s *Store) Deactivate(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (bool, error) {
+	n, err := s.deactivate.Exec(ctx, tx, user)
+	return n == 1, err
+}
+
+func scanOne[T any](rows *sql.Rows) (v T, err error) {
+	err = rows.Scan(&v)
+	return v, err
+}

@@ -1,0 +1,140 @@
+// Package authn finds out whose an access token is, for every component that has public endpoints.
+//
+// Tokens belong to clientapi, which is asked through the function that New is given. A good answer is kept for a moment, so
+// that a busy client does not cost a question a request; a token that is revoked elsewhere works on for that moment at most.
+// Where the revocation happens in the same process, Forget ends it at once.
+package authn
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+	"golang.org/x/sync/singleflight"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+)
+
+// MaxTTL is the longest that an answer is kept.
+const MaxTTL = time.Second
+
+const (
+	maxEntries   = 50000
+	queryTimeout = 20 * time.Second
+)
+
+// Query asks the owner of tokens. user and device are those that an application service wants to act as, else empty. The
+// address of the client is at ClientAddress(ctx).
+type Query func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error)
+
+// Authenticator is a cache in front of a Query. It is safe for concurrent use.
+type Authenticator struct {
+	query  Query
+	ttl    time.Duration
+	now    func() time.Time
+	flight singleflight.Group
+	cache  *lru.Cache[key, entry]
+
+	mu sync.Mutex
+	// revoked counts calls of Forget. An answer that was asked for before the last one is not kept and not shared.
+	revoked uint64
+}
+
+// key has a token by its hash: the cache holds nothing that lets anybody in.
+type key struct {
+	token  [sha256.Size]byte
+	user   id.UserID
+	device id.DeviceID
+}
+
+type entry struct {
+	caller httputil.Caller
+	until  time.Time
+}
+
+// New makes an Authenticator that keeps good answers for ttl, and not longer than MaxTTL. Errors are not kept.
+func New(query func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error), ttl time.Duration) *Authenticator {
+	cache, err := lru.New[key, entry](maxEntries)
+	if err != nil {
+		panic(fmt.Sprintf("a cache of %d entries: %v", maxEntries, err)) // the size is a constant, and a good one
+	}
+	return &Authenticator{query: query, ttl: min(ttl, MaxTTL), now: time.Now, cache: cache}
+}
+
+// Authenticate tells whose a token is. Requests of an application service name the user and the device to act as in their
+// query (Application Service API, § Identity assertion).
+func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.Request) (httputil.Caller, error) {
+	k := key{token: sha256.Sum256([]byte(token))}
+	if r.URL.RawQuery != "" {
+		query := r.URL.Query()
+		k.user, k.device = id.UserID(query.Get("user_id")), id.DeviceID(query.Get("device_id"))
+	}
+	if e, has := a.cache.Get(k); has && a.now().Before(e.until) {
+		return e.caller, nil
+	}
+	a.mu.Lock()
+	revoked := a.revoked
+	a.mu.Unlock()
+	// One question serves all requests that wait for the same answer, so it outlives the first of them.
+	detached := withAddress(context.WithoutCancel(ctx), httputil.ClientAddress(r))
+	name := string(k.token[:]) + string(k.user) + "\x00" + string(k.device) + "\x00" + strconv.FormatUint(revoked, 10)
+	answer := a.flight.DoChan(name, func() (any, error) {
+		ctx, cancel := context.WithTimeout(detached, queryTimeout)
+		defer cancel()
+		caller, err := a.query(ctx, token, k.user, k.device)
+		if err != nil {
+			return nil, err
+		}
+		a.keep(k, caller, revoked)
+		return caller, nil
+	})
+	select {
+	case <-ctx.Done():
+		return httputil.Caller{}, ctx.Err()
+	case result := <-answer:
+		if result.Err != nil {
+			return httputil.Caller{}, result.Err
+		}
+		caller, _ := result.Val.(httputil.Caller)
+		return caller, nil
+	}
+}
+
+func (a *Authenticator) keep(k key, caller httputil.Caller, revoked uint64) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.revoked == revoked {
+		a.cache.Add(k, entry{caller, a.now().Add(a.ttl)})
+	}
+}
+
+// Forget drops what is kept of a device's tokens, or, if device is empty, of all tokens of the user. Answers that are under way
+// are not kept either.
+func (a *Authenticator) Forget(user id.UserID, device id.DeviceID) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.revoked++
+	for _, k := range a.cache.Keys() {
+		if e, has := a.cache.Peek(k); has && e.caller.UserID == user && (device == "" || e.caller.DeviceID == device) {
+			a.cache.Remove(k)
+		}
+	}
+}
+
+type addressKey struct{}
+
+func withAddress(ctx context.Context, address string) context.Context {
+	return context.WithValue(ctx, addressKey{}, address)
+}
+
+// ClientAddress is the address of the client whose token a Query is about; empty outside of a Query.
+func ClientAddress(ctx context.Context) string {
+	address, _ := ctx.Value(addressKey{}).(string)
+	return address
+}

@@ -1,0 +1,85 @@
+package authn
+
+import (
+	"context"
+	"errors"
+	"net/http/httptest"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+)
+
+func TestGoodAnswersAreKeptForAMomentAndErrorsAreNot(t *testing.T) {
+	asked := 0
+	var fail error
+	a := New(func(context.Context, string, id.UserID, id.DeviceID) (httputil.Caller, error) {
+		asked++
+		return httputil.Caller{UserID: "@u:s", DeviceID: "D"}, fail
+	}, time.Minute)
+	now := time.Now()
+	a.now = func() time.Time { return now }
+	r := httptest.NewRequest("GET", "/", nil)
+	ask := func() error {
+		_, err := a.Authenticate(t.Context(), "token", r)
+		return err
+	}
+	fail = errors.New("no")
+	if ask() == nil || ask() == nil || asked != 2 {
+		t.Fatalf("an error was kept: asked %d times", asked)
+	}
+	fail = nil
+	if err := errors.Join(ask(), ask()); err != nil || asked != 3 {
+		t.Fatalf("asked %d times: %v", asked, err)
+	}
+	now = now.Add(MaxTTL)
+	if err := ask(); err != nil || asked != 4 {
+		t.Fatalf("an answer was kept for longer than %s", MaxTTL)
+	}
+	a.Forget("@u:s", "other")
+	if err := ask(); err != nil || asked != 4 {
+		t.Fatal("another device's answer was forgotten")
+	}
+	a.Forget("@u:s", "")
+	if err := ask(); err != nil || asked != 5 {
+		t.Fatal("a forgotten answer was given")
+	}
+}
+
+func TestAnAnswerUnderWayWhenItIsForgottenIsNotShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked atomic.Int64
+		release := make(chan struct{})
+		a := New(func(context.Context, string, id.UserID, id.DeviceID) (httputil.Caller, error) {
+			asked.Add(1)
+			<-release
+			return httputil.Caller{UserID: "@u:s"}, nil
+		}, MaxTTL)
+		r := httptest.NewRequest("GET", "/", nil)
+		var all sync.WaitGroup
+		ask := func() {
+			all.Go(func() {
+				if _, err := a.Authenticate(t.Context(), "token", r); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait()
+		}
+		ask()
+		ask()
+		if asked.Load() != 1 {
+			t.Errorf("asked %d times for one answer", asked.Load())
+		}
+		a.Forget("@u:s", "")
+		ask()
+		if asked.Load() != 2 {
+			t.Error("a request after the revocation waits for an answer from before")
+		}
+		close(release)
+		all.Wait()
+	})
+}
