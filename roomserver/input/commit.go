@@ -45,25 +45,21 @@ func (in *Input) commitBatch(ctx context.Context, roomID id.RoomID, batch []*job
 	}
 }
 
+// tryBatch makes drafts until one is committed, or time is up: of those who race for a room one always wins, so all get their turn.
 func (in *Input) tryBatch(ctx context.Context, roomID id.RoomID, batch []*job) error {
-	var err error
-	for attempt := range attempts {
-		if attempt > 0 {
-			in.Reader.Forget(roomID)
-			in.known.Remove(roomID)
-			wait := time.Duration(rand.Int64N(int64(attempt) * int64(4*time.Millisecond)))
-			select {
-			case <-ctx.Done():
-				return errors.Join(err, ctx.Err())
-			case <-time.After(wait):
-			}
-		}
-		err = in.draftAndCommit(ctx, roomID, batch)
+	for attempt := 1; ; attempt++ {
+		err := in.draftAndCommit(ctx, roomID, batch)
 		if err == nil || !errors.Is(err, errRaced) && !errors.Is(err, sqlutil.ErrCommitUnknown) {
 			return err
 		}
+		in.Reader.Forget(roomID)
+		in.known.Remove(roomID)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("room %s: %w", roomID, errors.Join(err, ctx.Err()))
+		case <-time.After(time.Duration(rand.Int64N(int64(min(attempt, maxBackoff)) * int64(4*time.Millisecond)))):
+		}
 	}
-	return fmt.Errorf("room %s: %w", roomID, err)
 }
 
 func (in *Input) draftAndCommit(ctx context.Context, roomID id.RoomID, batch []*job) error {

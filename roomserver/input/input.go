@@ -29,7 +29,7 @@ import (
 
 const (
 	batchLimit      = 50 // inputs that one transaction commits
-	attempts        = 8  // drafts of a batch before it is given up
+	maxBackoff      = 8  // attempts after which the time between them grows no more
 	inputTimeout    = 30 * time.Second
 	rememberedKeys  = 20_000 // request keys of this process whose results are in memory
 	rememberedRooms = 2_000  // rooms whose auth state is in memory

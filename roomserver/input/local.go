@@ -222,18 +222,13 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 		}
 		return also(ctx, tx, &d.room)
 	})
-	for range attempts {
-		err = in.commit(ctx, d)
-		if err == nil {
-			return d.room.ID, nil
-		}
-		if hash != nil {
-			if earlier, readErr := in.Storage.RoomOfRequest(ctx, hash); readErr == nil && earlier != "" {
-				return earlier, nil
-			}
-		}
-		if !sqlutil.IsUniqueViolation(err) {
-			break
+	if err = in.commit(ctx, d); err == nil {
+		return d.room.ID, nil
+	}
+	// The failure may be that another call with this request key, or an earlier commit of this one, was first.
+	if hash != nil {
+		if earlier, readErr := in.Storage.RoomOfRequest(ctx, hash); readErr == nil && earlier != "" {
+			return earlier, nil
 		}
 	}
 	return "", fmt.Errorf("create room: %w", err)

@@ -247,7 +247,9 @@ func (in *Input) references(ctx context.Context, d *draft, r *received) (authEve
 			e := found[eventID]
 			switch {
 			case e == nil, placed && (e.Outcome == storage.Outlier || e.Outcome == storage.RejectedOutlier):
-				missing = append(missing, eventID)
+				if !slices.Contains(missing, eventID) {
+					missing = append(missing, eventID)
+				}
 			case e.RoomNID == d.room.NID:
 				all = append(all, e)
 			}
@@ -329,10 +331,19 @@ func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent
 // redactPending applies redactions that came before the event itself.
 func (in *Input) redactPending(ctx context.Context, d *draft, e *storage.NewEvent) error {
 	waiting, err := in.Storage.PendingRedactions(ctx, d.room.NID, []id.EventID{e.PDU.ID()})
-	if err != nil || len(waiting) == 0 {
+	if err != nil {
 		return err
 	}
-	found, err := in.eventsByID(ctx, d, waiting[e.PDU.ID()])
+	redactions := waiting[e.PDU.ID()]
+	for _, p := range d.pending { // of the same batch
+		if p.targetID == e.PDU.ID() {
+			redactions = append(redactions, p.redaction)
+		}
+	}
+	if len(redactions) == 0 {
+		return nil
+	}
+	found, err := in.eventsByID(ctx, d, redactions)
 	if err != nil {
 		return err
 	}

@@ -7,8 +7,8 @@ import (
 
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/auth"
-	"github.com/matrix-org/dendrite/roomserver/statetrie"
 	"github.com/matrix-org/dendrite/roomserver/stateres"
+	"github.com/matrix-org/dendrite/roomserver/statetrie"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 

@@ -22,6 +22,9 @@ func (r *resolver) resolveV1(sets []StateSet) error {
 		}
 	}
 	all := values(sets)
+	if len(all) == 0 {
+		return nil
+	}
 	if err := r.load(all); err != nil {
 		return err
 	}

@@ -86,11 +86,11 @@ func newEvents(db *sqlutil.DB) events {
 			"visibility", "joined", "invited", "auth", "redacted_by", "request_key", "device_id", "txn_id", "logged", "trace", "json"}, ""),
 		insertDelta: db.Insert("roomserver_deltas", []string{"event_nid", "root_before", "root_after", "changes"}, ""),
 		deleteAside: db.Stmt(`DELETE FROM roomserver_events WHERE nid = $1 AND part IS NULL`),
-		byIDs:     db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.event_id = ANY($1)`),
-		byNIDs:    db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.nid = ANY($1)`),
-		nids:      db.Stmt(`SELECT event_id, nid, room_nid, outcome FROM roomserver_events WHERE event_id = ANY($1)`),
-		byRequest: db.Stmt(`SELECT event_id FROM roomserver_events WHERE request_key = $1`),
-		redact:    db.Stmt(`UPDATE roomserver_events SET redacted_by = $2, json = $3 WHERE nid = $1`),
+		byIDs:       db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.event_id = ANY($1)`),
+		byNIDs:      db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.nid = ANY($1)`),
+		nids:        db.Stmt(`SELECT event_id, nid, room_nid, outcome FROM roomserver_events WHERE event_id = ANY($1)`),
+		byRequest:   db.Stmt(`SELECT event_id FROM roomserver_events WHERE request_key = $1`),
+		redact:      db.Stmt(`UPDATE roomserver_events SET redacted_by = $2, json = $3 WHERE nid = $1`),
 		readLog: db.Stmt(`SELECT e.seq, e.logged, e.trace, e.flags, e.joined, e.invited, r.room_id, d.root_before, d.root_after, d.changes, ` + eventColumns + from +
 			`LEFT JOIN roomserver_deltas d ON d.event_nid = e.nid WHERE e.part = $1 AND e.seq >= $2 ORDER BY e.seq LIMIT $3`),
 		forward: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND (e.seg, e.idx) > ($2, $3) AND (e.seg, e.idx) <= ($4, $5)

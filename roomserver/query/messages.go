@@ -1,0 +1,193 @@
+package query
+
+import (
+	"context"
+	"math"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/storage"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
+)
+
+const (
+	defaultLimit = 10   // of /messages (Client-Server API)
+	maxLimit     = 1000 // of any list of events
+	// pagesAtMost is how many pages of the timeline one call reads while it looks for events that a filter selects and the
+	// viewer may see. What it has by then is returned with a token to go on.
+	pagesAtMost = 20
+	// furtherPage is how many events the second and every further page has at least: the first one held few that count.
+	furtherPage = 100
+)
+
+// oldest and newest are the ends of every timeline.
+func oldest() api.OrderKey { return api.OrderKey{Segment: math.MinInt64, Index: math.MinInt64} }
+func newest() api.OrderKey { return api.OrderKey{Segment: math.MaxInt64, Index: math.MaxInt64} }
+
+// gapBefore is the gap right before an event. Gaps are named by the key that they come after, whether there is an event with this
+// key or not.
+func gapBefore(o api.OrderKey) api.OrderKey {
+	return api.OrderKey{Segment: o.Segment, Index: o.Index - 1}
+}
+
+// QueryMessages is of the contract.
+func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest) (res api.QueryMessagesResponse, err error) {
+	room, v, err := q.view(ctx, req.RoomID, req.Viewer)
+	if err != nil {
+		return res, err
+	}
+	limit := req.Limit
+	if limit <= 0 {
+		limit = defaultLimit
+	}
+	if req.Filter != nil && req.Filter.Limit > 0 {
+		limit = min(limit, req.Filter.Limit)
+	}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), filter: req.Filter, from: newest(), to: oldest()}
+	if !req.Backward {
+		w.from, w.to = w.to, w.from
+	}
+	if req.From != nil {
+		w.from = *req.From
+	}
+	if req.To != nil {
+		w.to = *req.To
+	}
+	if until, bounded := v.Until(); bounded {
+		if w.backward && w.from.Compare(until) > 0 {
+			w.from = until
+		} else if !w.backward && w.to.Compare(until) > 0 {
+			w.to = until
+		}
+	}
+	found, err := w.run(ctx)
+	if err != nil {
+		return res, err
+	}
+	switch {
+	case req.From != nil:
+		res.Start = *req.From
+	case found.any && req.Backward:
+		res.Start = found.first
+	case found.any:
+		res.Start = gapBefore(found.first)
+	default:
+		res.Start = room.Last
+	}
+	res.Chunk = found.events
+	if found.more {
+		res.End = &found.stop
+	}
+	if req.Filter != nil && req.Filter.LazyLoadMembers {
+		res.State, err = q.senders(ctx, room, v, found.newest, found.events)
+	}
+	return res, err
+}
+
+// walk looks through a timeline for events that count.
+type walk struct {
+	q        *Query
+	room     *storage.Room
+	view     *visibility.View
+	from, to api.OrderKey
+	backward bool
+	limit    int
+	filter   *api.EventFilter
+}
+
+// walked is what a walk found.
+type walked struct {
+	events []api.Event
+	newest *storage.Event // the newest one of events; nil if there are none
+	any    bool           // whether there was any event, visible or not
+	first  api.OrderKey   // the place of the first one
+	stop   api.OrderKey   // the gap where it stopped
+	more   bool           // whether there may be more behind that
+}
+
+func (w *walk) run(ctx context.Context) (found walked, err error) {
+	found.stop = w.from
+	size := w.limit + 1 // one more than wanted tells whether there is more
+	for range pagesAtMost {
+		page, err := w.q.rooms.Storage.Timeline(ctx, w.room.NID, found.stop, w.to, w.backward, size)
+		if err != nil || len(page) == 0 {
+			return found, err
+		}
+		if !found.any {
+			found.any, found.first = true, page[0].Order
+		}
+		full, err := w.take(ctx, page, len(page) == size, &found)
+		if err != nil || full {
+			return found, err
+		}
+		found.stop = w.gapAfter(page[len(page)-1].Order)
+		if len(page) < size {
+			return found, nil
+		}
+		size = max(size, furtherPage)
+	}
+	found.more = true
+	return found, nil
+}
+
+// take adds to what was found those events of a page that count, until there are as many as wanted. more says that there may be
+// events behind the page.
+func (w *walk) take(ctx context.Context, page []*storage.Event, more bool, found *walked) (full bool, err error) {
+	byID := make(map[id.EventID]*storage.Event, len(page))
+	selected := make([]*storage.Event, 0, len(page))
+	for _, e := range page {
+		if w.filter.Matches(e.PDU) {
+			selected = append(selected, e)
+			byID[e.PDU.ID()] = e
+		}
+	}
+	seen, err := w.view.Filter(ctx, selected)
+	if err != nil {
+		return false, err
+	}
+	for i, e := range seen {
+		found.events = append(found.events, e)
+		if found.newest == nil || !w.backward {
+			found.newest = byID[e.PDU.ID()]
+		}
+		if len(found.events) == w.limit {
+			found.stop, found.more = w.gapAfter(e.Order), more || i < len(seen)-1
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// gapAfter is the gap behind an event in the direction of the walk.
+func (w *walk) gapAfter(o api.OrderKey) api.OrderKey {
+	if w.backward {
+		return gapBefore(o)
+	}
+	return o
+}
+
+// senders are the member events of those who sent events, in the state at the newest one of these (Client-Server API,
+// § Lazy-loading room members).
+func (q *Query) senders(ctx context.Context, room *storage.Room, v *visibility.View, newest *storage.Event, events []api.Event) ([]api.Event, error) {
+	if newest == nil {
+		return nil, nil
+	}
+	members, err := q.state(ctx, room.NID, visibility.StateAfter(newest), part{
+		keys: []api.StateKeyTuple{}, filter: &api.EventFilter{LazyLoadMembers: true}, members: sendersOf(events)})
+	if err != nil {
+		return nil, err
+	}
+	return v.Show(ctx, members)
+}
+
+func sendersOf(events []api.Event) []id.UserID {
+	known := make(map[id.UserID]bool)
+	var users []id.UserID
+	for _, e := range events {
+		if sender := e.PDU.Sender(); !known[sender] {
+			known[sender] = true
+			users = append(users, sender)
+		}
+	}
+	return users
+}
