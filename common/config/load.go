@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -48,6 +49,9 @@ func Parse(data []byte, dir string) (*Config, error) {
 			Version, given, Version)
 	}
 	c := Default()
+	// A strict reader takes an entry that a map has already for one that the file has twice.
+	peers := c.Peers
+	c.Peers = nil
 	if err := yaml.UnmarshalStrict(data, c); err != nil {
 		return nil, explain(err)
 	}
@@ -56,6 +60,8 @@ func Parse(data []byte, dir string) (*Config, error) {
 			c.Matrix.RateLimits.ByName[name] = limit
 		}
 	}
+	maps.Copy(peers, c.Peers)
+	c.Peers = peers
 	c.resolve(dir)
 	return c, c.Validate()
 }

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/netpolicy"
+)
+
+func checkConfigCommand() *cobra.Command {
+	var file string
+	c := &cobra.Command{
+		Use:     "check-config",
+		GroupID: groupTools,
+		Short:   "Check a configuration and the files it names",
+		Long: `Reads a configuration as the server would, with the key and certificates that it names. It connects to nothing. If
+kafka.addresses is set, it is checked as one for components in processes of their own.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := config.Load(file)
+			if err != nil {
+				return err
+			}
+			if err := checkFiles(cfg); err != nil {
+				return fmt.Errorf("%s: %w", file, err)
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "%s is in order: the server %s.\n", file, cfg.Matrix.ServerName)
+			return err
+		},
+	}
+	c.Flags().StringVar(&file, "config", configName, "configuration file")
+	return c
+}
+
+// checkFiles checks what a configuration refers to.
+func checkFiles(cfg *config.Config) error {
+	_, keyErr := readKey(cfg.Matrix.PrivateKey, cfg.Matrix.ServerName)
+	_, networkErr := netpolicy.New(cfg.Network)
+	problems := []error{keyErr, networkErr}
+	if len(cfg.Kafka.Addresses) > 0 {
+		problems = append(problems, cfg.CheckPolylith())
+	}
+	if t := cfg.Listen.Monolith.TLS; t.Certificate != "" {
+		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
+			problems = append(problems, fmt.Errorf("listen.monolith.tls: %w", err))
+		}
+	}
+	for _, registration := range cfg.ApplicationServices.ConfigFiles {
+		if _, err := os.Stat(registration); err != nil {
+			problems = append(problems, fmt.Errorf("application_services.config_files: %w", err))
+		}
+	}
+	if dir := cfg.ApplicationServices.ConfigDir; dir != "" {
+		if _, err := os.ReadDir(dir); err != nil {
+			problems = append(problems, fmt.Errorf("application_services.config_dir: %w", err))
+		}
+	}
+	return errors.Join(problems...)
+}

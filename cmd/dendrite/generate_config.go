@@ -1,0 +1,132 @@
+package main
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/matrix-org/dendrite"
+	"github.com/matrix-org/dendrite/common/config"
+)
+
+// generated is what a configuration is made for.
+type generated struct {
+	serverName string
+	database   string // empty: SQLite
+	kafka      string // empty: none
+	dir        string
+}
+
+func generateConfigCommand() *cobra.Command {
+	var g generated
+	c := &cobra.Command{
+		Use:     "generate-config --server-name NAME",
+		GroupID: groupTools,
+		Short:   "Write a complete configuration, with keys and secrets",
+		Long: `Writes dendrite-config.yaml, in which every key is explained, and the signing key it names. What is there already is not
+overwritten. For components as processes of their own give --database and --kafka.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if err := generateConfig(g); err != nil {
+				return err
+			}
+			file := filepath.Join(g.dir, configName)
+			_, err := fmt.Fprintf(c.OutOrStdout(), "Wrote %s. To run the server: %s --config %s\n", file, invocation(), file)
+			return err
+		},
+	}
+	c.Flags().StringVar(&g.serverName, "server-name", "", "name that user ids end with, such as example.org")
+	c.Flags().StringVar(&g.database, "database", "", "postgresql://user:password@host/database (default SQLite, beside the configuration)")
+	c.Flags().StringVar(&g.kafka, "kafka", "", "HOST:PORT of a Kafka broker, for components as processes of their own")
+	c.Flags().StringVar(&g.dir, "dir", ".", "folder to write to")
+	if err := c.MarkFlagRequired("server-name"); err != nil {
+		panic(err) // the flag is declared above
+	}
+	return c
+}
+
+// generateConfig writes the sample configuration, filled in, and a key beside it.
+func generateConfig(g generated) error {
+	values := map[string]string{
+		"matrix.server_name":                g.serverName,
+		"matrix.registration.shared_secret": rand.Text(),
+		"internal_secret":                   rand.Text(),
+	}
+	if g.database != "" {
+		values["database.connection_string"] = g.database
+	}
+	if g.kafka != "" {
+		values["kafka.addresses"] = "[" + quoted(g.kafka) + "]"
+	}
+	text, err := fill(dendrite.SampleConfig, values)
+	if err != nil {
+		return err
+	}
+	// Nothing is written that would not be read.
+	cfg, err := config.Parse([]byte(text), g.dir)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+		return fmt.Errorf("making the folder: %w", err)
+	}
+	if err := writeNew(filepath.Join(g.dir, configName), []byte(text)); err != nil {
+		return err
+	}
+	// A key that is there already is this server's.
+	if err := generateKey(cfg.Matrix.PrivateKey); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return nil
+}
+
+// fill gives keys of a configuration, such as matrix.server_name, other values than those they have. Comments stay.
+func fill(text string, values map[string]string) (string, error) {
+	var path []string // keys that the line is inside of, by depth
+	lines := strings.Split(text, "\n")
+	left := len(values)
+	for i, line := range lines {
+		body := strings.TrimLeft(line, " ")
+		key, _, isKey := strings.Cut(body, ":")
+		if !isKey || strings.HasPrefix(body, "#") {
+			continue
+		}
+		indent := len(line) - len(body)
+		path = append(path[:min(indent/2, len(path))], key)
+		if value, has := values[strings.Join(path, ".")]; has {
+			if !strings.HasPrefix(value, "[") {
+				value = quoted(value)
+			}
+			lines[i] = line[:indent] + key + ": " + value
+			left--
+		}
+	}
+	if left > 0 {
+		return "", fmt.Errorf("%d of the keys to fill in are not in the sample configuration", left)
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// quoted writes a string of YAML.
+func quoted(s string) string { return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"` }
+
+// writeNew writes a file for its owner's eyes, and fails with os.ErrExist if there is one.
+func writeNew(path string, data []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s is there already and is not overwritten: %w", path, os.ErrExist)
+	}
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}

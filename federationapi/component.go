@@ -1,0 +1,17 @@
+// Package federationapi is the component of the server-server API. It tells other servers this server's keys and version, so that
+// they can check events that they were given by others.
+package federationapi
+
+import (
+	"context"
+
+	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/federationapi/routing"
+	"github.com/matrix-org/dendrite/federationapi/serverkeys"
+)
+
+// New builds the component.
+func New(_ context.Context, deps component.Deps) (*component.Component, error) {
+	keys := serverkeys.New(deps.Signer, deps.Config.Matrix.KeyValidity)
+	return &component.Component{Name: "federationapi", Routes: routing.Routes(keys)}, nil
+}

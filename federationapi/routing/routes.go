@@ -1,0 +1,32 @@
+// Package routing is the table of federationapi's endpoints.
+package routing
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/matrix-org/dendrite"
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/federationapi/serverkeys"
+)
+
+// Routes are the public endpoints.
+func Routes(keys *serverkeys.Own) []httputil.Route {
+	return []httputil.Route{
+		{Method: http.MethodGet, Path: "/_matrix/key/v2/server", Name: "server_keys", Handler: serverKeys(keys)},
+		{Method: http.MethodGet, Path: "/_matrix/federation/v1/version", Name: "federation_version", Handler: version},
+	}
+}
+
+// serverKeys is GET /_matrix/key/v2/server (Server-Server API, § Publishing Keys).
+func serverKeys(keys *serverkeys.Own) httputil.Handler {
+	return func(context.Context, *httputil.Request) (any, error) {
+		document, err := keys.Document()
+		return httputil.Raw{Body: document}, err
+	}
+}
+
+// version is GET /_matrix/federation/v1/version (Server-Server API, § Server implementation).
+func version(context.Context, *httputil.Request) (any, error) {
+	return httputil.Object{"server": httputil.Object{"name": "Dendrite", "version": dendrite.Version}}, nil
+}
