@@ -55,7 +55,7 @@ func wrongPassword() error { return mxerr.Forbidden("wrong username or password"
 // exists or not, and with M_LIMIT_EXCEEDED where too many were tried.
 func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password string) error {
 	if s.Limits != nil {
-		if err := s.Limits.Allow("login", string(user)); err != nil {
+		if err := s.Limits.Allow("login", "password of "+string(user)); err != nil {
 			return err
 		}
 	}

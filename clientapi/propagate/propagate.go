@@ -145,11 +145,11 @@ func (s *Service) one(ctx context.Context, user id.UserID, what string) error {
 	if err != nil {
 		return fmt.Errorf("rooms of the user: %w", err)
 	}
-	group, ctx := errgroup.WithContext(ctx)
+	group, telling := errgroup.WithContext(ctx)
 	group.SetLimit(atOnce)
 	for _, room := range rooms.Rooms {
 		group.Go(func() error {
-			err := tell(ctx, user, names[user], room)
+			err := tell(telling, user, names[user], room)
 			if e, is := mxerr.As(err); is && e.Status < http.StatusInternalServerError && e.Status != http.StatusTooManyRequests {
 				s.log.WithError(err).WithFields(logrus.Fields{"user": user, "room": room.RoomID, "what": what}).Info("a room does not take it")
 				return nil // it will not take it later either

@@ -11,6 +11,7 @@ import (
 	"github.com/matrix-org/dendrite/mediaapi"
 	"github.com/matrix-org/dendrite/roomserver"
 	roomcontract "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi"
 	synccontract "github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/typingserver"
 	typingcontract "github.com/matrix-org/dendrite/typingserver/api"
@@ -45,6 +46,10 @@ func topology() []row {
 		{"clientapi", "the client-server API but for sync, and accounts", func(c *contracts) any { return &c.client },
 			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
 				return clientapi.New(ctx, d, clientapi.Peers{Room: &c.room, Sync: &c.sync, Typing: &c.typing})
+			}},
+		{"syncapi", "/sync, and what only sync shows", func(c *contracts) any { return &c.sync },
+			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
+				return syncapi.New(ctx, d, syncapi.Peers{Room: &c.room, Client: &c.client, Typing: &c.typing})
 			}},
 		{"typingserver", "the keeper of who is typing", func(c *contracts) any { return &c.typing },
 			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {

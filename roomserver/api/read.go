@@ -97,7 +97,7 @@ type QueryStateRequest struct {
 	// Root asks for the state of this root, without a look at membership: for components that know why they ask.
 	Root *Root `json:"root,omitempty"`
 	// Keys asks for these entries only; nil for all.
-	Keys []StateKeyTuple `json:"keys,omitempty"`
+	Keys []StateKeyTuple `json:"keys"`
 	// Filter selects by type and sender. With LazyLoadMembers no m.room.member but those of Keys or Members is returned.
 	Filter *EventFilter `json:"filter,omitempty"`
 	// Members are the users whose member events are wanted when Filter.LazyLoadMembers is set.

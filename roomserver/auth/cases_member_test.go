@@ -140,6 +140,18 @@ func inviteCases() []ruleCase {
 		}), failsBy: ruleThirdPartyOtherwise},
 		{rule: ruleThirdPartySignature, name: "last key of the list", pass: takesUp(user, 3, nil)},
 		{rule: ruleThirdPartyOtherwise, pass: plain, fail: takesUp(user, 1, func(_, signed object) { delete(signed, "signatures") })},
+		{rule: ruleThirdPartySignature, name: "unsigned is not signed", pass: takesUp(user, 1, func(_, signed object) { signed["unsigned"] = object{"a": 1} })},
+		{rule: ruleThirdPartyOtherwise, name: "more work than real invites are", fail: func(w *world) error {
+			content := w.thirdParty(user, 1)
+			issued := w.state[Key{pdu.TypeThirdPartyInvite, "token"}].Content()
+			key, _ := pdu.String(pdu.Member(issued, "public_key"))
+			keys := []any{}
+			for range 2 * maxVerifications {
+				keys = append(keys, object{"public_key": "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"})
+			}
+			w.put(pdu.TypeThirdPartyInvite, "token", user, object{"public_keys": append(keys, object{"public_key": key})})
+			return w.takesUp(user, content, nil)
+		}},
 		{rule: ruleThirdPartyOtherwise, name: "many signatures", fail: takesUp(user, 1, func(_, signed object) {
 			bad := object{}
 			for i := range 400 {

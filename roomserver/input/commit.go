@@ -21,26 +21,35 @@ import (
 // errRaced says that another writer has changed the room since the draft began.
 var errRaced = errors.New("the room has changed meanwhile")
 
-// commitBatch makes a draft of a batch and commits it, again as long as others are faster. A batch that fails for another reason
-// is run one input at a time, so that one of them cannot fail the others.
+// commitBatch makes a draft of a batch and commits it. A batch that fails is run one input at a time, so that one of them cannot
+// fail the others.
 func (in *Input) commitBatch(ctx context.Context, roomID id.RoomID, batch []*job) {
-	err := in.tryBatch(ctx, roomID, batch)
-	if err == nil {
+	if len(batch) > 1 && in.tryBatch(ctx, roomID, batch) == nil {
 		return
 	}
 	for _, j := range batch {
-		if len(batch) > 1 {
-			err = in.tryBatch(ctx, roomID, []*job{j})
+		if err := in.tryOne(ctx, roomID, j); err != nil {
+			j.result, j.err = nil, err
 		}
-		if err == nil {
-			continue
+	}
+}
+
+// tryOne commits one input. What is there already (sqlutil.IsUniqueViolation) is the event of an earlier call with the same request
+// key, or the number of a state key that another writer took at the same moment: then the next attempt uses that.
+func (in *Input) tryOne(ctx context.Context, roomID id.RoomID, j *job) error {
+	for attempt := 1; ; attempt++ {
+		err := in.tryBatch(ctx, roomID, []*job{j})
+		if err == nil || !sqlutil.IsUniqueViolation(err) {
+			return err
 		}
-		j.result, j.err = nil, err
-		// The failure may be that an earlier call has done it.
-		if j.earlier != nil && sqlutil.IsUniqueViolation(err) {
+		if j.earlier != nil {
 			if result, earlierErr := j.earlier(ctx); earlierErr == nil && result != nil {
 				j.result, j.err = result, nil
+				return nil
 			}
+		}
+		if attempt == uniqueAttempts {
+			return err
 		}
 	}
 }

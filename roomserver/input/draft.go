@@ -185,12 +185,13 @@ func keyOf(e *pdu.Event) (auth.Key, bool) {
 	return auth.Key{Type: e.Type(), StateKey: stateKey}, is
 }
 
-// append puts an event at the end of the room's timeline, with the changes of the current state that it brings.
+// append puts an event at the end of the room's timeline, with the changes of the current state that it brings. Its root and
+// visibility are set already.
 func (d *draft) append(e *storage.NewEvent, after api.Root, changes []api.StateChange, replacing map[auth.Key]*storage.Event) {
 	before := d.room.Root
 	d.room.Root = after
 	d.room.Last = api.OrderKey{Segment: d.room.Last.Segment, Index: d.room.Last.Index + 1}
-	e.RoomNID, e.InTimeline, e.Order, e.Visibility = d.room.NID, true, d.room.Last, d.visibilityBefore(e)
+	e.RoomNID, e.InTimeline, e.Order = d.room.NID, true, d.room.Last
 	for k, entry := range replacing {
 		d.note(k, entry)
 	}
@@ -206,9 +207,6 @@ func (d *draft) append(e *storage.NewEvent, after api.Root, changes []api.StateC
 	d.events = append(d.events, e)
 	d.byID[e.PDU.ID()] = &e.Event
 }
-
-// visibilityBefore is the history visibility before an event.
-func (d *draft) visibilityBefore(*storage.NewEvent) storage.Visibility { return d.room.Visibility }
 
 // count keeps the tables of memberships and the counts of members in step with the current state.
 func (d *draft) count(c api.StateChange) {
@@ -230,10 +228,11 @@ func (d *draft) count(c api.StateChange) {
 func (d *draft) note(k auth.Key, e *storage.Event) {
 	d.changed[k] = e
 	if k.Type == typeHistoryVisibility && k.StateKey == "" {
-		d.room.Visibility = storage.Shared
+		var body *pdu.Event
 		if e != nil {
-			d.room.Visibility = storage.ParseVisibility(state.ContentString(e.PDU, "history_visibility"))
+			body = e.PDU
 		}
+		d.room.Visibility = visibilityOf(body)
 	}
 	if k.StateKey == "" && state.InSummary(k.Type) {
 		d.summary = true
@@ -241,3 +240,11 @@ func (d *draft) note(k auth.Key, e *storage.Event) {
 }
 
 const typeHistoryVisibility = "m.room.history_visibility"
+
+// visibilityOf reads m.room.history_visibility, which may be nil.
+func visibilityOf(e *pdu.Event) storage.Visibility {
+	if e == nil {
+		return storage.Shared
+	}
+	return storage.ParseVisibility(state.ContentString(e, "history_visibility"))
+}

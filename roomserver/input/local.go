@@ -163,6 +163,7 @@ func (d *draft) selectAuth(ctx context.Context, p *Proto) ([]stateres.EventNID, 
 
 // appendAccepted appends an event that is based on the current state, so that the state after it is the new current state.
 func (in *Input) appendAccepted(ctx context.Context, d *draft, e *storage.NewEvent) error {
+	e.Visibility = d.room.Visibility
 	redacts, err := in.redact(ctx, d, e)
 	if err != nil {
 		return err
@@ -195,6 +196,25 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 			return earlier, err
 		}
 	}
+	for attempt := 1; ; attempt++ {
+		created, err := in.create(ctx, version, roomID, hash, protos, also)
+		if err == nil {
+			return created, nil
+		}
+		// The failure may be that another call with this request key, or an earlier commit of this one, was first.
+		if hash != nil {
+			if earlier, readErr := in.Storage.RoomOfRequest(ctx, hash); readErr == nil && earlier != "" {
+				return earlier, nil
+			}
+		}
+		if !sqlutil.IsUniqueViolation(err) || attempt == uniqueAttempts {
+			return "", fmt.Errorf("create room: %w", err)
+		}
+	}
+}
+
+func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.RoomID, hash []byte, protos []Proto,
+	also func(ctx context.Context, tx *sqlutil.Tx, room *storage.Room) error) (id.RoomID, error) {
 	nid, err := in.Storage.NewRoomNID(ctx)
 	if err != nil {
 		return "", err
@@ -202,9 +222,6 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 	d := in.newDraft(&storage.Room{NID: nid, ID: roomID, Version: version, Last: api.OrderKey{Segment: 1}})
 	d.isNew, d.summary = true, true
 	for i := range protos {
-		if i > 0 {
-			protos[i].RoomID = d.room.ID
-		}
 		e, err := in.add(ctx, d, &protos[i], nil)
 		if err != nil {
 			return "", err
@@ -222,16 +239,7 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 		}
 		return also(ctx, tx, &d.room)
 	})
-	if err = in.commit(ctx, d); err == nil {
-		return d.room.ID, nil
-	}
-	// The failure may be that another call with this request key, or an earlier commit of this one, was first.
-	if hash != nil {
-		if earlier, readErr := in.Storage.RoomOfRequest(ctx, hash); readErr == nil && earlier != "" {
-			return earlier, nil
-		}
-	}
-	return "", fmt.Errorf("create room: %w", err)
+	return d.room.ID, in.commit(ctx, d)
 }
 
 // RoomOfRequest is the room that an earlier Create with this request key made; empty if there was none.

@@ -291,6 +291,11 @@ func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent
 	if len(others) == 0 && e.Root == d.room.Root {
 		return in.appendAccepted(ctx, d, e)
 	}
+	visibility, err := d.stateAt(ctx, e.Root).Get(auth.Key{Type: typeHistoryVisibility})
+	if err != nil {
+		return err
+	}
+	e.Visibility = visibilityOf(visibility)
 	redacts, err := in.redact(ctx, d, e)
 	if err != nil {
 		return err

@@ -111,7 +111,7 @@ func (q *Query) QueryEvents(ctx context.Context, req api.QueryEventsRequest) (re
 	}
 	if len(roomIDs) > 1 {
 		place := make(map[id.EventID]int, len(req.EventIDs))
-		for i, eventID := range req.EventIDs {
+		for i, eventID := range slices.Backward(req.EventIDs) {
 			place[eventID] = i
 		}
 		slices.SortFunc(res.Events, func(a, b api.Event) int { return place[a.PDU.ID()] - place[b.PDU.ID()] })

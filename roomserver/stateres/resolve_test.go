@@ -18,7 +18,7 @@ import (
 // versions are those whose state resolution is worth its own histories.
 var versions = []id.RoomVersion{"1", "2", "6", "11", "12"}
 
-const seeds = 50
+const seeds = 40
 
 func forEachHistory(t *testing.T, test func(t *testing.T, r *room, states []state)) {
 	t.Helper()

@@ -9,18 +9,34 @@ import (
 // Get returns the events of these keys, without those that the state does not have. Nodes are loaded level by level, for all
 // keys together.
 func (t *Trie) Get(ctx context.Context, root Hash, keys []KeyNID) (map[KeyNID]EventNID, error) {
-	found := make(map[KeyNID]EventNID, len(keys))
-	if len(keys) == 0 {
-		return found, nil
+	found, err := t.GetEach(ctx, map[Hash][]KeyNID{root: keys})
+	return found[root], err
+}
+
+// GetEach is Get for several states. Nodes are loaded level by level, for all states together.
+func (t *Trie) GetEach(ctx context.Context, wanted map[Hash][]KeyNID) (map[Hash]map[KeyNID]EventNID, error) {
+	type place struct {
+		root Hash
+		key  KeyNID
 	}
-	top, err := t.root(ctx, root)
+	found := make(map[Hash]map[KeyNID]EventNID, len(wanted))
+	roots := make([]Hash, 0, len(wanted))
+	for root, keys := range wanted {
+		found[root] = make(map[KeyNID]EventNID, len(keys))
+		if !root.IsZero() && len(keys) > 0 {
+			roots = append(roots, root)
+		}
+	}
+	tops, err := t.roots(ctx, roots)
 	if err != nil {
 		return nil, err
 	}
-	below := map[Hash][]KeyNID{}
-	for _, k := range keys {
-		if hash := top.side(k); !hash.IsZero() {
-			below[hash] = append(below[hash], k)
+	below := map[Hash][]place{}
+	for root, top := range tops {
+		for _, k := range wanted[root] {
+			if hash := top.side(k); !hash.IsZero() {
+				below[hash] = append(below[hash], place{root, k})
+			}
 		}
 	}
 	for depth := 0; len(below) > 0; depth++ {
@@ -32,16 +48,16 @@ func (t *Trie) Get(ctx context.Context, root Hash, keys []KeyNID) (map[KeyNID]Ev
 		if err != nil {
 			return nil, err
 		}
-		next := map[Hash][]KeyNID{}
-		for hash, wanted := range below {
+		next := map[Hash][]place{}
+		for hash, places := range below {
 			n := nodes[hash]
-			for _, k := range wanted {
+			for _, p := range places {
 				if n.kind == kindLeaf {
-					if at, is := find(n.entries, k); is {
-						found[k] = n.entries[at].Event
+					if at, is := find(n.entries, p.key); is {
+						found[p.root][p.key] = n.entries[at].Event
 					}
-				} else if hash := n.subtree(slot(k, depth)); !hash.IsZero() {
-					next[hash] = append(next[hash], k)
+				} else if hash := n.subtree(slot(p.key, depth)); !hash.IsZero() {
+					next[hash] = append(next[hash], p)
 				}
 			}
 		}

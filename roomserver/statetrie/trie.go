@@ -148,15 +148,22 @@ func (t *Trie) root(ctx context.Context, hash Hash) (*node, error) {
 	if hash.IsZero() {
 		return &node{kind: kindRoot}, nil
 	}
-	loaded, err := t.load(ctx, []Hash{hash})
+	tops, err := t.roots(ctx, []Hash{hash})
+	return tops[hash], err
+}
+
+// roots loads root nodes of states that are not empty.
+func (t *Trie) roots(ctx context.Context, hashes []Hash) (map[Hash]*node, error) {
+	loaded, err := t.load(ctx, hashes)
 	if err != nil {
 		return nil, err
 	}
-	n := loaded[hash]
-	if n.kind != kindRoot {
-		return nil, fmt.Errorf("node %s is no root: %w", hash, ErrDamaged)
+	for hash, n := range loaded {
+		if n.kind != kindRoot {
+			return nil, fmt.Errorf("node %s is no root: %w", hash, ErrDamaged)
+		}
 	}
-	return n, nil
+	return loaded, nil
 }
 
 // level loads the nodes of one level of subtrees.

@@ -2,12 +2,14 @@ package visibility
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/stateres"
+	"github.com/matrix-org/dendrite/roomserver/statetrie"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 
@@ -29,14 +31,28 @@ func (r rooms) Membership(ctx context.Context, roomNID int64, user id.UserID) (s
 }
 
 func (r rooms) AtRoots(ctx context.Context, roomNID int64, wanted map[api.Root][]auth.Key) (states, error) {
-	nids := make(map[api.Root]map[auth.Key]stateres.EventNID, len(wanted))
-	distinct := make(map[stateres.EventNID]bool)
-	for root, keys := range wanted {
-		entries, err := r.NIDs(ctx, roomNID, root, keys)
-		if err != nil {
-			return nil, err
+	var keys []auth.Key
+	for _, some := range wanted {
+		keys = append(keys, some...)
+	}
+	numbers, err := r.Storage.KeyNIDs(ctx, keys)
+	if err != nil {
+		return nil, fmt.Errorf("state keys: %w", err)
+	}
+	byNumber := make(map[api.Root][]statetrie.KeyNID, len(wanted))
+	for root, some := range wanted {
+		for _, k := range some {
+			if n, has := numbers[k]; has {
+				byNumber[root] = append(byNumber[root], n)
+			}
 		}
-		nids[root] = entries
+	}
+	nids, err := r.Trie(roomNID).GetEach(ctx, byNumber)
+	if err != nil {
+		return nil, fmt.Errorf("states of %d events: %w", len(wanted), err)
+	}
+	distinct := make(map[stateres.EventNID]bool)
+	for _, entries := range nids {
 		for _, nid := range entries {
 			distinct[nid] = true
 		}
@@ -49,11 +65,13 @@ func (r rooms) AtRoots(ctx context.Context, roomNID int64, wanted map[api.Root][
 	if err != nil {
 		return nil, err
 	}
-	found := make(states, len(nids))
-	for root, entries := range nids {
-		found[root] = make(map[auth.Key]*storage.Event, len(entries))
-		for k, nid := range entries {
-			found[root][k] = events[nid]
+	found := make(states, len(wanted))
+	for root, some := range wanted {
+		found[root] = make(map[auth.Key]*storage.Event, len(some))
+		for _, k := range some {
+			if e := events[nids[root][numbers[k]]]; e != nil {
+				found[root][k] = e
+			}
 		}
 	}
 	return found, nil

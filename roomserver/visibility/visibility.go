@@ -135,7 +135,9 @@ func (c *Checker) leave(ctx context.Context, roomNID int64, user id.UserID, curr
 		}
 		e = previous
 	}
-	c.leaves.Add(current, left)
+	if e := found[current]; e != nil && e.InTimeline { // an outlier may get a place in the room later
+		c.leaves.Add(current, left)
+	}
 	return left, nil
 }
 
