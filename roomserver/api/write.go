@@ -30,9 +30,9 @@ type CreateRoomRequest struct {
 	Topic           string                `json:"topic"`
 	Invite          []id.UserID           `json:"invite"`
 	IsDirect        bool                  `json:"is_direct"`
-	CreationContent json.RawMessage       `json:"creation_content"` // an object or nothing
+	CreationContent json.RawMessage       `json:"creation_content,omitempty"` // an object or nothing
 	InitialState    []InitialState        `json:"initial_state"`
-	PowerLevels     json.RawMessage       `json:"power_levels"` // power_level_content_override
+	PowerLevels     json.RawMessage       `json:"power_levels,omitempty"` // power_level_content_override
 	Timestamp       int64                 `json:"timestamp"`    // ms; 0: now
 }
 

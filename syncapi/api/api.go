@@ -32,3 +32,17 @@ type TranslateTokenRequest struct {
 type TranslateTokenResponse struct {
 	Order roomserver.OrderKey `json:"order"`
 }
+
+// Types of the messages on Topic.
+const (
+	TypeReceipt = "receipt" // OutputReceipt
+)
+
+// OutputReceipt is a public read receipt of a user of this server.
+type OutputReceipt struct {
+	RoomID    id.RoomID  `json:"room_id"`
+	UserID    id.UserID  `json:"user_id"`
+	EventID   id.EventID `json:"event_id"`
+	ThreadID  string     `json:"thread_id,omitempty"` // "main", the root of a thread, or nothing
+	Timestamp int64      `json:"ts"`                  // ms
+}

@@ -1,0 +1,127 @@
+// Package answer makes the answers of /sync (Client-Server API, § Syncing): what is new for a user since a token, or everything
+// without one.
+//
+// An Engine first plans which rooms an answer has, from what the stream's Hub knows in memory; then it loads what the Hub does
+// not know, in one transaction with a handful of statements, however many rooms there are; then it gets the events and writes
+// the answer. A sync that finds nothing new gets as far as the plan and costs no statement.
+package answer
+
+import (
+	"context"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/events"
+	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+	"github.com/matrix-org/dendrite/syncapi/stream"
+)
+
+// MaxTimeout is the longest that a sync waits for something new.
+const MaxTimeout = time.Minute
+
+// Request is a sync.
+type Request struct {
+	UserID     id.UserID
+	DeviceID   id.DeviceID
+	Guest      bool
+	Since      *Token // nil: the initial sync
+	Timeout    time.Duration
+	Filter     *filter.Filter
+	FullState  bool
+	StateAfter bool // state_after instead of state
+}
+
+// Engine makes answers.
+type Engine struct {
+	Room    *roomserver.RoomserverAPI
+	Storage *storage.Database
+	Hub     *stream.Hub
+	Events  *events.Cache
+	// Barrier waits until what the roomserver had committed when a request began can be seen here.
+	Barrier func(ctx context.Context)
+	// Draining is closed when the process is about to end.
+	Draining <-chan struct{}
+	Log      *logrus.Entry
+
+	lazy lazyMembers
+}
+
+// Sync answers as soon as there is something new, or when the time is over.
+func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
+	e.Barrier(ctx)
+	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
+	defer deadline.Stop()
+	sleeper := e.Hub.Sleep(req.UserID)
+	defer e.Hub.Leave(req.UserID, sleeper)
+	var since Token
+	if req.Since != nil {
+		since = *req.Since
+	}
+	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
+	for {
+		window, err := e.Hub.Look(ctx, req.UserID, since.Pos, since.Typing)
+		if err != nil {
+			return httputil.Raw{}, err
+		}
+		a := &answering{Engine: e, Request: req, since: since, window: window, rooms: make(map[id.RoomID]*room)}
+		// A token from the future is one of a database that was restored: what it has seen is not to be known.
+		a.next = Token{Pos: max(window.UpTo, since.Pos), ToDevice: since.ToDevice, Typing: window.TypingNumber}
+		if err := a.collect(ctx); err != nil {
+			return httputil.Raw{}, err
+		}
+		if !waits || !a.empty() {
+			a.remember()
+			return httputil.Raw{Body: a.write()}, nil
+		}
+		since = a.next
+		select {
+		case <-sleeper.C:
+		case <-deadline.C:
+			waits = false
+		case <-e.Draining:
+			waits = false
+		case <-ctx.Done():
+			return httputil.Raw{}, ctx.Err()
+		}
+		if !waits {
+			return httputil.Raw{Body: a.write()}, nil
+		}
+	}
+}
+
+// answering is one attempt at an answer.
+type answering struct {
+	*Engine
+	*Request
+	since, next Token
+	window      *stream.Window
+
+	rooms       map[id.RoomID]*room
+	accountData []storage.AccountData // global
+}
+
+// initial tells whether the client has seen nothing yet.
+func (a *answering) initial() bool { return a.Since == nil }
+
+func (a *answering) collect(ctx context.Context) error {
+	a.plan()
+	if err := a.dropForgotten(ctx); err != nil {
+		return err
+	}
+	if err := a.load(ctx); err != nil {
+		return err
+	}
+	if err := a.fetchTimelines(ctx); err != nil {
+		return err
+	}
+	return a.fetchStates(ctx)
+}
+
+func (a *answering) viewer() roomserver.Viewer {
+	return roomserver.Viewer{UserID: a.UserID, DeviceID: a.DeviceID, Guest: a.Guest}
+}

@@ -1,0 +1,369 @@
+package answer
+
+import (
+	"context"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/pushrules"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// filteredRows is how far back the timeline is searched for events that a filter selects.
+const filteredRows = 1000
+
+// wants is what has to be read from the database.
+type wants struct {
+	changed        []id.RoomID // joined rooms of which it is not known whether they have changed
+	rows, anewRows []id.RoomID // since the token; the newest
+	leftRows       []int64     // positions of leaves
+	now            []id.RoomID
+	receipts       []id.RoomID
+	allReceipts    []id.RoomID
+	accountData    bool
+	allAccountData bool
+	unread         bool
+}
+
+func (a *answering) load(ctx context.Context) error {
+	if len(a.rooms) == 0 && !a.window.DataChanged && a.window.Complete {
+		return nil
+	}
+	w := a.wanted()
+	if !w.nothing() {
+		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error { return a.read(ctx, tx, w) })
+		if err != nil {
+			return err
+		}
+	}
+	for _, r := range a.rooms {
+		a.settle(r)
+	}
+	return nil
+}
+
+func (a *answering) wanted() *wants {
+	w := &wants{accountData: a.window.DataChanged}
+	for name, r := range a.rooms {
+		switch r.section {
+		case join:
+			switch {
+			case r.anew:
+				w.anewRows = append(w.anewRows, name)
+				w.allReceipts = append(w.allReceipts, name)
+				w.allAccountData = true
+			case !a.window.Complete:
+				w.changed = append(w.changed, name)
+			case !r.rowsKnown:
+				w.rows = append(w.rows, name)
+			}
+			if !r.receiptsKnown && !r.anew {
+				w.receipts = append(w.receipts, name)
+			}
+			if r.full {
+				w.now = append(w.now, name)
+			}
+			w.unread = w.unread || r.full || a.countsChanged(r)
+		case leave:
+			if !r.rowsKnown && r.changed {
+				w.leftRows = append(w.leftRows, r.membership.Pos)
+			}
+		}
+	}
+	return w
+}
+
+// countsChanged tells whether the unread counts of a room may have changed.
+func (a *answering) countsChanged(r *room) bool {
+	if r.changed {
+		return true
+	}
+	for i := range r.receipts {
+		if r.receipts[i].UserID == a.UserID {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *wants) nothing() bool {
+	return len(w.changed)+len(w.rows)+len(w.anewRows)+len(w.leftRows)+len(w.now)+len(w.receipts)+len(w.allReceipts) == 0 &&
+		!w.unread && !w.accountData && !w.allAccountData
+}
+
+// limits are how many rows of a room are read, and how many of them the client gets.
+func (a *answering) limits() (read, keep int) {
+	keep = a.Filter.TimelineLimit()
+	read = keep + 1
+	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil || len(f.NotSenders) > 0 || f.ContainsURL != nil) {
+		read = max(read, filteredRows)
+	}
+	if len(a.window.View.Ignored) > 0 {
+		read = max(read, 4*keep)
+	}
+	return read, keep
+}
+
+func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, w *wants) error {
+	n, _ := a.limits()
+	upTo := a.window.UpTo
+	if len(w.changed)+len(w.now) > 0 {
+		stored, err := a.Storage.Rooms(ctx, tx, append(w.changed, w.now...))
+		if err != nil {
+			return err
+		}
+		for name, now := range stored {
+			a.rooms[name].now = &now
+		}
+		for _, name := range w.changed {
+			if r := a.rooms[name]; r.now == nil || r.now.Pos <= a.since.Pos {
+				r.changed, r.rowsKnown = false, true
+			} else {
+				w.rows = append(w.rows, name)
+			}
+		}
+	}
+	for _, part := range []struct {
+		rooms []id.RoomID
+		after int64
+	}{{w.rows, a.since.Pos}, {w.anewRows, 0}} {
+		if len(part.rooms) > 0 {
+			rows, err := a.Storage.Newest(ctx, tx, part.rooms, part.after, upTo, n)
+			if err != nil {
+				return err
+			}
+			a.addRows(rows, part.rooms)
+		}
+	}
+	if len(w.leftRows) > 0 {
+		rows, err := a.Storage.NewestUpTo(ctx, tx, a.UserID, w.leftRows, a.since.Pos, n)
+		if err != nil {
+			return err
+		}
+		a.addRows(rows, nil)
+	}
+	if err := a.readRoots(ctx, tx, n); err != nil {
+		return err
+	}
+	for _, part := range []struct {
+		rooms []id.RoomID
+		after int64
+	}{{w.receipts, a.since.Pos}, {w.allReceipts, 0}} {
+		if len(part.rooms) > 0 {
+			receipts, err := a.Storage.Receipts(ctx, tx, a.UserID, part.rooms, part.after, upTo)
+			if err != nil {
+				return err
+			}
+			for _, receipt := range receipts {
+				r := a.rooms[receipt.RoomID]
+				r.receipts = append(r.receipts, receipt)
+			}
+		}
+	}
+	if w.accountData || w.allAccountData {
+		after := a.since.Pos
+		if w.allAccountData {
+			after = 0
+		}
+		data, err := a.Storage.AccountData(ctx, tx, a.UserID, after, upTo)
+		if err != nil {
+			return err
+		}
+		a.addAccountData(data)
+	}
+	return a.readUnread(ctx, tx)
+}
+
+func (a *answering) addRows(rows []storage.TimelineRow, rooms []id.RoomID) {
+	for _, name := range rooms {
+		a.rooms[name].rows = nil
+	}
+	for _, row := range rows {
+		r := a.rooms[row.RoomID]
+		r.rows = append(r.rows, row)
+	}
+}
+
+// readRoots finds the state that the client has of rooms whose first rows since the token were not read.
+func (a *answering) readRoots(ctx context.Context, tx *sqlutil.Tx, n int) error {
+	var unknown []id.RoomID
+	for name, r := range a.rooms {
+		if r.section != invite && r.section != knock && !r.full && !r.onlyLeave && len(r.rows) >= n && !r.rowsKnown {
+			unknown = append(unknown, name)
+		}
+	}
+	if len(unknown) == 0 {
+		return nil
+	}
+	at, err := a.Storage.At(ctx, tx, unknown, a.since.Pos)
+	if err != nil {
+		return err
+	}
+	for _, name := range unknown {
+		root := at[name].RootAfter // of a room that had no row then: the empty state
+		a.rooms[name].rootSince = &root
+	}
+	return nil
+}
+
+// addAccountData sorts account data into rooms. What is older than the token is for rooms that are new to the client.
+func (a *answering) addAccountData(data []storage.AccountData) {
+	for _, d := range data {
+		isNew := a.initial() || d.Pos > a.since.Pos
+		if d.RoomID == "" {
+			if isNew && a.Filter.AccountData.MatchesType(d.Type) && d.Type != storage.PushRules {
+				a.accountData = append(a.accountData, d)
+			}
+			if isNew && d.Type == storage.PushRules {
+				a.addPushRules()
+			}
+			continue
+		}
+		r := a.rooms[d.RoomID]
+		if r == nil && isNew {
+			r = a.joined(d.RoomID)
+		}
+		if r == nil || !isNew && !r.anew || !a.Filter.Room.AccountData.MatchesType(d.Type) || !a.Filter.Room.AccountData.MatchesRoom(d.RoomID) {
+			continue
+		}
+		r.accountData = append(r.accountData, d)
+	}
+}
+
+// addPushRules adds m.push_rules, as it is now, once.
+func (a *answering) addPushRules() {
+	if !a.Filter.AccountData.MatchesType(storage.PushRules) {
+		return
+	}
+	for i := range a.accountData {
+		if a.accountData[i].Type == storage.PushRules {
+			return
+		}
+	}
+	content, err := PushRulesContent(a.window.View.Rules, a.UserID)
+	if err != nil {
+		a.Log.WithError(err).WithField("user", a.UserID).Error("push rules cannot be shown")
+		return
+	}
+	a.accountData = append(a.accountData, storage.AccountData{Type: storage.PushRules, Content: content})
+}
+
+// PushRulesContent is the content of m.push_rules.
+func PushRulesContent(document *pushrules.Document, user id.UserID) ([]byte, error) {
+	return marshal(map[string]any{"global": document.Merge(user)})
+}
+
+func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
+	var rooms []id.RoomID
+	for name, r := range a.rooms {
+		if r.section == join && (r.full || a.countsChanged(r)) {
+			rooms = append(rooms, name)
+		}
+	}
+	if len(rooms) == 0 {
+		return nil
+	}
+	if !a.Filter.UnreadThreadNotifications() {
+		unread, err := a.Storage.Unread(ctx, tx, a.UserID, rooms)
+		if err != nil {
+			return err
+		}
+		for i := range unread {
+			counts := a.countsOf(&unread[i])
+			a.rooms[unread[i].RoomID].counts = &counts
+		}
+		return nil
+	}
+	main, err := a.Storage.UnreadMain(ctx, tx, a.UserID, rooms)
+	if err != nil {
+		return err
+	}
+	for i := range main {
+		counts := a.countsOf(&main[i])
+		a.rooms[main[i].RoomID].counts = &counts
+	}
+	threads, err := a.Storage.UnreadThreads(ctx, tx, a.UserID, rooms)
+	if err != nil {
+		return err
+	}
+	for i := range threads {
+		if counts := a.countsOf(&threads[i]); counts != (storage.Counts{}) {
+			r := a.rooms[threads[i].RoomID]
+			if r.threads == nil {
+				r.threads = make(map[id.EventID]storage.Counts)
+			}
+			r.threads[threads[i].Thread] = counts
+		}
+	}
+	return nil
+}
+
+// countsOf applies the user's class.
+func (a *answering) countsOf(u *storage.Unread) storage.Counts {
+	return CountsOf(a.window.View.Rules, u)
+}
+
+// CountsOf is what is unread for somebody with these rules.
+func CountsOf(rules *pushrules.Document, u *storage.Unread) storage.Counts {
+	counts := u.Own.Plus(u.Frozen)
+	switch class, _ := rules.Classify(u.RoomID); class {
+	case pushrules.ClassDefault:
+		counts = counts.Plus(u.ForAll)
+	case pushrules.ClassMentions:
+		counts = counts.Plus(storage.Counts{Notify: u.ForAll.Highlight, Highlight: u.ForAll.Highlight})
+	}
+	return storage.Counts{Notify: max(counts.Notify, 0), Highlight: max(counts.Highlight, 0)}
+}
+
+// settle keeps of a room's rows those that the client gets, and drops rooms of which there is nothing to say.
+func (a *answering) settle(r *room) {
+	if r.section == invite || r.section == knock {
+		return
+	}
+	read, keep := a.limits()
+	complete := r.rowsKnown || len(r.rows) < read
+	r.root = r.membership.Root
+	if n := len(r.rows); n > 0 {
+		last := &r.rows[n-1]
+		if r.section == join {
+			r.root = last.RootAfter
+		}
+		r.lastOrder = last.Order
+		if r.rootSince == nil && complete {
+			r.rootSince = &r.rows[0].RootBefore
+		}
+	} else if r.now != nil {
+		r.root, r.lastOrder = r.now.Root, r.now.Order
+	}
+	var kept []storage.TimelineRow
+	for _, row := range r.rows {
+		r.complex = r.complex || row.Has(storage.Complex)
+		if !row.Has(storage.Hidden) && (!r.onlyLeave || row.EventID == r.membership.EventID) && a.selects(&row) {
+			kept = append(kept, row)
+			continue
+		}
+		// What the filter leaves out of the timeline is a change of state all the same.
+		r.complex = r.complex || row.Has(storage.State)
+	}
+	r.limited = !complete
+	if len(kept) > keep {
+		kept, r.limited = kept[len(kept)-keep:], true
+	}
+	if r.onlyLeave {
+		r.limited = false
+	}
+	if r.anew && len(r.rows) > 0 && r.rows[0].Type != "m.room.create" {
+		r.limited = true // there is something before, even if this server does not have it
+	}
+	r.rows = kept
+}
+
+// selects applies the filter of the timeline, and leaves out messages of those whom the user ignores.
+func (a *answering) selects(row *storage.TimelineRow) bool {
+	if _, ignored := a.window.View.Ignored[row.Sender]; ignored && !row.Has(storage.State) {
+		return false
+	}
+	f := a.Filter.Room.Timeline
+	return f.MatchesType(row.Type) && f.MatchesSender(row.Sender) && f.MatchesRoom(row.RoomID) &&
+		(f == nil || f.ContainsURL == nil || *f.ContainsURL == row.Has(storage.HasURL))
+}

@@ -1,0 +1,73 @@
+package answer
+
+import (
+	"context"
+
+	"github.com/matrix-org/dendrite/common/id"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// fetchTimelines gets the events of all rooms at once. Who was joined when an event came sees it, whatever the room's history
+// visibility is; for all other events the roomserver decides.
+func (a *answering) fetchTimelines(ctx context.Context) error {
+	var shared, checked []id.EventID
+	for _, r := range a.rooms {
+		for i := range r.rows {
+			if row := &r.rows[i]; a.certainlySees(row) {
+				shared = append(shared, row.EventID)
+			} else {
+				checked = append(checked, row.EventID)
+			}
+		}
+	}
+	if len(shared)+len(checked) == 0 {
+		return nil
+	}
+	found, err := a.Events.Get(ctx, shared)
+	if err != nil {
+		return err
+	}
+	visible, err := a.Events.Visible(ctx, a.viewer(), checked)
+	if err != nil {
+		return err
+	}
+	for _, r := range a.rooms {
+		for i := range r.rows {
+			row := &r.rows[i]
+			event := found[row.EventID]
+			if event == nil {
+				event = visible[row.EventID]
+			}
+			if event == nil {
+				continue
+			}
+			one := *event
+			if m := a.window.View.MembershipAt(row.RoomID, row.Pos); m != nil {
+				one.Membership = m.Membership
+			} else {
+				one.Membership = leave
+			}
+			r.timeline = append(r.timeline, &one)
+		}
+	}
+	return nil
+}
+
+func (a *answering) certainlySees(row *storage.TimelineRow) bool {
+	m := a.window.View.MembershipAt(row.RoomID, row.Pos)
+	return m != nil && (m.EventID == row.EventID || m.Membership == join && !row.Has(storage.Forked))
+}
+
+// prevBatch is the place before a room's timeline. Without a timeline it is that of the whole answer.
+func (r *room) prevBatch(a *answering) string {
+	if len(r.rows) == 0 {
+		if r.lastOrder != (roomserver.OrderKey{}) {
+			return r.lastOrder.Token()
+		}
+		return a.next.String()
+	}
+	first := r.rows[0].Order
+	first.Index--
+	return first.Token()
+}

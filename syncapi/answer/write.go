@@ -1,0 +1,255 @@
+package answer
+
+import (
+	"encoding/json"
+	"slices"
+	"strconv"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/pdu"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// out appends JSON. Events have their JSON already, which is copied as it is.
+type out struct{ b []byte }
+
+func marshal(v any) ([]byte, error) { return httputil.Marshal(v) }
+
+func (o *out) raw(s string) { o.b = append(o.b, s...) }
+
+func (o *out) text(s string) {
+	quoted, err := json.Marshal(s)
+	if err != nil {
+		quoted = []byte(`""`) // a string always has a JSON form
+	}
+	o.b = append(o.b, quoted...)
+}
+
+func (o *out) number(n int64) { o.b = strconv.AppendInt(o.b, n, 10) }
+
+// comma separates members: it writes nothing after an opening bracket.
+func (o *out) comma() {
+	if last := o.b[len(o.b)-1]; last != '{' && last != '[' {
+		o.b = append(o.b, ',')
+	}
+}
+
+func (o *out) key(name string) {
+	o.comma()
+	o.text(name)
+	o.b = append(o.b, ':')
+}
+
+// batch writes {"events": […]}.
+func (o *out) batch(name string, n int, event func(i int)) {
+	o.key(name)
+	o.raw(`{"events":[`)
+	for i := range n {
+		o.comma()
+		event(i)
+	}
+	o.raw(`]}`)
+}
+
+func (o *out) event(eventType string, content func()) {
+	o.raw(`{"content":`)
+	content()
+	o.raw(`,"type":`)
+	o.text(eventType)
+	o.raw(`}`)
+}
+
+func (a *answering) write() []byte {
+	if a.initial() {
+		a.addPushRules()
+	}
+	o := &out{b: make([]byte, 0, 4096)}
+	o.raw(`{"next_batch":`)
+	o.text(a.next.String())
+	o.writeAccountData(a.accountData)
+	o.raw(`,"rooms":{`)
+	for _, section := range []string{join, invite, knock, leave} {
+		o.key(section)
+		o.raw(`{`)
+		for name, r := range a.rooms {
+			if r.section == section {
+				o.key(string(name))
+				a.writeRoom(o, r)
+			}
+		}
+		o.raw(`}`)
+	}
+	// Presence, messages to devices and device lists are streams of their own, which have nothing to say.
+	o.raw(`},"presence":{"events":[]},"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
+		`"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]}`)
+	return o.b
+}
+
+func (a *answering) writeRoom(o *out, r *room) {
+	o.raw(`{`)
+	defer o.raw(`}`)
+	if r.section == invite || r.section == knock {
+		o.batch(r.section+"_state", len(r.stripped), func(i int) { o.b = append(o.b, r.stripped[i]...) })
+		return
+	}
+	if s := r.summary; s != nil {
+		o.key("summary")
+		o.raw(`{`)
+		if s.heroes != nil {
+			o.key("m.heroes")
+			o.raw(`[`)
+			for _, hero := range s.heroes {
+				o.comma()
+				o.text(string(hero))
+			}
+			o.raw(`]`)
+		}
+		o.key("m.joined_member_count")
+		o.number(s.joined)
+		o.key("m.invited_member_count")
+		o.number(s.invited)
+		o.raw(`}`)
+	}
+	state := "state"
+	if a.StateAfter {
+		state = "state_after"
+	}
+	a.writeEvents(o, state, r.state)
+	a.writeEvents(o, "timeline", r.timeline)
+	o.b = o.b[:len(o.b)-1]
+	o.key("limited")
+	o.raw(strconv.FormatBool(r.limited))
+	o.key("prev_batch")
+	o.text(r.prevBatch(a))
+	o.raw(`}`)
+	o.writeAccountData(r.accountData)
+	if r.section == leave {
+		return
+	}
+	a.writeEphemeral(o, r)
+	if r.counts != nil {
+		o.key("unread_notifications")
+		o.counts(*r.counts)
+	}
+	if len(r.threads) > 0 {
+		o.key("unread_thread_notifications")
+		o.raw(`{`)
+		for thread, counts := range r.threads {
+			o.key(string(thread))
+			o.counts(counts)
+		}
+		o.raw(`}`)
+	}
+}
+
+func (o *out) counts(c storage.Counts) {
+	o.raw(`{`)
+	o.key("highlight_count")
+	o.number(c.Highlight)
+	o.key("notification_count")
+	o.number(c.Notify)
+	o.raw(`}`)
+}
+
+func (a *answering) writeEvents(o *out, name string, events []*roomserver.Event) {
+	viewer := a.viewer()
+	options := pdu.ClientOptions{Fields: a.Filter.EventFields, Federation: a.Filter.EventFormat == filter.FormatFederation}
+	o.batch(name, len(events), func(i int) { o.b = append(o.b, events[i].Client(viewer, options)...) })
+}
+
+func (o *out) writeAccountData(data []storage.AccountData) {
+	o.batch("account_data", len(data), func(i int) {
+		o.event(data[i].Type, func() { o.b = append(o.b, data[i].Content...) })
+	})
+}
+
+// writeEphemeral writes who types, and receipts: one event for each thread, because one user may have read the same event in
+// several of them.
+func (a *answering) writeEphemeral(o *out, r *room) {
+	threads := make(map[string][]storage.Receipt)
+	var names []string
+	if a.showsReceipts(r) {
+		for _, receipt := range r.receipts {
+			if !a.seesReceipt(&receipt) {
+				continue
+			}
+			if threads[receipt.Thread] == nil {
+				names = append(names, receipt.Thread)
+			}
+			threads[receipt.Thread] = append(threads[receipt.Thread], receipt)
+		}
+	}
+	n := len(names)
+	if r.typing != nil {
+		n++
+	}
+	o.batch("ephemeral", n, func(i int) {
+		if i == len(names) {
+			o.event("m.typing", func() {
+				o.raw(`{"user_ids":[`)
+				for _, user := range r.typing.Users {
+					o.comma()
+					o.text(string(user))
+				}
+				o.raw(`]}`)
+			})
+			return
+		}
+		o.event("m.receipt", func() { o.receipts(threads[names[i]]) })
+	})
+}
+
+// receipts writes the content of m.receipt: by event, type and user. Of two receipts of one user the last counts.
+func (o *out) receipts(receipts []storage.Receipt) {
+	type place struct {
+		user        id.UserID
+		receiptType string
+	}
+	last := make(map[place]int, len(receipts))
+	for i := range receipts {
+		last[place{receipts[i].UserID, receipts[i].Type}] = i
+	}
+	byEvent := make(map[id.EventID]map[string][]storage.Receipt)
+	var events []id.EventID
+	for i := range receipts {
+		r := &receipts[i]
+		if last[place{r.UserID, r.Type}] != i {
+			continue
+		}
+		if byEvent[r.EventID] == nil {
+			byEvent[r.EventID] = make(map[string][]storage.Receipt)
+			events = append(events, r.EventID)
+		}
+		byEvent[r.EventID][r.Type] = append(byEvent[r.EventID][r.Type], *r)
+	}
+	slices.Sort(events)
+	o.raw(`{`)
+	for _, event := range events {
+		o.key(string(event))
+		o.raw(`{`)
+		for _, receiptType := range []string{storage.Read, storage.ReadPrivate} {
+			if len(byEvent[event][receiptType]) == 0 {
+				continue
+			}
+			o.key(receiptType)
+			o.raw(`{`)
+			for _, r := range byEvent[event][receiptType] {
+				o.key(string(r.UserID))
+				o.raw(`{`)
+				if r.Thread != "" {
+					o.key("thread_id")
+					o.text(r.Thread)
+				}
+				o.key("ts")
+				o.number(r.TS)
+				o.raw(`}`)
+			}
+			o.raw(`}`)
+		}
+		o.raw(`}`)
+	}
+	o.raw(`}`)
+}

@@ -1,0 +1,171 @@
+// Package events keeps events that this process needs again and again: those that were just sent, and the state of rooms that
+// many sync. What it hands out is shared and is only read. It checks no visibility: Visible does, by asking the roomserver.
+package events
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/matrix-org/dendrite/common/id"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+)
+
+// kept is how many events stay in memory.
+const kept = 20_000
+
+// maxAsk is how many events one call to the roomserver asks for.
+const maxAsk = 1000
+
+// Cache is the events of a process.
+type Cache struct {
+	room  *roomserver.RoomserverAPI
+	byID  *lru.Cache[id.EventID, *roomserver.Event]
+	state *lru.Cache[stateKey, []*roomserver.Event]
+	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept.
+	drops atomic.Int64
+}
+
+// keptStates is how many whole states of rooms stay in memory.
+const keptStates = 64
+
+// maxStateKept is how many events a state may have that is kept.
+const maxStateKept = 2000
+
+type stateKey struct {
+	room id.RoomID
+	root roomserver.Root
+}
+
+// New makes an empty Cache. The contract is called when it is filled.
+func New(room *roomserver.RoomserverAPI) (*Cache, error) {
+	byID, err := lru.New[id.EventID, *roomserver.Event](kept)
+	if err != nil {
+		return nil, fmt.Errorf("cache of events: %w", err)
+	}
+	state, err := lru.New[stateKey, []*roomserver.Event](keptStates)
+	if err != nil {
+		return nil, fmt.Errorf("cache of states: %w", err)
+	}
+	return &Cache{room: room, byID: byID, state: state}, nil
+}
+
+// Put adds an event that was just sent.
+func (c *Cache) Put(e *roomserver.Event) { c.byID.Add(e.PDU.ID(), e) }
+
+// Drop forgets events whose bodies have changed.
+func (c *Cache) Drop(events []id.EventID) {
+	c.drops.Add(int64(len(events)))
+	for _, e := range events {
+		c.byID.Remove(e)
+	}
+	if len(events) > 0 {
+		c.state.Purge()
+	}
+}
+
+// Purge forgets everything.
+func (c *Cache) Purge() {
+	c.drops.Add(1)
+	c.byID.Purge()
+	c.state.Purge()
+}
+
+// Get returns events by id, those that exist. The caller knows that its user may see them.
+func (c *Cache) Get(ctx context.Context, ids []id.EventID) (map[id.EventID]*roomserver.Event, error) {
+	found := make(map[id.EventID]*roomserver.Event, len(ids))
+	var missing []id.EventID
+	for _, i := range ids {
+		if e, has := c.byID.Get(i); has {
+			found[i] = e
+		} else {
+			missing = append(missing, i)
+		}
+	}
+	drops := c.drops.Load()
+	for chunk := range slices.Chunk(missing, maxAsk) {
+		answer, err := c.room.QueryEvents(ctx, roomserver.QueryEventsRequest{EventIDs: chunk})
+		if err != nil {
+			return nil, fmt.Errorf("events: %w", err)
+		}
+		for i := range answer.Events {
+			e := &answer.Events[i]
+			if found[e.PDU.ID()] = e; drops == c.drops.Load() {
+				c.byID.Add(e.PDU.ID(), e)
+			}
+		}
+	}
+	return found, nil
+}
+
+// Visible returns those of the events that the viewer may see.
+func (c *Cache) Visible(ctx context.Context, viewer roomserver.Viewer, ids []id.EventID) (map[id.EventID]*roomserver.Event, error) {
+	found := make(map[id.EventID]*roomserver.Event, len(ids))
+	for chunk := range slices.Chunk(ids, maxAsk) {
+		answer, err := c.room.QueryEvents(ctx, roomserver.QueryEventsRequest{Viewer: viewer, EventIDs: chunk})
+		if err != nil {
+			return nil, fmt.Errorf("events: %w", err)
+		}
+		for i := range answer.Events {
+			found[answer.Events[i].PDU.ID()] = &answer.Events[i]
+		}
+	}
+	return found, nil
+}
+
+// State returns the state of a room at a root. With lazy members, only the member events of these users are among it.
+func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root, lazy bool, members []id.UserID) ([]*roomserver.Event, error) {
+	if root.IsZero() {
+		return nil, nil
+	}
+	key := stateKey{room, root}
+	if whole, has := c.state.Get(key); has {
+		if !lazy {
+			return whole, nil
+		}
+		return slices.DeleteFunc(slices.Clone(whole), func(e *roomserver.Event) bool {
+			user, _ := e.PDU.StateKey()
+			return e.PDU.Type() == "m.room.member" && !slices.Contains(members, id.UserID(user))
+		}), nil
+	}
+	req := roomserver.QueryStateRequest{RoomID: room, Root: &root}
+	if lazy {
+		req.Filter, req.Members = &roomserver.EventFilter{LazyLoadMembers: true}, members
+	}
+	drops := c.drops.Load()
+	answer, err := c.room.QueryState(ctx, req)
+	if err != nil {
+		return nil, fmt.Errorf("state of %s: %w", room, err)
+	}
+	state := make([]*roomserver.Event, len(answer.Events))
+	for i := range answer.Events {
+		state[i] = &answer.Events[i]
+	}
+	if !lazy && len(state) <= maxStateKept && drops == c.drops.Load() {
+		c.state.Add(key, state)
+	}
+	return state, nil
+}
+
+// Members returns member events of users at a root.
+func (c *Cache) Members(ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID) ([]*roomserver.Event, error) {
+	if len(users) == 0 || root.IsZero() {
+		return nil, nil
+	}
+	keys := make([]roomserver.StateKeyTuple, len(users))
+	for i, user := range users {
+		keys[i] = roomserver.StateKeyTuple{Type: "m.room.member", StateKey: string(user)}
+	}
+	answer, err := c.room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room, Root: &root, Keys: keys})
+	if err != nil {
+		return nil, fmt.Errorf("members of %s: %w", room, err)
+	}
+	state := make([]*roomserver.Event, len(answer.Events))
+	for i := range answer.Events {
+		state[i] = &answer.Events[i]
+	}
+	return state, nil
+}

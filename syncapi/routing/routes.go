@@ -1,0 +1,99 @@
+// Package routing has the endpoints of syncapi: /sync, and all that only /sync shows.
+package routing
+
+import (
+	"net/http"
+
+	"github.com/sirupsen/logrus"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/answer"
+	"github.com/matrix-org/dendrite/syncapi/events"
+	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// Deps are what the endpoints use.
+type Deps struct {
+	Engine  *answer.Engine
+	Storage *storage.Database
+	Events  *events.Cache
+	Room    *roomserver.RoomserverAPI
+	// Output is the log of what other servers must hear.
+	Output *eventlog.Topic
+	Log    *logrus.Entry
+}
+
+type routes struct {
+	Deps
+	filters *lru.Cache[filterKey, *filter.Filter]
+}
+
+// keptFilters is how many filters stay in memory, parsed.
+const keptFilters = 5000
+
+// Names of rate limits.
+const (
+	limitAccountData = "account_data"
+	limitEphemeral   = "ephemeral"
+)
+
+// New lists the endpoints.
+func New(deps Deps) ([]httputil.Route, error) {
+	filters, err := lru.New[filterKey, *filter.Filter](keptFilters)
+	if err != nil {
+		return nil, err
+	}
+	s := &routes{deps, filters}
+	const v3 = "/_matrix/client/{r0|v3}"
+	const userRoom = v3 + "/user/{userId}/rooms/{roomId}"
+	const rule = v3 + "/pushrules/global/{kind}/{ruleId}"
+	guest, user := httputil.AuthGuest, httputil.AuthUser
+	return []httputil.Route{
+		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
+
+		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: guest, Limit: limitAccountData, Handler: s.putFilter},
+		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: guest, Handler: s.getFilter},
+
+		{Method: http.MethodGet, Path: v3 + "/user/{userId}/account_data/{type}", Name: "get_account_data", Auth: guest, Handler: s.getAccountData},
+		{Method: http.MethodPut, Path: v3 + "/user/{userId}/account_data/{type}", Name: "put_account_data", Auth: guest, Limit: limitAccountData, Handler: s.putAccountData},
+		{Method: http.MethodGet, Path: userRoom + "/account_data/{type}", Name: "get_room_account_data", Auth: guest, Handler: s.getAccountData},
+		{Method: http.MethodPut, Path: userRoom + "/account_data/{type}", Name: "put_room_account_data", Auth: guest, Limit: limitAccountData, Handler: s.putAccountData},
+
+		{Method: http.MethodGet, Path: userRoom + "/tags", Name: "get_tags", Auth: guest, Handler: s.getTags},
+		{Method: http.MethodPut, Path: userRoom + "/tags/{tag}", Name: "put_tag", Auth: guest, Limit: limitAccountData, Handler: s.putTag},
+		{Method: http.MethodDelete, Path: userRoom + "/tags/{tag}", Name: "delete_tag", Auth: guest, Limit: limitAccountData, Handler: s.deleteTag},
+
+		{Method: http.MethodGet, Path: v3 + "/pushrules/", Name: "get_push_rules", Auth: user, Handler: s.getPushRules},
+		{Method: http.MethodGet, Path: v3 + "/pushrules/global/", Name: "get_global_push_rules", Auth: user, Handler: s.getGlobalPushRules},
+		{Method: http.MethodGet, Path: v3 + "/pushrules/global/{kind}/", Name: "get_push_rules_of_kind", Auth: user, Handler: s.getPushRulesOfKind},
+		{Method: http.MethodGet, Path: rule, Name: "get_push_rule", Auth: user, Handler: s.getPushRule},
+		{Method: http.MethodPut, Path: rule, Name: "put_push_rule", Auth: user, Limit: limitAccountData, Handler: s.putPushRule},
+		{Method: http.MethodDelete, Path: rule, Name: "delete_push_rule", Auth: user, Limit: limitAccountData, Handler: s.deletePushRule},
+		{Method: http.MethodGet, Path: rule + "/enabled", Name: "get_push_rule_enabled", Auth: user, Handler: s.getPushRuleEnabled},
+		{Method: http.MethodPut, Path: rule + "/enabled", Name: "put_push_rule_enabled", Auth: user, Limit: limitAccountData, Handler: s.putPushRuleEnabled},
+		{Method: http.MethodGet, Path: rule + "/actions", Name: "get_push_rule_actions", Auth: user, Handler: s.getPushRuleActions},
+		{Method: http.MethodPut, Path: rule + "/actions", Name: "put_push_rule_actions", Auth: user, Limit: limitAccountData, Handler: s.putPushRuleActions},
+
+		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/receipt/{receiptType}/{eventId}", Name: "receipt", Auth: guest, Limit: limitEphemeral, Handler: s.receipt},
+		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/read_markers", Name: "read_markers", Auth: guest, Limit: limitEphemeral, Handler: s.readMarkers},
+	}, nil
+}
+
+// self is the user of the path, who must be the caller.
+func self(r *httputil.Request) (id.UserID, error) {
+	user, err := r.UserID("userId")
+	if err != nil {
+		return "", err
+	}
+	if user != r.Caller.UserID {
+		return "", mxerr.Forbidden("you are %s: what belongs to %s is theirs alone", r.Caller.UserID, user)
+	}
+	return user, nil
+}

@@ -1,0 +1,121 @@
+package routing
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"strconv"
+	"strings"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/syncapi/answer"
+	"github.com/matrix-org/dendrite/syncapi/filter"
+)
+
+// sync is GET /sync.
+func (s *routes) sync(ctx context.Context, r *httputil.Request) (any, error) {
+	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest}
+	if since := r.Query("since"); since != "" {
+		token, err := answer.ParseToken(since)
+		if err != nil {
+			return nil, err
+		}
+		req.Since = &token
+	}
+	var err error
+	if req.Timeout, err = r.QueryMillis("timeout", answer.MaxTimeout); err != nil {
+		return nil, err
+	}
+	if req.FullState, err = r.QueryBool("full_state"); err != nil {
+		return nil, err
+	}
+	if req.StateAfter, err = r.QueryBool("use_state_after"); err != nil {
+		return nil, err
+	}
+	switch presence := r.Query("set_presence"); presence {
+	case "", "online", "offline", "unavailable":
+	default:
+		return nil, mxerr.InvalidParam("set_presence must be online, offline or unavailable, not %q", presence)
+	}
+	if req.Filter, err = s.filterOf(ctx, r); err != nil {
+		return nil, err
+	}
+	return s.Engine.Sync(ctx, req)
+}
+
+type filterKey struct {
+	user id.UserID
+	id   int64
+}
+
+// filterOf is the filter of a sync: an id, JSON, or none.
+func (s *routes) filterOf(ctx context.Context, r *httputil.Request) (*filter.Filter, error) {
+	given := r.Query("filter")
+	switch {
+	case given == "":
+		return filter.Default(), nil
+	case strings.HasPrefix(given, "{"):
+		return filter.Parse([]byte(given))
+	}
+	filterID, err := strconv.ParseInt(given, 10, 64)
+	if err != nil {
+		return nil, mxerr.InvalidParam("filter must be the id of a filter or a JSON object, not %q", given)
+	}
+	key := filterKey{r.Caller.UserID, filterID}
+	if f, has := s.filters.Get(key); has {
+		return f, nil
+	}
+	raw, err := s.Storage.Filter(ctx, key.user, filterID)
+	if mxerr.Is(err, "M_NOT_FOUND") {
+		return nil, mxerr.InvalidParam("there is no filter %d: upload it again", filterID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	f, err := filter.Parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	s.filters.Add(key, f)
+	return f, nil
+}
+
+// putFilter is POST /user/{userId}/filter.
+func (s *routes) putFilter(ctx context.Context, r *httputil.Request) (any, error) {
+	user, err := self(r)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	if _, err := filter.Parse(raw); err != nil {
+		return nil, err
+	}
+	hash := sha256.Sum256(raw)
+	filterID, err := s.Storage.PutFilter(ctx, user, hash[:], raw)
+	if err != nil {
+		return nil, err
+	}
+	return httputil.Object{"filter_id": strconv.FormatInt(filterID, 10)}, nil
+}
+
+// getFilter is GET /user/{userId}/filter/{filterId}.
+func (s *routes) getFilter(ctx context.Context, r *httputil.Request) (any, error) {
+	user, err := self(r)
+	if err != nil {
+		return nil, err
+	}
+	filterID, err := strconv.ParseInt(r.Var("filterId"), 10, 64)
+	if err != nil {
+		return nil, mxerr.NotFound("there is no filter %q", r.Var("filterId"))
+	}
+	raw, err := s.Storage.Filter(ctx, user, filterID)
+	if err != nil {
+		return nil, err
+	}
+	return json.RawMessage(raw), nil
+}

@@ -1,0 +1,155 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// maxGroup limits how many writes one transaction carries.
+const maxGroup = 64
+
+// Place makes the rows of a write, once its first position is known. It runs under the lock of the position, so that what it
+// reads cannot change before the commit; it must be short.
+type Place func(ctx context.Context, tx *sqlutil.Tx, first int64) (*Changes, error)
+
+// committer runs all writes of a process that wait, as one transaction which takes their positions together.
+type committer struct {
+	onCommit func(Changes)
+
+	mu      sync.Mutex
+	waiting []*write
+	running bool
+}
+
+type write struct {
+	name string
+	fn   func(ctx context.Context, tx *sqlutil.Tx) error
+	err  error
+	done chan struct{}
+}
+
+// placements are what the writes of a transaction have asked for.
+type placements struct {
+	positions int64
+	places    []placement
+}
+
+type placement struct {
+	offset int64
+	make   Place
+}
+
+type placementsKey struct{}
+
+// Commit runs fn with other writes that wait, in one transaction. fn calls Add for the rows that need positions. If a write of
+// the group fails, each is tried alone.
+func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	w := &write{name: name, fn: fn, done: make(chan struct{})}
+	c := &d.committer
+	c.mu.Lock()
+	c.waiting = append(c.waiting, w)
+	if !c.running {
+		c.running = true
+		go d.commitWaiting()
+	}
+	c.mu.Unlock()
+	// Whoever waits learns the outcome, even of a transaction that takes long: a write that may yet happen has no other answer.
+	<-w.done
+	return w.err
+}
+
+// Write is a Commit of rows that need nothing else in their transaction.
+func (d *Database) Write(ctx context.Context, name string, positions int, place Place) error {
+	return d.Commit(ctx, name, func(_ context.Context, tx *sqlutil.Tx) error {
+		Add(tx, positions, place)
+		return nil
+	})
+}
+
+// Add asks for consecutive positions and for the rows that place makes of them.
+func Add(tx *sqlutil.Tx, positions int, place Place) {
+	p := pendingOf(tx)
+	p.places = append(p.places, placement{p.positions, place})
+	p.positions += int64(positions)
+}
+
+func pendingOf(tx *sqlutil.Tx) *placements {
+	return tx.Value(placementsKey{}, func() any { return new(placements) }).(*placements)
+}
+
+// commitWaiting runs until nothing waits. Each Commit waits for its own write, so nobody has to wait for this goroutine.
+func (d *Database) commitWaiting() {
+	c := &d.committer
+	for {
+		c.mu.Lock()
+		group := c.waiting[:min(len(c.waiting), maxGroup)]
+		c.waiting = c.waiting[len(group):]
+		if len(group) == 0 {
+			c.waiting, c.running = nil, false
+			c.mu.Unlock()
+			return
+		}
+		c.mu.Unlock()
+		d.commitGroup(group)
+	}
+}
+
+func (d *Database) commitGroup(group []*write) {
+	err := d.commitOnce(group)
+	if err != nil && len(group) > 1 {
+		for i := range group {
+			d.commitGroup(group[i : i+1])
+		}
+		return
+	}
+	for _, w := range group {
+		w.err = err
+		close(w.done)
+	}
+}
+
+func (d *Database) commitOnce(group []*write) error {
+	ctx, cancel := context.WithTimeout(context.Background(), sqlutil.DefaultTimeout)
+	defer cancel()
+	return d.db.Write(ctx, group[0].name, func(ctx context.Context, tx *sqlutil.Tx) error {
+		for _, w := range group {
+			if err := w.fn(ctx, tx); err != nil {
+				return fmt.Errorf("%s: %w", w.name, err)
+			}
+		}
+		// Added last, this runs after the logs have taken their counters: nothing is locked after the position.
+		tx.BeforeCommit(d.place)
+		return nil
+	})
+}
+
+// place takes the positions and inserts the rows.
+func (d *Database) place(ctx context.Context, tx *sqlutil.Tx) error {
+	p := pendingOf(tx)
+	if p.positions == 0 {
+		return nil
+	}
+	var all Changes
+	if err := d.position.take.QueryRow(ctx, tx, p.positions).Scan(&all.Prev, &all.Pos); err != nil {
+		return fmt.Errorf("take positions: %w", err)
+	}
+	first := all.Pos - p.positions + 1
+	for _, one := range p.places {
+		changes, err := one.make(ctx, tx, first+one.offset)
+		if err != nil {
+			return err
+		}
+		all.add(changes)
+	}
+	if err := d.insert(ctx, tx, &all); err != nil {
+		return err
+	}
+	tx.AfterCommit(func() { d.committer.onCommit(all) })
+	return nil
+}

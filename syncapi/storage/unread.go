@@ -1,0 +1,94 @@
+package storage
+
+import (
+	"context"
+	"database/sql"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+// Unread is what counts after the place up to which a user has read a room, or one thread of it, or what is in no thread.
+type Unread struct {
+	RoomID id.RoomID
+	Thread id.EventID
+	Place  int64
+	// ForAll is what counts for everybody by the default rules, Own what counts for this user beyond the class, and Frozen what
+	// stood when the class changed.
+	ForAll, Own, Frozen Counts
+}
+
+// places is a table of rooms with the place up to which user $1 has read: the last of their own events, or of their receipts as
+// far as these are in threads that the condition selects.
+func places(receipts string) string {
+	return `SELECT r.room_id, r.n, r.h, r.mn, r.mh, GREATEST(
+		COALESCE((SELECT MAX(o.pos) FROM syncapi_timeline o WHERE o.room_id = r.room_id AND o.sender = $1 AND o.flags >= 1024), 0),
+		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)`
+}
+
+// receiptPlace is the last place that receipts of user $1 reach. A receipt for an event that came later finds it now.
+func receiptPlace(room, condition string) string {
+	return `COALESCE((SELECT MAX(CASE WHEN c.place > 0 THEN c.place ELSE COALESCE(
+		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id = c.room_id), 0) END)
+		FROM syncapi_receipts c WHERE c.room_id = ` + room + ` AND c.user_id = $1 AND ` + condition + `), 0)`
+}
+
+func mentions(column, room, user, condition string) string {
+	return `COALESCE((SELECT SUM(e.` + column + `) FROM syncapi_mentions e WHERE e.room_id = ` + room + ` AND e.user_id = ` + user + ` AND ` + condition + `), 0)::bigint`
+}
+
+func unreadTexts(db *sqlutil.DB, r *readStatements) {
+	after := `e.at > GREATEST(x.place, COALESCE(f.pos, 0))`
+	r.unread = db.Stmt(`SELECT x.room_id, '', x.place,
+		x.n - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bn ELSE COALESCE(p.n, 0) END + ` + mentions("n", "x.room_id", "''", after) + `,
+		x.h - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bh ELSE COALESCE(p.h, 0) END + ` + mentions("h", "x.room_id", "''", after) + `,
+		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
+		CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.n ELSE 0 END, CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.h ELSE 0 END
+		FROM (` + places("TRUE") + `) x
+		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place
+		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1`)
+
+	main := `e.thread = '' AND e.at > x.place`
+	r.mainUnread = db.Stmt(`SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
+		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
+		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0
+		FROM (` + places("c.thread IN ('', 'main')") + `) x
+		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place`)
+
+	thread := `e.thread = y.thread AND e.at > y.place`
+	before := func(column string) string {
+		return `COALESCE((SELECT b.` + column + ` FROM syncapi_timeline b WHERE b.room_id = y.room_id AND b.thread = y.thread
+			AND b.thread <> '' AND b.pos <= y.place ORDER BY b.pos DESC LIMIT 1), 0)`
+	}
+	r.threadUnread = db.Stmt(`SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
+		y.th - ` + before("th") + ` + ` + mentions("h", "y.room_id", "''", thread) + `,
+		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0
+		FROM (SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
+			FROM (` + places("c.thread = ''") + `) x
+			JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
+			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> '')) y`)
+}
+
+// Unread counts rooms, threads included.
+func (d *Database) Unread(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
+	return d.countUnread(ctx, tx, d.reads.unread, user, rooms)
+}
+
+// UnreadMain counts what is in no thread.
+func (d *Database) UnreadMain(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
+	return d.countUnread(ctx, tx, d.reads.mainUnread, user, rooms)
+}
+
+// UnreadThreads counts each thread that has something after the place of the room.
+func (d *Database) UnreadThreads(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
+	return d.countUnread(ctx, tx, d.reads.threadUnread, user, rooms)
+}
+
+func (d *Database) countUnread(ctx context.Context, tx *sqlutil.Tx, query *sqlutil.Stmt, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
+	rows, err := query.Query(ctx, tx, user, sqlutil.Array(rooms))
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Unread, error) {
+		var u Unread
+		return u, rows.Scan(&u.RoomID, &u.Thread, &u.Place, &u.ForAll.Notify, &u.ForAll.Highlight, &u.Own.Notify, &u.Own.Highlight,
+			&u.Frozen.Notify, &u.Frozen.Highlight)
+	})
+}

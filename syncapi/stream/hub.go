@@ -1,0 +1,343 @@
+// Package stream knows what has changed lately, without asking the database: for each room and user the last positions and a
+// window of rows, and who sleeps until something happens there. Every replica has one Hub. Replicas tell each other of their
+// commits; each message names the position before it, so that a Hub notices when it has missed one. Then it knows nothing but
+// the new position, and everything older is read from the database, which is always right.
+package stream
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/syncapi/events"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+// Limits of what is kept. Beyond them the oldest is read from the database again.
+const (
+	windowRows = 64     // of each room, of each kind
+	maxRooms   = 20_000 // that have changed
+	maxUsers   = 50_000 // that have changed or are looked at
+)
+
+// patience is how long a commit may wait for the one before it, which another replica tells of.
+const patience = 100 * time.Millisecond
+
+// Options of a Hub.
+type Options struct {
+	Storage   *storage.Database
+	Events    *events.Cache
+	Typing    *typingserver.TypingserverAPI
+	Transport eventlog.Transport
+	Log       *logrus.Entry
+	// Sole says that no other replica exists.
+	Sole bool
+	// RulesChanged is called when somebody's push rules have changed.
+	RulesChanged func()
+}
+
+// Hub is what one replica knows.
+type Hub struct {
+	o        Options
+	replica  string
+	position Coalesced[int64]
+	outbox   chan wake
+
+	mu     sync.Mutex
+	pos    int64 // everything up to here is known, from floor on
+	floor  int64
+	moved  chan struct{} // closed when pos grows
+	rooms  map[id.RoomID]*room
+	users  map[id.UserID]*user
+	inRoom map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
+	early  map[int64]update                     // by the position before them
+	typing typingState
+}
+
+// room is what has happened in a room after the floor.
+type room struct {
+	timeline                   []storage.TimelineRow
+	receipts                   []storage.Receipt
+	timelineFrom, receiptsFrom int64 // the windows are complete after these positions
+	lastTimeline, lastReceipt  int64
+}
+
+type user struct {
+	lastData, lastMembership int64
+	view                     *View
+	sleepers                 map[*Sleeper]struct{}
+}
+
+// update is what a commit means for a Hub.
+type update struct {
+	prev, pos int64
+	timeline  []storage.TimelineRow
+	receipts  []storage.Receipt
+	rooms     []id.RoomID // changed in ways that are not among the rows
+	data      []id.UserID // whose account data changed
+	members   []id.UserID // whose memberships changed
+	redacted  []id.EventID
+	rules     bool
+}
+
+// New makes a Hub that begins at the present position.
+func New(o Options, replica string) *Hub {
+	h := &Hub{o: o, replica: replica, outbox: make(chan wake, 1024), moved: make(chan struct{}),
+		rooms: make(map[id.RoomID]*room), users: make(map[id.UserID]*user),
+		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update)}
+	h.typing.rooms = make(map[id.RoomID]typingserver.OutputTyping)
+	return h
+}
+
+// Start makes the Hub begin at the present position. Storage and Events of its options must be set by then.
+func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
+	h.o.Storage = db
+	h.position.Ask = db.Position
+	pos, err := db.Position(ctx)
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.pos, h.floor = pos, pos
+	return nil
+}
+
+// Committed tells of a commit of this process.
+func (h *Hub) Committed(c storage.Changes) {
+	u := update{prev: c.Prev, pos: c.Pos, timeline: c.Timeline, receipts: c.Receipts, redacted: c.Redacted}
+	for i := range c.Mentions {
+		u.rooms = append(u.rooms, c.Mentions[i].RoomID)
+	}
+	for i := range c.AccountData {
+		u.data = append(u.data, c.AccountData[i].UserID)
+		u.rules = u.rules || c.AccountData[i].Type == storage.PushRules
+	}
+	for i := range c.Memberships {
+		u.members = append(u.members, c.Memberships[i].UserID)
+	}
+	if !h.o.Sole {
+		select {
+		case h.outbox <- wakeOf(h.replica, &u):
+		default: // other replicas look at the position once a second
+		}
+	}
+	h.receive(u)
+}
+
+// receive applies an update when those before it are applied.
+func (h *Hub) receive(u update) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u.prev > h.pos {
+		if len(h.early) == 0 {
+			time.AfterFunc(patience, h.settle)
+		}
+		h.early[u.prev] = u
+		return
+	}
+	for known := true; known; u, known = h.early[h.pos] {
+		delete(h.early, u.prev)
+		if u.pos > h.pos {
+			h.apply(&u)
+		}
+	}
+}
+
+// settle gives up waiting for what was to come before the updates that wait.
+func (h *Hub) settle() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.early) == 0 {
+		return
+	}
+	last := h.pos
+	for _, u := range h.early {
+		last = max(last, u.pos)
+	}
+	h.reset(last)
+}
+
+// reset forgets everything up to a position, and wakes everybody: each reads what is new from the database.
+func (h *Hub) reset(pos int64) {
+	h.pos, h.floor = max(pos, h.pos), max(pos, h.pos)
+	clear(h.rooms)
+	clear(h.early)
+	clear(h.inRoom)
+	for name, u := range h.users {
+		u.view = nil
+		if len(u.sleepers) == 0 {
+			delete(h.users, name)
+			continue
+		}
+		u.lastData, u.lastMembership = h.pos, h.pos
+		u.wake()
+	}
+	h.o.Events.Purge()
+	h.o.RulesChanged()
+	h.advanced()
+}
+
+func (h *Hub) advanced() {
+	close(h.moved)
+	h.moved = make(chan struct{})
+}
+
+func (h *Hub) apply(u *update) {
+	h.o.Events.Drop(u.redacted)
+	if u.rules {
+		h.o.RulesChanged()
+	}
+	h.pos = u.pos
+	awake := make(map[id.UserID]struct{})
+	wakeRoom := func(name id.RoomID) {
+		for user := range h.inRoom[name] {
+			awake[user] = struct{}{}
+		}
+	}
+	for i := range u.timeline {
+		row := &u.timeline[i]
+		r := h.room(row.RoomID)
+		if len(r.timeline) == windowRows {
+			r.timelineFrom = r.timeline[windowRows/2-1].Pos
+			r.timeline = append(r.timeline[:0:0], r.timeline[windowRows/2:]...)
+		}
+		r.timeline = append(r.timeline, *row)
+		r.lastTimeline = row.Pos
+		wakeRoom(row.RoomID)
+	}
+	for i := range u.receipts {
+		receipt := &u.receipts[i]
+		r := h.room(receipt.RoomID)
+		if len(r.receipts) == windowRows {
+			r.receiptsFrom = r.receipts[windowRows/2-1].Pos
+			r.receipts = append(r.receipts[:0:0], r.receipts[windowRows/2:]...)
+		}
+		r.receipts = append(r.receipts, *receipt)
+		r.lastReceipt = receipt.Pos
+		if receipt.Type == storage.Read {
+			wakeRoom(receipt.RoomID)
+		} else {
+			awake[receipt.UserID] = struct{}{}
+		}
+	}
+	for _, name := range u.rooms {
+		wakeRoom(name)
+	}
+	for _, name := range u.data {
+		one := h.user(name)
+		one.lastData = u.pos
+		h.dropView(name, one)
+		awake[name] = struct{}{}
+	}
+	for _, name := range u.members {
+		one := h.user(name)
+		one.lastMembership = u.pos
+		h.dropView(name, one)
+		awake[name] = struct{}{}
+	}
+	for name := range awake {
+		if one := h.users[name]; one != nil {
+			one.wake()
+		}
+	}
+	h.advanced()
+	if len(h.rooms) > maxRooms || len(h.users) > maxUsers {
+		h.reset(h.pos)
+	}
+}
+
+func (h *Hub) room(name id.RoomID) *room {
+	r := h.rooms[name]
+	if r == nil {
+		// It has no entry, so nothing has happened there since the floor.
+		r = &room{timelineFrom: h.floor, receiptsFrom: h.floor}
+		h.rooms[name] = r
+	}
+	return r
+}
+
+func (h *Hub) user(name id.UserID) *user {
+	u := h.users[name]
+	if u == nil {
+		u = &user{sleepers: make(map[*Sleeper]struct{})}
+		h.users[name] = u
+	}
+	return u
+}
+
+// Reach waits until this Hub knows everything that was committed before, by any replica.
+func (h *Hub) Reach(ctx context.Context) error {
+	if h.o.Sole {
+		return nil
+	}
+	pos, err := h.position.Get(ctx)
+	if err != nil {
+		return err
+	}
+	return h.reach(ctx, pos)
+}
+
+func (h *Hub) reach(ctx context.Context, pos int64) error {
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	for {
+		h.mu.Lock()
+		if h.pos >= pos {
+			h.mu.Unlock()
+			return nil
+		}
+		moved := h.moved
+		h.mu.Unlock()
+		select {
+		case <-moved:
+		case <-deadline.C:
+			h.mu.Lock()
+			if h.pos < pos {
+				h.reset(pos)
+			}
+			h.mu.Unlock()
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Sleeper is somebody who waits for something new.
+type Sleeper struct {
+	// C gets something when there may be something new.
+	C chan struct{}
+}
+
+func (u *user) wake() {
+	for s := range u.sleepers {
+		select {
+		case s.C <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Sleep registers a sleeper. Whoever sleeps registers first and looks then.
+func (h *Hub) Sleep(name id.UserID) *Sleeper {
+	s := &Sleeper{make(chan struct{}, 1)}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.user(name).sleepers[s] = struct{}{}
+	return s
+}
+
+// Leave ends a sleep.
+func (h *Hub) Leave(name id.UserID, s *Sleeper) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if u := h.users[name]; u != nil {
+		delete(u.sleepers, s)
+	}
+}

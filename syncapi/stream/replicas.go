@@ -1,0 +1,211 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+// wakeTopic is the ephemeral topic on which replicas tell each other of their commits.
+const wakeTopic = "syncapi_wake"
+
+// wake is the message about a commit.
+type wake struct {
+	Replica  string       `json:"replica"`
+	Prev     int64        `json:"prev"`
+	Pos      int64        `json:"pos"`
+	Rooms    []id.RoomID  `json:"rooms,omitempty"`
+	Data     []id.UserID  `json:"data,omitempty"`
+	Members  []id.UserID  `json:"members,omitempty"`
+	Redacted []id.EventID `json:"redacted,omitempty"`
+	Rules    bool         `json:"rules,omitempty"`
+}
+
+func wakeOf(replica string, u *update) wake {
+	rooms := make(map[id.RoomID]struct{})
+	for i := range u.timeline {
+		rooms[u.timeline[i].RoomID] = struct{}{}
+	}
+	for i := range u.receipts {
+		rooms[u.receipts[i].RoomID] = struct{}{}
+	}
+	for _, room := range u.rooms {
+		rooms[room] = struct{}{}
+	}
+	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.data, u.members, u.redacted, u.rules}
+}
+
+// Run tells other replicas, hears of them, and hears who types, until ctx ends.
+func (h *Hub) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return h.o.Transport.Subscribe(ctx, typingserver.Topic, func(_ string, value []byte) {
+			var output typingserver.OutputTyping
+			if err := json.Unmarshal(value, &output); err != nil {
+				h.o.Log.WithError(err).Warn("a message of the typingserver cannot be read")
+				return
+			}
+			h.hearTyping([]typingserver.OutputTyping{output})
+		})
+	})
+	group.Go(func() error { return h.askTyping(ctx) })
+	if !h.o.Sole {
+		group.Go(func() error { return h.publish(ctx) })
+		group.Go(func() error {
+			return h.o.Transport.Subscribe(ctx, wakeTopic, func(_ string, value []byte) { h.hear(ctx, value) })
+		})
+		group.Go(func() error { return h.watchPosition(ctx) })
+	}
+	return group.Wait()
+}
+
+func (h *Hub) publish(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-h.outbox:
+			message, err := json.Marshal(w)
+			if err == nil {
+				err = h.o.Transport.Publish(ctx, wakeTopic, h.replica, message)
+			}
+			if err != nil && ctx.Err() == nil {
+				h.o.Log.WithError(err).Warn("other replicas could not be told of a commit: they will see it within a second")
+			}
+		}
+	}
+}
+
+// hear reads the rows of another replica's commit once, for all who are looking at its rooms.
+func (h *Hub) hear(ctx context.Context, value []byte) {
+	var w wake
+	if err := json.Unmarshal(value, &w); err != nil {
+		h.o.Log.WithError(err).Warn("a message of another replica cannot be read")
+		return
+	}
+	h.mu.Lock()
+	known := w.Replica == h.replica || w.Pos <= h.pos
+	h.mu.Unlock()
+	if known {
+		return
+	}
+	u := update{prev: w.Prev, pos: w.Pos, data: w.Data, members: w.Members, redacted: w.Redacted, rules: w.Rules, rooms: w.Rooms}
+	if len(w.Rooms) > 0 {
+		err := h.o.Storage.Read(ctx, "commit of another replica", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+			if u.timeline, err = h.o.Storage.Since(ctx, tx, w.Rooms, w.Prev, w.Pos); err != nil {
+				return err
+			}
+			u.receipts, err = h.o.Storage.ReceiptsSince(ctx, tx, w.Rooms, w.Prev, w.Pos)
+			return err
+		})
+		if err != nil {
+			if ctx.Err() == nil {
+				h.o.Log.WithError(err).Warn("a commit of another replica cannot be read now")
+			}
+			return // the position tells in a second
+		}
+	}
+	h.receive(u)
+}
+
+// watchPosition looks once a second for commits that nobody told of.
+func (h *Hub) watchPosition(ctx context.Context) error {
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			if err := h.Reach(ctx); err != nil && ctx.Err() == nil {
+				h.o.Log.WithError(err).Warn("the position cannot be read now")
+			}
+		}
+	}
+}
+
+// typingState is who types where, as the typingserver told it last.
+type typingState struct {
+	rooms  map[id.RoomID]typingserver.OutputTyping
+	number int64
+}
+
+func (h *Hub) hearTyping(outputs []typingserver.OutputTyping) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, output := range outputs {
+		if output.Number <= h.typing.rooms[output.RoomID].Number {
+			continue
+		}
+		h.typing.rooms[output.RoomID] = output
+		h.typing.number = max(h.typing.number, output.Number)
+		for name := range h.inRoom[output.RoomID] {
+			if u := h.users[name]; u != nil {
+				u.wake()
+			}
+		}
+	}
+}
+
+// typingCheck is how often the typingserver is asked for what was not heard; typingEnds is when rooms in which nobody types are
+// forgotten.
+const (
+	typingCheck = 15 * time.Second
+	typingEnds  = 10 * time.Minute
+)
+
+func (h *Hub) askTyping(ctx context.Context) error {
+	ticker := time.NewTicker(typingCheck)
+	defer ticker.Stop()
+	for {
+		answer, err := h.o.Typing.QueryTyping(ctx, typingserver.QueryTypingRequest{})
+		if err == nil {
+			h.hearTyping(answer.Rooms)
+			h.endTyping(answer.Rooms)
+		} else if ctx.Err() == nil {
+			h.o.Log.WithError(err).Warn("the typingserver cannot be asked now")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// endTyping ends what the typingserver does not know of: it was started anew, or its last message was lost.
+func (h *Hub) endTyping(now []typingserver.OutputTyping) {
+	still := make(map[id.RoomID]bool, len(now))
+	for _, output := range now {
+		still[output.RoomID] = true
+	}
+	var over []typingserver.OutputTyping
+	h.mu.Lock()
+	asked := time.Now().Add(-typingCheck).UnixMicro()
+	forgotten := time.Now().Add(-typingEnds).UnixMicro()
+	for name, output := range h.typing.rooms {
+		switch {
+		case len(output.Users) > 0 && !still[name] && output.Number < asked:
+			over = append(over, typingserver.OutputTyping{RoomID: name, Users: []id.UserID{}, Number: time.Now().UnixMicro()})
+		case len(output.Users) == 0 && output.Number < forgotten:
+			delete(h.typing.rooms, name)
+		}
+	}
+	h.mu.Unlock()
+	h.hearTyping(over)
+}
+
+// Position is what this Hub knows, for tests and for tokens of answers that look at nothing.
+func (h *Hub) Position() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pos
+}

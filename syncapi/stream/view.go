@@ -1,0 +1,198 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/pushrules"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+)
+
+// View is what a user is, as far as every sync of theirs needs it. It is shared and never changes; a new one takes its place.
+type View struct {
+	// Rooms has the changes of the user's membership in each room, oldest first.
+	Rooms   map[id.RoomID][]storage.Membership
+	Joined  []id.RoomID
+	Rules   *pushrules.Document
+	Ignored map[id.UserID]struct{} // senders whom the user ignores
+}
+
+// MembershipAt is what the user was in a room at a position; nil if nothing yet.
+func (v *View) MembershipAt(room id.RoomID, pos int64) *storage.Membership {
+	history := v.Rooms[room]
+	for i := len(history) - 1; i >= 0; i-- {
+		if history[i].Pos <= pos {
+			return &history[i]
+		}
+	}
+	return nil
+}
+
+// IgnoredUsers is the type of the account data that names ignored users.
+const IgnoredUsers = "m.ignored_user_list"
+
+func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error) {
+	v := &View{Rooms: make(map[id.RoomID][]storage.Membership), Rules: new(pushrules.Document)}
+	var at int64
+	err := h.o.Storage.Read(ctx, "user of a sync", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if at, err = h.o.Storage.PositionIn(ctx, tx); err != nil {
+			return err
+		}
+		history, err := h.o.Storage.History(ctx, tx, name)
+		if err != nil {
+			return err
+		}
+		for _, m := range history {
+			v.Rooms[m.RoomID] = append(v.Rooms[m.RoomID], m)
+		}
+		rules, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.PushRules)
+		if err != nil {
+			return err
+		}
+		if rules != nil {
+			if err := json.Unmarshal(rules, v.Rules); err != nil {
+				return fmt.Errorf("push rules: %w", err)
+			}
+		}
+		ignored, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", IgnoredUsers)
+		if err != nil {
+			return err
+		}
+		v.Ignored = make(map[id.UserID]struct{})
+		gjson.GetBytes(ignored, "ignored_users").ForEach(func(user, _ gjson.Result) bool {
+			v.Ignored[id.UserID(user.Str)] = struct{}{}
+			return true
+		})
+		return nil
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("user %s: %w", name, err)
+	}
+	for room, history := range v.Rooms {
+		if history[len(history)-1].Membership == "join" {
+			v.Joined = append(v.Joined, room)
+		}
+	}
+	return v, at, nil
+}
+
+// dropView makes a user's view be read again.
+func (h *Hub) dropView(name id.UserID, u *user) {
+	if u.view == nil {
+		return
+	}
+	for _, room := range u.view.Joined {
+		delete(h.inRoom[room], name)
+		if len(h.inRoom[room]) == 0 {
+			delete(h.inRoom, room)
+		}
+	}
+	u.view = nil
+}
+
+func (h *Hub) keepView(name id.UserID, v *View) {
+	h.user(name).view = v
+	for _, room := range v.Joined {
+		if h.inRoom[room] == nil {
+			h.inRoom[room] = make(map[id.UserID]struct{})
+		}
+		h.inRoom[room][name] = struct{}{}
+	}
+}
+
+// Window is what a Hub knows of the time after a token, at one moment.
+type Window struct {
+	UpTo int64 // the position that everything is answered up to
+	View *View
+	// Complete: the Hub knows every change since the token. Otherwise the rooms that have changed are the database's to tell.
+	Complete bool
+	Rooms    map[id.RoomID]Room // joined rooms that have changed, if Complete
+	// DataChanged and MembershipChanged say whether the user's account data or memberships may have changed.
+	DataChanged, MembershipChanged bool
+	Typing                         []typingserver.OutputTyping // changes in joined rooms
+	TypingNumber                   int64
+}
+
+// Room is what has changed in a room. What is not known is the database's to tell.
+type Room struct {
+	Timeline                       []storage.TimelineRow
+	Receipts                       []storage.Receipt
+	TimelineChanged, TimelineKnown bool
+	ReceiptsChanged, ReceiptsKnown bool
+}
+
+// Look tells what a user may find new after a position and a number of typing.
+func (h *Hub) Look(ctx context.Context, name id.UserID, since, typing int64) (*Window, error) {
+	for {
+		if w := h.look(name, since, typing); w != nil {
+			return w, nil
+		}
+		view, at, err := h.loadView(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		// The snapshot may be ahead of what has been announced.
+		if err := h.reach(ctx, at); err != nil {
+			return nil, err
+		}
+		h.mu.Lock()
+		if u := h.user(name); u.view == nil && u.lastData <= at && u.lastMembership <= at {
+			h.keepView(name, view)
+		}
+		h.mu.Unlock()
+	}
+}
+
+func (h *Hub) look(name id.UserID, since, typing int64) *Window {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := h.users[name]
+	if u == nil || u.view == nil {
+		return nil
+	}
+	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floor}
+	w.DataChanged = !w.Complete || u.lastData > since
+	w.MembershipChanged = !w.Complete || u.lastMembership > since
+	w.TypingNumber = h.typing.number
+	for _, name := range u.view.Joined {
+		if t, has := h.typing.rooms[name]; has && t.Number > min(typing, h.typing.number) {
+			w.Typing = append(w.Typing, t)
+		}
+		r := h.rooms[name]
+		if !w.Complete || r == nil || r.lastTimeline <= since && r.lastReceipt <= since {
+			continue
+		}
+		if w.Rooms == nil {
+			w.Rooms = make(map[id.RoomID]Room)
+		}
+		w.Rooms[name] = r.since(since)
+	}
+	return w
+}
+
+func (r *room) since(pos int64) Room {
+	out := Room{TimelineChanged: r.lastTimeline > pos, TimelineKnown: r.timelineFrom <= pos,
+		ReceiptsChanged: r.lastReceipt > pos, ReceiptsKnown: r.receiptsFrom <= pos}
+	if out.TimelineChanged && out.TimelineKnown {
+		from := len(r.timeline)
+		for from > 0 && r.timeline[from-1].Pos > pos {
+			from--
+		}
+		out.Timeline = slices.Clip(r.timeline[from:])
+	}
+	if out.ReceiptsChanged && out.ReceiptsKnown {
+		from := len(r.receipts)
+		for from > 0 && r.receipts[from-1].Pos > pos {
+			from--
+		}
+		out.Receipts = slices.Clip(r.receipts[from:])
+	}
+	return out
+}
