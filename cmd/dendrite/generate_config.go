@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,8 @@ type generated struct {
 	serverName string
 	database   string // empty: SQLite
 	kafka      string // empty: none
+	jaeger     string // empty: no tracing
+	hosts      bool   // components are on hosts of their own, which have their names
 	dir        string
 }
 
@@ -43,6 +46,8 @@ overwritten. For components as processes of their own give --database and --kafk
 	c.Flags().StringVar(&g.serverName, "server-name", "", "name that user ids end with, such as example.org")
 	c.Flags().StringVar(&g.database, "database", "", "postgresql://user:password@host/database (default SQLite, beside the configuration)")
 	c.Flags().StringVar(&g.kafka, "kafka", "", "HOST:PORT of a Kafka broker, for components as processes of their own")
+	c.Flags().StringVar(&g.jaeger, "jaeger", "", "HOST:PORT of a Jaeger agent, for traces")
+	c.Flags().BoolVar(&g.hosts, "hosts", false, "every component is on a host of its own that has its name, as in docker-compose")
 	c.Flags().StringVar(&g.dir, "dir", ".", "folder to write to")
 	if err := c.MarkFlagRequired("server-name"); err != nil {
 		panic(err) // the flag is declared above
@@ -62,6 +67,12 @@ func generateConfig(g generated) error {
 	}
 	if g.kafka != "" {
 		values["kafka.addresses"] = "[" + quoted(g.kafka) + "]"
+	}
+	if g.jaeger != "" {
+		values["tracing.enabled"], values["tracing.jaeger.agent"] = "true", g.jaeger
+	}
+	if g.hosts {
+		spread(values)
 	}
 	text, err := fill(dendrite.SampleConfig, values)
 	if err != nil {
@@ -85,6 +96,22 @@ func generateConfig(g generated) error {
 	return nil
 }
 
+// spread lets each component listen on all addresses of its host, and find the others at theirs.
+func spread(values map[string]string) {
+	defaults := config.Default().Listen
+	for _, name := range config.Components() {
+		a := defaults.For(name)
+		for key, address := range map[string]string{"public": a.Public, "internal": a.Internal} {
+			if _, port, err := net.SplitHostPort(address); err == nil { // an empty address stays empty
+				values["listen."+name+"."+key] = net.JoinHostPort("0.0.0.0", port)
+				if key == "internal" {
+					values["peers."+name] = "[" + quoted("http://"+net.JoinHostPort(name, port)) + "]"
+				}
+			}
+		}
+	}
+}
+
 // fill gives keys of a configuration, such as matrix.server_name, other values than those they have. Comments stay.
 func fill(text string, values map[string]string) (string, error) {
 	var path []string // keys that the line is inside of, by depth
@@ -99,7 +126,7 @@ func fill(text string, values map[string]string) (string, error) {
 		indent := len(line) - len(body)
 		path = append(path[:min(indent/2, len(path))], key)
 		if value, has := values[strings.Join(path, ".")]; has {
-			if !strings.HasPrefix(value, "[") {
+			if !strings.HasPrefix(value, "[") && value != "true" {
 				value = quoted(value)
 			}
 			lines[i] = line[:indent] + key + ": " + value

@@ -77,17 +77,26 @@ func launch(ctx context.Context, o options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := p.construct(ctx); err != nil {
+	if p.whole() {
+		return p.alone(ctx, func(held context.Context) error { return p.serve(ctx, held, public) })
+	}
+	return p.serve(ctx, ctx, public)
+}
+
+// serve constructs the components and runs them until ctx ends, which is how the process is asked to end, or until it no longer holds
+// what it must hold.
+func (p *process) serve(ctx, held context.Context, public string) error {
+	if err := p.construct(held); err != nil {
 		if ctx.Err() != nil {
 			return nil // asked to end before it was ready
 		}
 		return err
 	}
-	return p.run(ctx, public)
+	return p.run(ctx, held, public)
 }
 
 // run runs what the components do in the background, and ends everything in order.
-func (p *process) run(ctx context.Context, public string) error {
+func (p *process) run(ctx, held context.Context, public string) error {
 	background, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	group, background := errgroup.WithContext(background)
@@ -112,6 +121,10 @@ func (p *process) run(ctx context.Context, public string) error {
 	case <-ctx.Done():
 	case failure = <-p.failed:
 	case <-background.Done(): // a component has failed: group.Wait tells
+	case <-held.Done():
+		if ctx.Err() == nil {
+			return errNotAlone // at once: what is under way must not reach the database any more
+		}
 	}
 	p.log.Info("ending: open requests are answered first")
 	p.drain()

@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -33,6 +34,24 @@ type listener struct {
 	server   *http.Server
 	handler  switchable
 	internal bool
+	// silent are the connections on which nothing was asked yet. A client opens some in advance; the end need not wait for them.
+	silent sync.Map // of net.Conn
+}
+
+// watch has the form of http.Server.ConnState.
+func (l *listener) watch(c net.Conn, state http.ConnState) {
+	if state == http.StateNew {
+		l.silent.Store(c, nil)
+	} else {
+		l.silent.Delete(c)
+	}
+}
+
+func (l *listener) closeSilent() {
+	l.silent.Range(func(c, _ any) bool {
+		_ = c.(net.Conn).Close() // it may have gone by itself
+		return true
+	})
 }
 
 // switchable is a handler that is not known yet when its listener begins.
@@ -89,6 +108,8 @@ func (p *process) newListener(key, address string, starting http.Handler, secure
 	l.handler.set(starting)
 	l.server = &http.Server{Handler: &l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		TLSConfig: secure, ErrorLog: stdlog.New(p.log.WithField("listener", key).WriterLevel(logrus.DebugLevel), "", 0)}
+	l.server.ConnState = l.watch
+	l.server.RegisterOnShutdown(l.closeSilent)
 	serve := l.server.Serve
 	if secure != nil {
 		serve = func(s net.Listener) error { return l.server.ServeTLS(s, "", "") }

@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/matrix-org/dendrite/common/config"
+)
+
+// command runs dendrite with these arguments.
+func command(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var out bytes.Buffer
+	root := rootCommand()
+	root.SetArgs(args)
+	root.SetOut(&out)
+	root.SetErr(&out)
+	err := root.ExecuteContext(t.Context())
+	return out.String(), err
+}
+
+func TestGeneratedConfigIsComplete(t *testing.T) {
+	for name, args := range map[string][]string{
+		"sqlite":   nil,
+		"polylith": {"--database", "postgresql://d@localhost/d", "--kafka", "localhost:9092"},
+		"docker":   {"--database", "postgresql://d@postgres/d", "--kafka", "kafka:9092", "--hosts", "--jaeger", "jaeger:6831"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if _, err := command(t, append([]string{"generate-config", "--server-name", "example.com", "--dir", dir}, args...)...); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join(dir, "dendrite-config.yaml")
+			if out, err := command(t, "check-config", "--config", file); err != nil {
+				t.Fatal(err, out)
+			}
+			c, err := config.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Matrix.ServerName != "example.com" || len(c.Matrix.Registration.SharedSecret) < 20 {
+				t.Errorf("server %s, shared secret %q", c.Matrix.ServerName, c.Matrix.Registration.SharedSecret)
+			}
+			if err := c.CheckPolylith(); (err == nil) != (args != nil) {
+				t.Errorf("as a polylith: %v", err)
+			}
+			if name == "docker" && (c.Peers["syncapi"][0] != "http://syncapi:7873" || c.Listen.SyncAPI.Internal != "0.0.0.0:7873" || !c.Tracing.Enabled) {
+				t.Errorf("peers %v, listen %v, tracing %v", c.Peers, c.Listen, c.Tracing)
+			}
+			if _, err := command(t, append([]string{"generate-config", "--server-name", "other.com", "--dir", dir}, args...)...); !errors.Is(err, fs.ErrExist) {
+				t.Errorf("a second configuration: %v", err)
+			}
+		})
+	}
+}
+
+func TestKeysAreForTheirOwnerAndStay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "key.pem")
+	if _, err := command(t, "generate-keys", "--private-key", file); err != nil {
+		t.Fatal(err)
+	}
+	first, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v: %v", info.Mode(), err)
+	}
+	if _, err := command(t, "generate-keys", "--private-key", file); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("a second key: %v", err)
+	}
+	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(first, again) {
+		t.Errorf("the key has changed: %v", err)
+	}
+	if _, err := readKey(file, "example.org"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKeysOfOtherServersAreRead(t *testing.T) {
+	const seed = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1" // of the specification's signing examples
+	id, got, err := parseKey([]byte("ed25519 1 " + seed + "\n"))
+	if err != nil || id != "ed25519:1" || len(got) != 32 {
+		t.Errorf("%s %x %v", id, got, err)
+	}
+	for _, bad := range []string{"", "ed25519 1", "rsa 1 " + seed, "ed25519 1 AAAA", "ed25519 1: " + seed, "ed25519 1 %%",
+		"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"} {
+		if _, _, err := parseKey([]byte(bad)); err == nil {
+			t.Errorf("%q is taken for a key", bad)
+		}
+	}
+}
+
+func TestErrorsNameTheKeyAndTheFix(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := command(t, "generate-config", "--server-name", "example.com", "--dir", dir); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "dendrite-config.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		from, to string
+		want     []string
+	}{
+		{"version: 1", "version: 0", []string{"version", "version: 1"}},
+		{"server_name:", "sever_name:", []string{"matrix.sever_name", "did you mean matrix.server_name?"}},
+		{"private_key: matrix_key.pem", "private_key: other.pem", []string{"matrix.private_key", "other.pem", "generate-keys"}},
+		{"connection_string: file:dendrite.db", "connection_string: mysql://x", []string{"database.connection_string", "postgresql://"}},
+		{"      certificate: \"\"\n      key: \"\"", "      certificate: c.pem\n      key: k.pem", []string{"listen.monolith.tls", "c.pem"}},
+		{"  ca_files: []", "  ca_files: [ca.pem]", []string{"network.ca_files", "ca.pem"}},
+	} {
+		edited := strings.Replace(string(text), c.from, c.to, 1)
+		if edited == string(text) {
+			t.Fatalf("the configuration has no %q", c.from)
+		}
+		if err := os.WriteFile(file, []byte(edited), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := command(t, "check-config", "--config", file)
+		for _, want := range c.want {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s: %v does not say %q", c.to, err, want)
+			}
+		}
+	}
+}
+
+func TestOwnersOfPublicPaths(t *testing.T) {
+	o := owners()
+	for path, want := range map[string]string{
+		"/_matrix/client/versions":                                    "clientapi",
+		"/_matrix/client/v3/rooms/!a/send/m.room.message/1":           "clientapi",
+		"/_matrix/client/v3/rooms/!a/messages":                        "clientapi",
+		"/_matrix/client/v3/sync":                                     "syncapi",
+		"/_matrix/client/r0/sync":                                     "syncapi",
+		"/_matrix/client/v3/user/@a:b/rooms/!a/tags/x":                "syncapi",
+		"/_matrix/client/v3/user/@a:b/account_data/x":                 "syncapi",
+		"/_matrix/client/v3/user/@a:b/openid/request_token":           "clientapi",
+		"/_matrix/client/v3/rooms/!a%2Fb/receipt/m.read/$e":           "syncapi",
+		"/_matrix/client/v3/keys/changes":                             "syncapi",
+		"/_matrix/client/v3/keys/query":                               "clientapi",
+		"/_matrix/client/unstable/org.matrix.simplified_msc3575/sync": "syncapi",
+		"/_matrix/client/v1/media/config":                             "mediaapi",
+		"/_matrix/media/v3/upload":                                    "mediaapi",
+		"/_matrix/federation/v1/media/download/x":                     "mediaapi",
+		"/_matrix/federation/v1/send/1":                               "federationapi",
+		"/_matrix/key/v2/server":                                      "federationapi",
+		"/_matrix/client/v3/thirdparty/protocols":                     "appservice",
+		"/_matrix/client/v1/appservice/x/ping":                        "appservice",
+		"/.well-known/matrix/client":                                  "clientapi",
+		"/_synapse/admin/v1/register":                                 "clientapi",
+		"/":                                                           "",
+	} {
+		if got := o.Of(path); got != want {
+			t.Errorf("%s belongs to %q, not to %q", path, got, want)
+		}
+	}
+}
+
+func TestAllComponentsAreInTheTopology(t *testing.T) {
+	has := make(map[string]bool)
+	for _, r := range topology() {
+		has[r.name] = true
+	}
+	for _, name := range config.Components() {
+		if !has[name] {
+			t.Errorf("%s is not in the topology", name)
+		}
+	}
+}
