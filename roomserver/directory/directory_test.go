@@ -10,7 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/roomserver/api"
-	. "github.com/matrix-org/dendrite/roomserver/query/roomtest"
+	. "github.com/matrix-org/dendrite/test/roomtest"
 )
 
 func as(user id.UserID) api.Viewer { return api.Viewer{UserID: user} }

@@ -10,7 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
-	. "github.com/matrix-org/dendrite/roomserver/query/roomtest"
+	. "github.com/matrix-org/dendrite/test/roomtest"
 )
 
 // pages reads a room in one direction until there is no more, and counts the calls.

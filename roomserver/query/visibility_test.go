@@ -8,7 +8,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
-	. "github.com/matrix-org/dendrite/roomserver/query/roomtest"
+	. "github.com/matrix-org/dendrite/test/roomtest"
 )
 
 func as(user id.UserID) api.Viewer { return api.Viewer{UserID: user} }

@@ -66,6 +66,13 @@ func TestResolveIsWhatTheSpecificationSays(t *testing.T) {
 				fromChain++
 			}
 		}
+		// Rejected events are in states and chains, but authorise nothing.
+		for i := range r.events[1:] {
+			r.events[i+1].Rejected = r.rng.IntN(3) == 0
+		}
+		if have, want := r.resolve(states...), r.reference(states); !maps.Equal(have, want) {
+			t.Error("with rejected events: " + r.describe(have, want))
+		}
 	})
 	if dropped == 0 || fromChain == 0 {
 		t.Errorf("the histories are too tame: %d entries were dropped, %d came from auth chains", dropped, fromChain)

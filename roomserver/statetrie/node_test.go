@@ -153,3 +153,31 @@ func (m byHash) Load(_ context.Context, hashes []Hash) ([]Node, error) {
 	}
 	return nodes, nil
 }
+
+// A leaf can stay as it is and change its depth. It is not new then.
+func TestALeafThatMovesIsNotNew(t *testing.T) {
+	ctx := context.Background()
+	var entries []Entry
+	for k := KeyNID(2); len(entries) < maxLeaf; k += 2 {
+		if slot(k, 0) == 0 {
+			entries = append(entries, Entry{k, 1})
+		}
+	}
+	another := KeyNID(2)
+	for slot(another, 0) != 1 {
+		another += 2
+	}
+	trie := New(fixed(nil), NewCache(1<<20))
+	low, _, err := trie.Update(ctx, Hash{}, entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	high, grown, err := trie.Update(ctx, low, []Entry{{another, 1}})
+	if err != nil || len(grown) != 3 {
+		t.Errorf("%d nodes are new, want root, inner node and the second leaf; %v", len(grown), err)
+	}
+	back, shrunk, err := trie.Update(ctx, high, []Entry{{another, 0}})
+	if err != nil || back != low || len(shrunk) != 1 {
+		t.Errorf("%d nodes are new, want the root; %v", len(shrunk), err)
+	}
+}
