@@ -4,6 +4,7 @@ package roomserver
 
 import (
 	"context"
+	"errors"
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
@@ -65,6 +66,6 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 			in.Wait()
 			return err
 		},
-		Ready: deps.DB.Ping,
+		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
 	}, nil
 }
