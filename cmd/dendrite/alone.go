@@ -41,6 +41,7 @@ func (p *process) alone(ctx context.Context, serve func(held context.Context) er
 		if begun.Swap(true) {
 			return errNotAlone
 		}
+		defer stop() // Hold would begin again
 		return serve(held)
 	})
 }

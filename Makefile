@@ -1,0 +1,28 @@
+# What is done often. `make test` needs Go, Java and Maven; what else it needs it gets itself, into ./.cache.
+
+# Packages whose tests need one process each run with the race detector, where there is a C compiler for it.
+RACE := $(shell command -v gcc >/dev/null 2>&1 && [ "$$(go env CGO_ENABLED)" = 1 ] && echo -race)
+UNIT  = $(shell go list ./... | grep -v '/test/')
+FLAGS ?=
+
+.PHONY: build test bench polylith check
+
+build:
+	CGO_ENABLED=0 go build -trimpath -o dendrite ./cmd/dendrite
+
+# Every test, against a real Postgres and a real Kafka: by the unit, and the whole server three ways.
+test:
+	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) $(FLAGS) $(UNIT) || status=1; go test $(FLAGS) ./test/... || status=1; exit $$status'
+
+# All components as processes, with Postgres and Kafka, at http://127.0.0.1:8008. Ctrl-C stops all of it.
+polylith:
+	@mkdir -p polylith-data
+	@go build -o polylith-data/polylith ./scripts/polylith
+	@exec ./polylith-data/polylith
+
+# How fast the monolith is, and Synapse beside it where it is installed (docs/benchmarks.md).
+bench:
+	go run ./scripts/testparts go test -run '^$$' -bench . $(FLAGS) ./...
+
+check:
+	sh .ci/check

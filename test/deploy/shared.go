@@ -1,0 +1,88 @@
+package deploy
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/matrix-org/dendrite/common/test"
+)
+
+// Shared are the deployments that the tests of a package share, one of each kind, started when the first test wants it. Tests that
+// share one make users and rooms of their own.
+type Shared struct {
+	mutex   sync.Mutex
+	started map[Kind]result
+}
+
+type result struct {
+	deployment *Deployment
+	err        error
+}
+
+// Main is what TestMain does: it runs the tests and exits, after ending what they shared. It is a failure if a process does not end in
+// order, whatever the tests did to it.
+func (s *Shared) Main(m *testing.M) {
+	code := m.Run()
+	for kind, r := range s.started {
+		if r.err != nil {
+			continue
+		}
+		if err := r.deployment.Stop(code != 0); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL: ending", kind, err)
+			code = max(code, 1)
+		}
+	}
+	if path, err := binary(); err == nil {
+		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+	}
+	os.Exit(code)
+}
+
+// Run runs a test's body against kinds of deployment. The environment variable DENDRITE_BLACKBOX chooses among them, and -short leaves
+// only the monolith on SQLite.
+func (s *Shared) Run(t *testing.T, kinds []Kind, body func(t *testing.T, d *Deployment)) {
+	t.Helper()
+	for _, k := range kinds {
+		t.Run(string(k), func(t *testing.T) {
+			if chosen := os.Getenv("DENDRITE_BLACKBOX"); chosen != "" && !strings.Contains(chosen, string(k)) || testing.Short() && k != MonolithSQLite {
+				t.Skip("not chosen")
+			}
+			d, err := s.get(k)
+			test.Needs(t, err)
+			body(t, d)
+		})
+	}
+}
+
+func (s *Shared) get(kind Kind) (*Deployment, error) {
+	s.mutex.Lock()
+	defer s.mutex.Unlock()
+	r, is := s.started[kind]
+	if !is {
+		r.deployment, r.err = Start(kind, Options{})
+		if s.started == nil {
+			s.started = make(map[Kind]result)
+		}
+		s.started[kind] = r
+	}
+	return r.deployment, r.err
+}
+
+// Own starts a deployment for one test, which may kill parts of it.
+func Own(t *testing.T, kind Kind, o Options) *Deployment {
+	t.Helper()
+	d, err := Start(kind, o)
+	test.Needs(t, err)
+	t.Cleanup(func() {
+		if err := d.Stop(t.Failed()); err != nil {
+			t.Errorf("ending %s: %v", kind, err)
+		}
+	})
+	return d
+}
