@@ -305,13 +305,9 @@ func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn 
 		return fmt.Errorf("begin %s: %w", name, err)
 	}
 	db.counter.Transactions.Add(1)
-	tx := &Tx{db: db, name: name, write: o == nil, prepare: func(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
-		prepared, err := s.onPool()
-		if err != nil {
-			return nil, err
-		}
-		return sqlTx.StmtContext(ctx, prepared), nil
-	}}
+	tx := &Tx{db: db, name: name, write: o == nil}
+	tx.prepare = func(ctx context.Context, s *Stmt) (*sql.Stmt, error) { return s.inTx(ctx, tx, sqlTx) }
+	defer tx.prepareFresh()
 	tx.unprepared = sqlTx
 	inside := txguard.Mark(ctx, name)
 	err = tx.run(inside, fn)

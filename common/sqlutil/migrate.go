@@ -9,6 +9,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/lib/pq"
 )
 
 // Migrate brings the tables of a component to the newest version. Its files are named NNN_what.sql and run in order, each in a
@@ -89,13 +91,21 @@ func (db *DB) Script(ctx context.Context, script string) error {
 	})
 }
 
-// retryCreate runs CREATE … IF NOT EXISTS again: in Postgres, two of them at once can collide in its catalogue.
-func (db *DB) retryCreate(run func() error) error {
-	err := run()
-	if IsUniqueViolation(err) {
-		return run()
+// retryCreate runs CREATE … IF NOT EXISTS again: in Postgres, those of several processes at once can collide in its catalogue, each
+// time at another table.
+func (db *DB) retryCreate(run func() error) (err error) {
+	for range 20 {
+		if err = run(); !IsUniqueViolation(err) && !isThereAlready(err) {
+			return err
+		}
 	}
 	return err
+}
+
+// isThereAlready tells whether err says that a table, or a type of its name, was made meanwhile.
+func isThereAlready(err error) bool {
+	pgErr := new(pq.Error)
+	return errors.As(err, &pgErr) && (pgErr.Code == "42P07" || pgErr.Code == "42710")
 }
 
 func (db *DB) execScript(ctx context.Context, tx *Tx, script string) error {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 )
 
 // Stmt is a statement, prepared on each connection when it is first used there.
@@ -13,8 +14,8 @@ type Stmt struct {
 	db   *DB
 	text string // in the database's own dialect
 
-	mu   sync.Mutex
-	pool *sql.Stmt
+	mu   sync.Mutex // held while it is prepared
+	pool atomic.Pointer[sql.Stmt]
 }
 
 // Stmt makes a statement of SQL in the dialect of Postgres. What of it is allowed, and how it is rewritten for SQLite, says
@@ -23,17 +24,45 @@ func (db *DB) Stmt(text string) *Stmt {
 	return &Stmt{db: db, text: Rewrite(db.dialect, text)}
 }
 
+// onPool prepares the statement for all connections. It may wait for one, so it must not be called by who holds one.
 func (s *Stmt) onPool() (*sql.Stmt, error) {
+	if p := s.pool.Load(); p != nil {
+		return p, nil
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pool == nil {
-		prepared, err := s.db.pool.PrepareContext(context.Background(), s.text)
-		if err != nil {
-			return nil, fmt.Errorf("prepare %q: %w", s.text, err)
-		}
-		s.pool = prepared
+	if p := s.pool.Load(); p != nil {
+		return p, nil
 	}
-	return s.pool, nil
+	p, err := s.db.pool.PrepareContext(context.Background(), s.text)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %q: %w", s.text, err)
+	}
+	s.pool.Store(p)
+	return p, nil
+}
+
+// inTx prepares the statement on the connection of a transaction. The first time, only for that: another connection might be one
+// for which all transactions wait.
+func (s *Stmt) inTx(ctx context.Context, tx *Tx, on *sql.Tx) (*sql.Stmt, error) {
+	if p := s.pool.Load(); p != nil {
+		return on.StmtContext(ctx, p), nil
+	}
+	p, err := on.PrepareContext(ctx, s.text)
+	if err != nil {
+		return nil, fmt.Errorf("prepare %q: %w", s.text, err)
+	}
+	tx.fresh = append(tx.fresh, s)
+	return p, nil
+}
+
+// prepareFresh prepares for all connections what a transaction has used for the first time. It has ended.
+func (tx *Tx) prepareFresh() {
+	for _, s := range tx.fresh {
+		if _, err := s.onPool(); err != nil {
+			tx.db.deps.Log.WithError(err).Debug("a statement stays unprepared")
+		}
+	}
 }
 
 // Exec runs the statement and tells how many rows it changed.

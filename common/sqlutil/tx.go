@@ -17,6 +17,7 @@ type Tx struct {
 	}
 	// uninterrupted statements get a context that does not end: the driver of SQLite would otherwise start a goroutine for each.
 	uninterrupted bool
+	fresh         []*Stmt // that were never prepared before
 
 	values       map[any]any
 	beforeCommit []func(context.Context, *Tx) error

@@ -201,14 +201,10 @@ func (db *DB) sqliteRead(ctx context.Context, name string, fn func(context.Conte
 	if err != nil {
 		return fmt.Errorf("begin %s: %w", name, err)
 	}
+	tx := &Tx{db: db, name: name, uninterrupted: true}
+	tx.prepare = func(ctx context.Context, s *Stmt) (*sql.Stmt, error) { return s.inTx(ctx, tx, sqlTx) }
+	defer tx.prepareFresh()
 	defer sqlTx.Rollback() //nolint:errcheck // it changed nothing
 	db.counter.Transactions.Add(1)
-	return fn(txguard.Mark(ctx, name), &Tx{db: db, name: name, uninterrupted: true,
-		prepare: func(ctx context.Context, s *Stmt) (*sql.Stmt, error) {
-			p, err := s.onPool()
-			if err != nil {
-				return nil, err
-			}
-			return sqlTx.StmtContext(context.WithoutCancel(ctx), p), nil
-		}})
+	return fn(txguard.Mark(ctx, name), tx)
 }
