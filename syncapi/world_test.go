@@ -3,10 +3,14 @@ package syncapi_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,7 +26,6 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi"
 	"github.com/matrix-org/dendrite/syncapi/api"
-	"github.com/matrix-org/dendrite/typingserver"
 	typingapi "github.com/matrix-org/dendrite/typingserver/api"
 )
 
@@ -39,17 +42,56 @@ type world struct {
 	t        *testing.T
 	db       *sqlutil.DB
 	rooms    *rooms
-	typing   *typingapi.TypingserverAPI
 	sync     *api.SyncAPI
 	routes   map[string]httputil.Route
 	draining chan struct{}
 	stop     func()
+
+	transport *eventlog.Embedded
+	shared    bool // other replicas use the same database
 }
 
-func newWorld(t *testing.T) *world {
+// each runs a test on SQLite, and on Postgres where the environment names one.
+func each(t *testing.T, body func(*testing.T, *world)) {
+	t.Run("sqlite", func(t *testing.T) { body(t, newWorld(t, "file:"+filepath.Join(t.TempDir(), "sync.db"))) })
+	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, postgres(t))) })
+}
+
+// postgres makes a schema for one test.
+func postgres(t *testing.T) string {
+	t.Helper()
+	server := os.Getenv("DENDRITE_TEST_POSTGRES")
+	if server == "" {
+		if os.Getenv("DENDRITE_TEST_REQUIRE") == "1" {
+			t.Fatal("DENDRITE_TEST_POSTGRES is not set")
+		}
+		t.Skip("DENDRITE_TEST_POSTGRES is not set")
+	}
+	admin, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: server}, sqlutil.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	schema := "syncapi_" + strings.ToLower(rand.Text())
+	if err := admin.Script(t.Context(), "CREATE SCHEMA "+schema); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		err := errors.Join(admin.Script(context.Background(), "DROP SCHEMA "+schema+" CASCADE"), admin.Close())
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	separator := "?"
+	if strings.Contains(server, "?") {
+		separator = "&"
+	}
+	return server + separator + "search_path=" + schema
+}
+
+func newWorld(t *testing.T, connection string) *world {
 	t.Helper()
 	w := &world{t: t}
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "sync.db")}, sqlutil.Deps{})
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,9 +100,31 @@ func newWorld(t *testing.T) *world {
 			t.Error(err)
 		}
 	})
-	w.db, w.rooms = db, newRooms(t, db)
+	w.db, w.rooms, w.transport = db, newRooms(t, db), eventlog.NewEmbedded()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.transport.Relay(ctx, w.rooms.log) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 	w.start()
 	return w
+}
+
+// replicas are the world after a restart as two replicas.
+func (w *world) replicas() [2]*world {
+	w.t.Helper()
+	w.stop()
+	other := *w
+	both := [2]*world{w, &other}
+	for _, one := range both {
+		one.shared = true
+		one.start()
+	}
+	return both
 }
 
 // reopened is the same world after a restart of syncapi: nothing is known in memory.
@@ -75,22 +139,17 @@ func (w *world) start() {
 	t, db := w.t, w.db
 	t.Helper()
 	w.draining = make(chan struct{})
-	transport := eventlog.NewEmbedded()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 3)
-	go func() { done <- transport.Relay(ctx, w.rooms.log) }()
-	running := 1
+	done := make(chan error, 1)
 	c := config.Default()
 	c.Matrix.ServerName = "example.org"
 	log := logrus.New()
 	log.SetLevel(logrus.WarnLevel)
-	deps := component.Deps{Config: c, DB: db, Log: logrus.NewEntry(log), Transport: transport, Sole: true, Draining: w.draining}
-	typing, err := typingserver.New(t.Context(), deps)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w.typing = typing.API.(*typingapi.TypingserverAPI)
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Typing: w.typing})
+	deps := component.Deps{Config: c, DB: db, Log: logrus.NewEntry(log), Transport: w.transport, Sole: !w.shared, Draining: w.draining}
+	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
+		return res, nil
+	}}
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,16 +158,11 @@ func (w *world) start() {
 	for _, r := range made.Routes {
 		w.routes[r.Name] = r
 	}
-	for _, part := range []*component.Component{typing, made} {
-		running++
-		go func() { done <- part.Run(ctx) }()
-	}
+	go func() { done <- made.Run(ctx) }()
 	w.stop = sync.OnceFunc(func() {
 		cancel()
-		for range running {
-			if err := <-done; err != nil {
-				t.Error(err)
-			}
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
 	})
 	t.Cleanup(w.stop)

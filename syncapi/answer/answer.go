@@ -103,6 +103,7 @@ type answering struct {
 
 	rooms       map[id.RoomID]*room
 	accountData []storage.AccountData // global
+	unread      []storage.Unread      // as it was read
 }
 
 // initial tells whether the client has seen nothing yet.

@@ -36,7 +36,12 @@ func (a *answering) load(ctx context.Context) error {
 			return err
 		}
 	}
+	a.Hub.KeepCounts(a.UserID, a.window.UpTo, a.unread)
 	for _, r := range a.rooms {
+		if a.countsWanted(r) && a.countsKnown(r) {
+			counts := CountsOf(a.window.View.Rules, r.unread)
+			r.counts = &counts
+		}
 		a.settle(r)
 	}
 	return nil
@@ -63,7 +68,7 @@ func (a *answering) wanted() *wants {
 			if r.full {
 				w.now = append(w.now, name)
 			}
-			w.unread = w.unread || r.full || a.countsChanged(r)
+			w.unread = w.unread || a.countsWanted(r) && !a.countsKnown(r)
 		case leave:
 			if !r.rowsKnown && r.changed {
 				w.leftRows = append(w.leftRows, r.membership.Pos)
@@ -73,10 +78,10 @@ func (a *answering) wanted() *wants {
 	return w
 }
 
-// countsChanged tells whether the unread counts of a room may have changed.
-func (a *answering) countsChanged(r *room) bool {
-	if r.changed {
-		return true
+// countsWanted tells whether the unread counts of a room may be new to the client.
+func (a *answering) countsWanted(r *room) bool {
+	if r.section != join || r.full || r.changed {
+		return r.section == join
 	}
 	for i := range r.receipts {
 		if r.receipts[i].UserID == a.UserID {
@@ -84,6 +89,11 @@ func (a *answering) countsChanged(r *room) bool {
 		}
 	}
 	return false
+}
+
+// countsKnown tells whether the Hub knows them. It knows nothing of threads.
+func (a *answering) countsKnown(r *room) bool {
+	return r.unread != nil && !a.Filter.UnreadThreadNotifications()
 }
 
 func (w *wants) nothing() bool {
@@ -256,7 +266,7 @@ func PushRulesContent(document *pushrules.Document, user id.UserID) ([]byte, err
 func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 	var rooms []id.RoomID
 	for name, r := range a.rooms {
-		if r.section == join && (r.full || a.countsChanged(r)) {
+		if a.countsWanted(r) && !a.countsKnown(r) {
 			rooms = append(rooms, name)
 		}
 	}
@@ -269,9 +279,9 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 			return err
 		}
 		for i := range unread {
-			counts := a.countsOf(&unread[i])
-			a.rooms[unread[i].RoomID].counts = &counts
+			a.rooms[unread[i].RoomID].unread = &unread[i]
 		}
+		a.unread = unread
 		return nil
 	}
 	main, err := a.Storage.UnreadMain(ctx, tx, a.UserID, rooms)
@@ -279,7 +289,7 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		return err
 	}
 	for i := range main {
-		counts := a.countsOf(&main[i])
+		counts := CountsOf(a.window.View.Rules, &main[i])
 		a.rooms[main[i].RoomID].counts = &counts
 	}
 	threads, err := a.Storage.UnreadThreads(ctx, tx, a.UserID, rooms)
@@ -287,7 +297,7 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		return err
 	}
 	for i := range threads {
-		if counts := a.countsOf(&threads[i]); counts != (storage.Counts{}) {
+		if counts := CountsOf(a.window.View.Rules, &threads[i]); counts != (storage.Counts{}) {
 			r := a.rooms[threads[i].RoomID]
 			if r.threads == nil {
 				r.threads = make(map[id.EventID]storage.Counts)

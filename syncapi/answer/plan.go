@@ -34,6 +34,7 @@ type room struct {
 	receiptsKnown bool
 	typing        *typingserver.OutputTyping
 	accountData   []storage.AccountData
+	unread        *storage.Unread // if it is known without reading
 	counts        *storage.Counts
 	threads       map[id.EventID]storage.Counts
 
@@ -111,6 +112,7 @@ func (a *answering) planRoom(name id.RoomID) {
 				return
 			}
 			r.changed, r.rows, r.rowsKnown = changes.TimelineChanged, changes.Timeline, changes.TimelineKnown || !changes.TimelineChanged
+			r.unread = changes.Unread
 			r.receipts, r.receiptsKnown = changes.Receipts, changes.ReceiptsKnown || !changes.ReceiptsChanged
 		} else {
 			r.changed = true

@@ -224,10 +224,10 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 func (b *batch) invite(output *roomserver.OutputInvite) {
 	b.positions++
 	m := storage.Membership{UserID: output.UserID, RoomID: output.RoomID, Pos: int64(b.positions), Membership: output.Membership}
+	m.Stripped = slices.Clone(output.StrippedState)
 	if e := output.Event; e != nil {
 		m.EventID, m.Sender = e.ID(), e.Sender()
-		m.Stripped = slices.Clone(output.StrippedState)
-		if !hasMember(m.Stripped, output.UserID) && e.IsState() {
+		if m.Membership != "leave" && e.IsState() && !hasMember(m.Stripped, output.UserID) {
 			m.Stripped = append(m.Stripped, e.Stripped())
 		}
 	}

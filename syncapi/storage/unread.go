@@ -13,6 +13,8 @@ type Unread struct {
 	RoomID id.RoomID
 	Thread id.EventID
 	Place  int64
+	// Total is what all events of the room count, read or not.
+	Total Counts
 	// ForAll is what counts for everybody by the default rules, Own what counts for this user beyond the class, and Frozen what
 	// stood when the class changed.
 	ForAll, Own, Frozen Counts
@@ -43,7 +45,7 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 		x.n - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bn ELSE COALESCE(p.n, 0) END + ` + mentions("n", "x.room_id", "''", after) + `,
 		x.h - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bh ELSE COALESCE(p.h, 0) END + ` + mentions("h", "x.room_id", "''", after) + `,
 		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
-		CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.n ELSE 0 END, CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.h ELSE 0 END
+		CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.n ELSE 0 END, CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.h ELSE 0 END, x.n, x.h
 		FROM (` + places("TRUE") + `) x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place
 		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1`)
@@ -51,7 +53,7 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 	main := `e.thread = '' AND e.at > x.place`
 	r.mainUnread = db.Stmt(`SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
 		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
-		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0
+		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h
 		FROM (` + places("c.thread IN ('', 'main')") + `) x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place`)
 
@@ -62,7 +64,7 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 	}
 	r.threadUnread = db.Stmt(`SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
 		y.th - ` + before("th") + ` + ` + mentions("h", "y.room_id", "''", thread) + `,
-		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0
+		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0, 0, 0
 		FROM (SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
 			FROM (` + places("c.thread = ''") + `) x
 			JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
@@ -89,6 +91,6 @@ func (d *Database) countUnread(ctx context.Context, tx *sqlutil.Tx, query *sqlut
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Unread, error) {
 		var u Unread
 		return u, rows.Scan(&u.RoomID, &u.Thread, &u.Place, &u.ForAll.Notify, &u.ForAll.Highlight, &u.Own.Notify, &u.Own.Highlight,
-			&u.Frozen.Notify, &u.Frozen.Highlight)
+			&u.Frozen.Notify, &u.Frozen.Highlight, &u.Total.Notify, &u.Total.Highlight)
 	})
 }

@@ -69,7 +69,9 @@ type room struct {
 
 type user struct {
 	lastData, lastMembership int64
+	lastCounts               int64 // when a cached count ceased to hold
 	view                     *View
+	counts                   map[id.RoomID]storage.Unread // as they were when they were read
 	sleepers                 map[*Sleeper]struct{}
 }
 
@@ -78,11 +80,18 @@ type update struct {
 	prev, pos int64
 	timeline  []storage.TimelineRow
 	receipts  []storage.Receipt
-	rooms     []id.RoomID // changed in ways that are not among the rows
+	counts    []count     // that changed in another way than by rows
 	data      []id.UserID // whose account data changed
+	views     []id.UserID // among them, those whose rules or ignored users changed
 	members   []id.UserID // whose memberships changed
 	redacted  []id.EventID
 	rules     bool
+}
+
+// count names what one user has unread in a room; without a user, what all have.
+type count struct {
+	Room id.RoomID `json:"room"`
+	User id.UserID `json:"user,omitempty"`
 }
 
 // New makes a Hub that begins at the present position.
@@ -112,11 +121,15 @@ func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
 func (h *Hub) Committed(c storage.Changes) {
 	u := update{prev: c.Prev, pos: c.Pos, timeline: c.Timeline, receipts: c.Receipts, redacted: c.Redacted}
 	for i := range c.Mentions {
-		u.rooms = append(u.rooms, c.Mentions[i].RoomID)
+		u.counts = append(u.counts, count{c.Mentions[i].RoomID, c.Mentions[i].UserID})
 	}
 	for i := range c.AccountData {
-		u.data = append(u.data, c.AccountData[i].UserID)
-		u.rules = u.rules || c.AccountData[i].Type == storage.PushRules
+		a := &c.AccountData[i]
+		u.data = append(u.data, a.UserID)
+		if a.Type == storage.PushRules || a.Type == IgnoredUsers {
+			u.views = append(u.views, a.UserID)
+		}
+		u.rules = u.rules || a.Type == storage.PushRules
 	}
 	for i := range c.Memberships {
 		u.members = append(u.members, c.Memberships[i].UserID)
@@ -170,12 +183,12 @@ func (h *Hub) reset(pos int64) {
 	clear(h.early)
 	clear(h.inRoom)
 	for name, u := range h.users {
-		u.view = nil
+		u.view, u.counts = nil, nil
 		if len(u.sleepers) == 0 {
 			delete(h.users, name)
 			continue
 		}
-		u.lastData, u.lastMembership = h.pos, h.pos
+		u.lastData, u.lastMembership, u.lastCounts = h.pos, h.pos, h.pos
 		u.wake()
 	}
 	h.o.Events.Purge()
@@ -209,6 +222,9 @@ func (h *Hub) apply(u *update) {
 		}
 		r.timeline = append(r.timeline, *row)
 		r.lastTimeline = row.Pos
+		if row.Has(storage.Local) {
+			h.recount(count{row.RoomID, row.Sender}) // who speaks has read
+		}
 		wakeRoom(row.RoomID)
 	}
 	for i := range u.receipts {
@@ -220,20 +236,24 @@ func (h *Hub) apply(u *update) {
 		}
 		r.receipts = append(r.receipts, *receipt)
 		r.lastReceipt = receipt.Pos
+		h.recount(count{receipt.RoomID, receipt.UserID})
 		if receipt.Type == storage.Read {
 			wakeRoom(receipt.RoomID)
 		} else {
 			awake[receipt.UserID] = struct{}{}
 		}
 	}
-	for _, name := range u.rooms {
-		wakeRoom(name)
+	for _, c := range u.counts {
+		h.recount(c)
 	}
 	for _, name := range u.data {
-		one := h.user(name)
-		one.lastData = u.pos
-		h.dropView(name, one)
+		h.user(name).lastData = u.pos
 		awake[name] = struct{}{}
+	}
+	for _, name := range u.views {
+		one := h.user(name)
+		one.lastCounts = u.pos
+		h.dropView(name, one)
 	}
 	for _, name := range u.members {
 		one := h.user(name)
@@ -249,6 +269,39 @@ func (h *Hub) apply(u *update) {
 	h.advanced()
 	if len(h.rooms) > maxRooms || len(h.users) > maxUsers {
 		h.reset(h.pos)
+	}
+}
+
+// recount makes a count be read again.
+func (h *Hub) recount(c count) {
+	forget := func(name id.UserID) {
+		if u := h.users[name]; u != nil {
+			u.lastCounts = h.pos
+			delete(u.counts, c.Room)
+		}
+	}
+	if c.User != "" {
+		forget(c.User)
+		return
+	}
+	for name := range h.inRoom[c.Room] {
+		forget(name)
+	}
+}
+
+// KeepCounts remembers what a user has unread, as it was read when everything up to a position was known.
+func (h *Hub) KeepCounts(name id.UserID, pos int64, unread []storage.Unread) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := h.users[name]
+	if u == nil || u.view == nil || u.lastCounts > pos || pos < h.floor {
+		return
+	}
+	if u.counts == nil {
+		u.counts = make(map[id.RoomID]storage.Unread, len(unread))
+	}
+	for _, one := range unread {
+		u.counts[one.RoomID] = one
 	}
 }
 

@@ -23,7 +23,9 @@ type wake struct {
 	Prev     int64        `json:"prev"`
 	Pos      int64        `json:"pos"`
 	Rooms    []id.RoomID  `json:"rooms,omitempty"`
+	Counts   []count      `json:"counts,omitempty"`
 	Data     []id.UserID  `json:"data,omitempty"`
+	Views    []id.UserID  `json:"views,omitempty"`
 	Members  []id.UserID  `json:"members,omitempty"`
 	Redacted []id.EventID `json:"redacted,omitempty"`
 	Rules    bool         `json:"rules,omitempty"`
@@ -37,10 +39,7 @@ func wakeOf(replica string, u *update) wake {
 	for i := range u.receipts {
 		rooms[u.receipts[i].RoomID] = struct{}{}
 	}
-	for _, room := range u.rooms {
-		rooms[room] = struct{}{}
-	}
-	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.data, u.members, u.redacted, u.rules}
+	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.counts, u.data, u.views, u.members, u.redacted, u.rules}
 }
 
 // Run tells other replicas, hears of them, and hears who types, until ctx ends.
@@ -97,7 +96,7 @@ func (h *Hub) hear(ctx context.Context, value []byte) {
 	if known {
 		return
 	}
-	u := update{prev: w.Prev, pos: w.Pos, data: w.Data, members: w.Members, redacted: w.Redacted, rules: w.Rules, rooms: w.Rooms}
+	u := update{prev: w.Prev, pos: w.Pos, counts: w.Counts, data: w.Data, views: w.Views, members: w.Members, redacted: w.Redacted, rules: w.Rules}
 	if len(w.Rooms) > 0 {
 		err := h.o.Storage.Read(ctx, "commit of another replica", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 			if u.timeline, err = h.o.Storage.Since(ctx, tx, w.Rooms, w.Prev, w.Pos); err != nil {

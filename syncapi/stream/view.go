@@ -94,7 +94,7 @@ func (h *Hub) dropView(name id.UserID, u *user) {
 			delete(h.inRoom, room)
 		}
 	}
-	u.view = nil
+	u.view, u.counts = nil, nil
 }
 
 func (h *Hub) keepView(name id.UserID, v *View) {
@@ -126,6 +126,7 @@ type Room struct {
 	Receipts                       []storage.Receipt
 	TimelineChanged, TimelineKnown bool
 	ReceiptsChanged, ReceiptsKnown bool
+	Unread                         *storage.Unread
 }
 
 // Look tells what a user may find new after a position and a number of typing.
@@ -172,7 +173,14 @@ func (h *Hub) look(name id.UserID, since, typing int64) *Window {
 		if w.Rooms == nil {
 			w.Rooms = make(map[id.RoomID]Room)
 		}
-		w.Rooms[name] = r.since(since)
+		changes := r.since(since)
+		if unread, has := u.counts[name]; has {
+			if n := len(r.timeline); n > 0 {
+				unread.ForAll = unread.ForAll.Plus(r.timeline[n-1].All.Minus(unread.Total))
+			}
+			changes.Unread = &unread
+		}
+		w.Rooms[name] = changes
 	}
 	return w
 }
