@@ -45,10 +45,10 @@ func (e *Event) read(canonicalJSON []byte, checked bool) error {
 
 // fields holds what read has seen besides the fields of Event.
 type fields struct {
-	eventID                                 string
-	redacts                                 []byte
-	sender, eventType, ts, depth            bool
-	prev, auth, hashes, signatures, content bool
+	eventID                        string
+	redacts                        []byte
+	sender, eventType, ts, depth   bool
+	prev, auth, hashes, signatures bool
 }
 
 func (e *Event) field(seen *fields, key string, value []byte) (err error) {

@@ -13,6 +13,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -93,7 +94,7 @@ func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
 			return nil, err
 		}
 	default:
-		return nil, fmt.Errorf("the connection string of the database begins with neither postgresql:// nor file:")
+		return nil, errors.New("the connection string of the database must begin with postgresql:// or file")
 	}
 	if err := db.createIDs(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -139,16 +140,18 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 
 // postgresDSN adds what every connection needs.
 func postgresDSN(s string) (string, error) {
-	dsn, err := pq.ParseURL(s)
+	u, err := url.Parse(s)
 	if err != nil {
 		return "", fmt.Errorf("database connection string: %w", err)
 	}
+	q := u.Query()
 	// One round trip for a statement that is not prepared.
-	dsn += " binary_parameters=yes"
-	if !strings.Contains(dsn, "sslmode=") {
-		dsn += " sslmode=prefer"
+	q.Set("binary_parameters", "yes")
+	if !q.Has("sslmode") {
+		q.Set("sslmode", "prefer")
 	}
-	return dsn, nil
+	u.RawQuery = q.Encode()
+	return u.String(), nil
 }
 
 func (db *DB) openSQLite(ctx context.Context, o Options) error {

@@ -33,7 +33,7 @@ type CreateRoomRequest struct {
 	CreationContent json.RawMessage       `json:"creation_content,omitempty"` // an object or nothing
 	InitialState    []InitialState        `json:"initial_state"`
 	PowerLevels     json.RawMessage       `json:"power_levels,omitempty"` // power_level_content_override
-	Timestamp       int64                 `json:"timestamp"`    // ms; 0: now
+	Timestamp       int64                 `json:"timestamp"`              // ms; 0: now
 }
 
 // InitialState is one entry of initial_state.
