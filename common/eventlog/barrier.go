@@ -17,13 +17,14 @@ func (c *Consumer) WaitFor(ctx context.Context, heads []int64) error {
 		if p < 0 {
 			return nil
 		}
-		var poll <-chan time.Time
-		if !c.owns(p) {
-			poll = time.After(3 * time.Millisecond)
+		// Who owns a partition hears of it, unless another has taken it over and this one does not know yet.
+		again := 3 * time.Millisecond
+		if c.owns(p) {
+			again = 250 * time.Millisecond
 		}
 		select {
 		case <-done:
-		case <-poll:
+		case <-time.After(again):
 			if err := c.Refresh(ctx); err != nil {
 				return err
 			}

@@ -40,6 +40,16 @@ var errLostClaim = errors.New("another replica follows this partition")
 // Apply writes what a batch of records means, in the transaction that moves the offset.
 type Apply func(ctx context.Context, tx *sqlutil.Tx) error
 
+// run turns a panic into an error.
+func (a Apply) run(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &panicked{v, debug.Stack()}
+		}
+	}()
+	return a(ctx, tx)
+}
+
 // ConsumerConfig says what follows which topic, and how.
 type ConsumerConfig struct {
 	// Name is the consumer's within its component. It must never change: the offsets are kept under it.
@@ -75,11 +85,15 @@ type Consumer struct {
 
 // partition is what a consumer knows of one partition. Whoever runs it is one goroutine; the lock is for those who wait.
 type partition struct {
-	owned   bool
-	logID   string
+	owned bool
+	logID string
+	// at is the last record that is applied, as its owner knows it, and parked are the keys whose records were put aside until
+	// there. The two are only read together: whoever moves the offset on from at has seen all that was parked before.
+	at     int64
+	parked map[string]bool
+	panics int
+	// applied is the last record that anybody is known to have applied.
 	applied int64
-	parked  map[string]bool // keys whose records are put aside
-	panics  int
 	waiting []waiter
 }
 
@@ -126,42 +140,91 @@ func (c *Consumer) Claim(ctx context.Context, p int32) error {
 	if err != nil {
 		return fmt.Errorf("heads of %s: %w", c.Topic, err)
 	}
+	if len(heads.Heads) != Partitions {
+		return fmt.Errorf("%s has %d partitions, not %d: do all components run the same release?", c.Topic, len(heads.Heads), Partitions)
+	}
 	begin := int64(0)
 	if c.Start == Newest {
 		begin = heads.Heads[p]
 	}
-	keys := make(map[string]bool)
-	var state offset
 	err = c.DB.Write(ctx, "claim partition", func(ctx context.Context, tx *sqlutil.Tx) error {
-		clear(keys)
-		if _, err := c.tables.insertOffset.Exec(ctx, tx, [][]any{{c.Name, p, heads.LogID, begin}}); err != nil {
-			return err
+		_, err := c.tables.insertOffset.Exec(ctx, tx, [][]any{{c.Name, p, heads.LogID, begin}})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("claim %s/%d: %w", c.Topic, p, err)
+	}
+	if err := c.reload(ctx, p); err != nil {
+		return err
+	}
+	part := &c.partitions[p]
+	if part.logID == heads.LogID && part.at > heads.Heads[p] {
+		// Another replica may have gone on since the heads were read.
+		if heads, err = c.Source.Heads(ctx, HeadsRequest{Topic: c.Topic}); err != nil {
+			return fmt.Errorf("heads of %s: %w", c.Topic, err)
 		}
-		var err error
+	}
+	if part.logID != heads.LogID || part.at > heads.Heads[p] {
+		return fmt.Errorf("%s/%d: applied up to %d of log %s, the head is %d of log %s: %w", c.Topic, p, part.at, part.logID, heads.Heads[p], heads.LogID, ErrAnotherLog)
+	}
+	c.mu.Lock()
+	part.owned, part.panics = true, 0
+	c.mu.Unlock()
+	return c.retryParked(ctx, p)
+}
+
+// reload reads how far a partition is applied and what is parked, in one snapshot.
+func (c *Consumer) reload(ctx context.Context, p int32) error {
+	var state offset
+	var keys map[string]bool
+	err := c.DB.Read(ctx, "offset", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		keys = make(map[string]bool)
 		if state, err = c.tables.offset(ctx, tx, c.Name, p); err != nil {
 			return err
 		}
 		return c.tables.keysParked(ctx, tx, c.Name, p, keys)
 	})
 	if err != nil {
-		return fmt.Errorf("claim %s/%d: %w", c.Topic, p, err)
-	}
-	if state.logID != heads.LogID || state.seq > heads.Heads[p] {
-		return fmt.Errorf("%s/%d: applied up to %d of log %s, the head is %d of log %s: %w", c.Topic, p, state.seq, state.logID, heads.Heads[p], heads.LogID, ErrAnotherLog)
+		return fmt.Errorf("offset of %s/%d: %w", c.Topic, p, err)
 	}
 	c.mu.Lock()
 	part := &c.partitions[p]
-	part.owned, part.logID, part.parked, part.panics = true, state.logID, keys, 0
+	c.parked.Add(float64(len(keys) - len(part.parked)))
+	part.logID, part.at, part.parked = state.logID, state.seq, keys
 	c.mu.Unlock()
 	c.advance(p, state.seq)
-	return c.retryParked(ctx, p)
+	return nil
 }
 
 // Release gives a partition up.
 func (c *Consumer) Release(p int32) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.partitions[p].owned = false
+	part := &c.partitions[p]
+	c.parked.Sub(float64(len(part.parked)))
+	part.owned, part.parked = false, nil
+}
+
+// LogID is the id of the log that a claimed partition follows.
+func (c *Consumer) LogID(p int32) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.partitions[p].logID
+}
+
+// position is the last record that the owner of a partition has applied.
+func (c *Consumer) position(p int32) int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.partitions[p].at
+}
+
+// moved notes that the owner of a partition has applied its records so far.
+func (c *Consumer) moved(p int32, seq int64) {
+	c.mu.Lock()
+	c.partitions[p].at = seq
+	c.mu.Unlock()
+	c.advance(p, seq)
 }
 
 // Applied is the last record of a partition that is applied, as far as this process knows.
@@ -174,12 +237,12 @@ func (c *Consumer) Applied(p int32) int64 {
 // CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached.
 func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 	for {
-		applied := c.Applied(p)
+		applied := c.position(p)
 		answer, err := c.Source.Read(ctx, ReadRequest{Topic: c.Topic, Partition: p, From: applied + 1, Limit: batchSize})
 		if err != nil {
 			return fmt.Errorf("read %s/%d: %w", c.Topic, p, err)
 		}
-		if answer.LogID != c.partitions[p].logID || answer.Head < applied {
+		if answer.LogID != c.LogID(p) || answer.Head < applied {
 			return fmt.Errorf("%s/%d: applied up to %d, the head is %d: %w", c.Topic, p, applied, answer.Head, ErrAnotherLog)
 		}
 		c.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(answer.Head - applied))
@@ -189,7 +252,7 @@ func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 		if err := c.Take(ctx, p, answer.Records); err != nil {
 			return err
 		}
-		if c.Applied(p) >= answer.Head {
+		if c.position(p) >= answer.Head {
 			c.lag.WithLabelValues(fmt.Sprint(p)).Set(0)
 			return nil
 		}
@@ -200,7 +263,7 @@ func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 // missing before them is read from the producer.
 func (c *Consumer) Take(ctx context.Context, p int32, records []Record) error {
 	for len(records) > 0 {
-		applied := c.Applied(p)
+		applied := c.position(p)
 		switch first := records[0].Seq; {
 		case first <= applied:
 			records = records[1:]
@@ -209,8 +272,8 @@ func (c *Consumer) Take(ctx context.Context, p int32, records []Record) error {
 			if err := c.CatchUp(ctx, p); err != nil {
 				return err
 			}
-			if c.Applied(p) == applied {
-				return fmt.Errorf("%s/%d: record %d was brought, and the producer has none after %d", c.Topic, p, first, applied)
+			if c.position(p) == applied {
+				return fmt.Errorf("%s/%d: record %d was brought, and the producer has none after %d: %w", c.Topic, p, first, applied, ErrAnotherLog)
 			}
 			continue
 		}
@@ -239,7 +302,7 @@ func (c *Consumer) Run(ctx context.Context, p int32, step func(context.Context) 
 		}
 		if errors.Is(err, errLostClaim) {
 			c.Log.WithField("partition", p).Debug("another replica is ahead")
-			err = c.Refresh(ctx)
+			err = c.reload(ctx, p)
 		}
 		if err != nil {
 			c.Log.WithError(err).WithFields(logrus.Fields{"partition": p, "again_in": wait}).Warn("records cannot be applied now")
@@ -255,8 +318,13 @@ func (c *Consumer) Run(ctx context.Context, p int32, step func(context.Context) 
 // apply applies consecutive records. Those of a parked key are put aside. If one of several can never be applied, they are
 // applied one by one.
 func (c *Consumer) apply(ctx context.Context, p int32, records []Record) error {
+	part := &c.partitions[p]
 	err := c.applyBatch(ctx, p, records)
-	if err == nil || !IsPermanent(err) && !isPanic(err) {
+	if err == nil {
+		part.panics = 0
+		return nil
+	}
+	if !IsPermanent(err) && !isPanic(err) {
 		return err
 	}
 	if len(records) > 1 {
@@ -267,7 +335,6 @@ func (c *Consumer) apply(ctx context.Context, p int32, records []Record) error {
 		}
 		return nil
 	}
-	part := &c.partitions[p]
 	if isPanic(err) {
 		if part.panics++; part.panics < panicsToPark {
 			return err
@@ -290,7 +357,7 @@ func isPanic(err error) bool {
 }
 
 func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (err error) {
-	ctx, finish := c.span(ctx, records)
+	ctx, finish := Span(ctx, c.Tracer, "apply "+c.Topic+" by "+c.Component, records)
 	defer func() { finish(err) }()
 	wanted, aside := c.split(p, records)
 	var write Apply
@@ -304,11 +371,6 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 	}
 	last := records[len(records)-1].Seq
 	err = c.Commit(ctx, "apply "+c.Topic, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		defer func() {
-			if v := recover(); v != nil {
-				err = &panicked{v, debug.Stack()}
-			}
-		}()
 		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, records[0].Seq-1, last)
 		if err != nil {
 			return err
@@ -325,7 +387,7 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 			}
 		}
 		if write != nil {
-			if err := write(ctx, tx); err != nil {
+			if err := write.run(ctx, tx); err != nil {
 				return err
 			}
 		}
@@ -334,16 +396,16 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 	if err != nil {
 		if errors.Is(err, sqlutil.ErrCommitUnknown) {
 			// The offset says whether it took place.
-			if refresh := c.Refresh(ctx); refresh != nil {
-				return errors.Join(err, refresh)
+			if reload := c.reload(ctx, p); reload != nil {
+				return errors.Join(err, reload)
 			}
-			if c.Applied(p) >= last {
+			if c.position(p) >= last {
 				return nil
 			}
 		}
 		return err
 	}
-	c.advance(p, last)
+	c.moved(p, last)
 	return c.DB.Failpoint("consumer.committed")
 }
 
@@ -371,22 +433,6 @@ func (c *Consumer) split(p int32, records []Record) (wanted []Record, aside [][]
 		}
 	}
 	return wanted, aside
-}
-
-func (c *Consumer) span(ctx context.Context, records []Record) (context.Context, func(error)) {
-	for i := range records {
-		if parent := extractTrace(c.Tracer, records[i].Trace); parent != nil {
-			span := c.Tracer.StartSpan("apply "+c.Topic+" by "+c.Component, opentracing.FollowsFrom(parent))
-			span.SetTag("records", len(records))
-			return opentracing.ContextWithSpan(ctx, span), func(err error) {
-				if err != nil {
-					span.SetTag("error", true)
-				}
-				span.Finish()
-			}
-		}
-	}
-	return ctx, func(error) {}
 }
 
 // advance notes how far a partition is applied, and lets go those who waited for that.

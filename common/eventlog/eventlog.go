@@ -58,7 +58,7 @@ func (r Record) MarshalJSON() ([]byte, error) {
 }
 
 func (r *Record) value() (json.RawMessage, error) {
-	if r.Value != nil || r.Decoded == nil {
+	if r.Value != nil {
 		return r.Value, nil
 	}
 	value, err := json.Marshal(r.Decoded)

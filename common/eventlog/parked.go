@@ -33,15 +33,14 @@ func (c *Consumer) park(ctx context.Context, p int32, r *Record, why error) erro
 		c.partitions[p].parked[r.Key] = true
 		c.parked.Inc()
 	}
-	c.advance(p, r.Seq)
+	c.moved(p, r.Seq)
 	return nil
 }
 
 func (c *Consumer) parkedRow(r *Record, why string) []any {
 	value, err := r.value()
 	if err != nil {
-		// It is read again from the log when it is tried again.
-		value, why = nil, why+"; "+err.Error()
+		value, why = []byte{}, why+"; "+err.Error()
 	}
 	return []any{c.Name, r.Partition, r.Seq, r.Topic, r.Key, r.Type, r.Time, []byte(value), why}
 }
@@ -67,10 +66,10 @@ func (c *Consumer) retryParked(ctx context.Context, p int32) error {
 		}
 		if through {
 			delete(parked, key)
+			c.parked.Dec()
 			c.Log.WithField("key", key).Info("a parked key has been applied")
 		}
 	}
-	c.parked.Add(float64(len(parked)))
 	return nil
 }
 
@@ -85,7 +84,7 @@ func (c *Consumer) applyParked(ctx context.Context, p int32, r *Record) error {
 		if err != nil || deleted == 0 || write == nil {
 			return err
 		}
-		return write(ctx, tx)
+		return write.run(ctx, tx)
 	})
 }
 

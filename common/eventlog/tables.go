@@ -14,6 +14,7 @@ const schema = `
 CREATE TABLE IF NOT EXISTS COMPONENT_log_topics (topic TEXT PRIMARY KEY, log_id TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_counters (topic TEXT NOT NULL, part BIGINT NOT NULL, head BIGINT NOT NULL, PRIMARY KEY (topic, part)) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_rows (topic TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, trace TEXT NOT NULL, PRIMARY KEY (topic, part, seq));
+CREATE TABLE IF NOT EXISTS COMPONENT_log_leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch BIGINT NOT NULL, expires BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_offsets (consumer TEXT NOT NULL, part BIGINT NOT NULL, log_id TEXT NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (consumer, part)) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_parked (consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, error TEXT NOT NULL, PRIMARY KEY (consumer, part, seq));
 `
@@ -28,6 +29,9 @@ type producerTables struct {
 	rows        *sqlutil.Insert
 	read        *sqlutil.Stmt
 	prune       *sqlutil.Stmt
+	insertLease *sqlutil.Insert
+	takeLease   *sqlutil.Stmt
+	renewLease  *sqlutil.Stmt
 }
 
 type consumerTables struct {
@@ -55,7 +59,11 @@ func newProducerTables(db *sqlutil.DB, component string) producerTables {
 		rows:        db.Insert(component+"_log_rows", []string{"topic", "part", "seq", "key", "type", "ts", "value", "trace"}, ""),
 		read: stmt(`SELECT seq, key, type, ts, value, trace FROM COMPONENT_log_rows
 			WHERE topic = $1 AND part = $2 AND seq >= $3 ORDER BY seq LIMIT $4`),
-		prune: stmt(`DELETE FROM COMPONENT_log_rows WHERE topic = $1 AND part = $2 AND seq <= $3 AND ts < $4`),
+		prune:       stmt(`DELETE FROM COMPONENT_log_rows WHERE topic = $1 AND part = $2 AND seq <= $3 AND ts < $4`),
+		insertLease: db.Insert(component+"_log_leases", []string{"name", "holder", "epoch", "expires"}, "ON CONFLICT (name) DO NOTHING"),
+		takeLease: stmt(`UPDATE COMPONENT_log_leases SET holder = $2, epoch = epoch + 1, expires = NOW_MS() + $3
+			WHERE name = $1 AND expires <= NOW_MS() RETURNING epoch`),
+		renewLease: stmt(`UPDATE COMPONENT_log_leases SET expires = NOW_MS() + $4 WHERE name = $1 AND holder = $2 AND epoch = $3`),
 	}
 }
 

@@ -25,6 +25,9 @@ const recent = 32
 // maxRead limits how many records one read returns.
 const maxRead = 500
 
+// ErrMissing says that a log no longer has a record: all consumers that it knew had applied it.
+var ErrMissing = errors.New("the log no longer has it")
+
 // Options of a Log.
 type Options struct {
 	Log    *logrus.Entry
@@ -50,6 +53,9 @@ func New(ctx context.Context, db *sqlutil.DB, component string, o Options) (*Log
 	if o.Tracer == nil {
 		o.Tracer = opentracing.NoopTracer{}
 	}
+	if o.Log == nil {
+		o.Log = logrus.NewEntry(logrus.StandardLogger())
+	}
 	if err := createTables(ctx, db, component); err != nil {
 		return nil, err
 	}
@@ -63,8 +69,11 @@ type Topic struct {
 	id    string
 	store Store
 
-	mu     sync.Mutex
-	heads  []int64
+	mu sync.Mutex
+	// heads are the last sequences that this process knows of, and asked is when they were last read from the database.
+	heads []int64
+	asked time.Time
+	// recent has the last records of each partition, without a gap and up to the head; or none.
 	recent [Partitions][]Record
 	wake   map[chan struct{}]struct{}
 }
@@ -109,16 +118,27 @@ func (l *Log) Topic(ctx context.Context, name string, store Store) (*Topic, erro
 // Name is the topic's name.
 func (t *Topic) Name() string { return t.name }
 
+// Component is whose log it is.
+func (l *Log) Component() string { return l.component }
+
+// Sole tells whether no other process appends to this log, but for tools.
+func (l *Log) Sole() bool { return l.o.Sole }
+
+// Failpoint is passed by transports at each of their named steps; see sqlutil.DB.SetFailpoints.
+func (l *Log) Failpoint(name string) error { return l.db.Failpoint(name) }
+
 // pending is what a transaction has appended.
 type pending struct{ records []Appended }
 
 type pendingKey struct{ t *Topic }
 
-// Append adds a record to the transaction. It gets its place in the log when the transaction commits.
+// Append adds a record to the transaction. It gets its place in the log when the transaction commits. A value with a method
+// LogValue stands for what that returns; the Store gets the value itself.
 func (t *Topic) Append(ctx context.Context, tx *sqlutil.Tx, key, typ string, value any) {
 	p := tx.Value(pendingKey{t}, func() any {
 		p := new(pending)
 		tx.BeforeCommit(func(ctx context.Context, tx *sqlutil.Tx) error { return t.place(ctx, tx, p.records) })
+		tx.OnRollback(t.doubt)
 		return p
 	}).(*pending)
 	p.records = append(p.records, Appended{Partition: Partition(key), Key: key, Type: typ, Time: time.Now().UnixMilli(), Value: value, Trace: injectTrace(ctx, t.log.o.Tracer)})
@@ -157,21 +177,32 @@ func (t *Topic) committed(records []Appended) {
 	defer t.mu.Unlock()
 	for _, r := range records {
 		p := r.Partition
+		if r.Seq <= t.heads[p] {
+			continue // a later commit was told of first, or the heads were read meanwhile
+		}
 		if r.Seq != t.heads[p]+1 {
-			t.recent[p] = nil // another process has appended between
+			t.recent[p] = nil // another process has appended between, or an earlier commit is told of later
 		}
 		if len(t.recent[p]) == recent {
 			t.recent[p] = append(t.recent[p][:0:0], t.recent[p][recent/2:]...)
 		}
-		t.recent[p] = append(t.recent[p], Record{Topic: t.name, Partition: p, Seq: r.Seq, Key: r.Key, Type: r.Type, Time: r.Time, Trace: r.Trace, Decoded: r.Value})
-		t.heads[p] = max(t.heads[p], r.Seq)
+		value := r.Value
+		if v, is := value.(interface{ LogValue() any }); is {
+			value = v.LogValue()
+		}
+		t.recent[p] = append(t.recent[p], Record{Topic: t.name, Partition: p, Seq: r.Seq, Key: r.Key, Type: r.Type, Time: r.Time, Trace: r.Trace, Decoded: value})
+		t.heads[p] = r.Seq
 	}
 	for c := range t.wake {
-		select {
-		case c <- struct{}{}:
-		default:
-		}
+		nudge(c)
 	}
+}
+
+// doubt makes the next Heads ask the database: a transaction that seems to have failed may have taken place.
+func (t *Topic) doubt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.asked = time.Time{}
 }
 
 // Topics lists the topics that are open.
@@ -198,8 +229,11 @@ func (t *Topic) Subscribe() (wake <-chan struct{}, cancel func()) {
 func (t *Topic) Heads(ctx context.Context, _ HeadsRequest) (HeadsResponse, error) {
 	if t.log.o.Sole {
 		t.mu.Lock()
-		defer t.mu.Unlock()
-		return HeadsResponse{t.id, slices.Clone(t.heads)}, nil
+		heads, fresh := slices.Clone(t.heads), time.Since(t.asked) < poll
+		t.mu.Unlock()
+		if fresh { // otherwise a tool may have appended
+			return HeadsResponse{t.id, heads}, nil
+		}
 	}
 	return t.readHeads(ctx)
 }
@@ -207,6 +241,7 @@ func (t *Topic) Heads(ctx context.Context, _ HeadsRequest) (HeadsResponse, error
 // readHeads asks the database.
 func (t *Topic) readHeads(ctx context.Context) (HeadsResponse, error) {
 	heads := make([]int64, Partitions)
+	began := time.Now()
 	err := t.log.db.ReadOne(ctx, "log heads", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := t.log.tables.heads.Query(ctx, tx, t.name)
 		if err != nil {
@@ -219,6 +254,7 @@ func (t *Topic) readHeads(ctx context.Context) (HeadsResponse, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.asked = began
 	for p, head := range heads {
 		if head > t.heads[p] {
 			t.heads[p], t.recent[p] = head, nil
@@ -260,12 +296,18 @@ func (t *Topic) read(ctx context.Context, q ReadRequest) (records []Record, head
 		records, err = t.store.Read(ctx, tx, q.Partition, q.From, limit)
 		return err
 	})
+	if err != nil {
+		return nil, 0, err
+	}
 	for i, r := range records {
-		if err == nil && r.Seq != q.From+int64(i) {
-			err = fmt.Errorf("the log has a gap at %d", q.From+int64(i))
+		if r.Seq != q.From+int64(i) {
+			return nil, head, fmt.Errorf("record %d: %w", q.From+int64(i), ErrMissing)
 		}
 	}
-	return records, head, err
+	if len(records) == 0 && q.From <= head {
+		return nil, head, fmt.Errorf("record %d: %w", q.From, ErrMissing)
+	}
+	return records, head, nil
 }
 
 // rowStore keeps records in the log's own table.

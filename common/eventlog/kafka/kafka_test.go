@@ -1,0 +1,139 @@
+package kafka
+
+import (
+	"context"
+	"crypto/rand"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/sirupsen/logrus"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/eventlog/eventlogtest"
+)
+
+// fake is a broker in the test's process, which can be restarted at the same address.
+type fake struct {
+	cluster *kfake.Cluster
+	dir     string
+	port    int
+}
+
+func newFake(t *testing.T) *fake {
+	f := &fake{dir: t.TempDir()}
+	f.start(t)
+	t.Cleanup(func() { f.cluster.Close() })
+	return f
+}
+
+func (f *fake) start(t *testing.T) {
+	t.Helper()
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(f.port), kfake.DataDir(f.dir),
+		kfake.BrokerConfigs(map[string]string{"group.initial.rebalance.delay.ms": "0"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.cluster = cluster
+	address := cluster.ListenAddrs()[0]
+	if f.port, err = strconv.Atoi(address[strings.LastIndexByte(address, ':')+1:]); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (f *fake) restart(t *testing.T) {
+	f.cluster.Close()
+	f.start(t)
+}
+
+func (f *fake) wipe(t *testing.T) {
+	f.cluster.Close()
+	f.dir = t.TempDir()
+	f.start(t)
+}
+
+func (f *fake) address() string { return f.cluster.ListenAddrs()[0] }
+
+// transport makes one for a test's own topics.
+func transport(t *testing.T, address, prefix string) *Transport {
+	t.Helper()
+	log := logrus.New()
+	log.SetOutput(t.Output())
+	if os.Getenv("DENDRITE_TEST_DEBUG") != "" {
+		log.SetLevel(logrus.DebugLevel)
+	}
+	k, err := New(Options{Config: config.Kafka{Addresses: strings.Split(address, ","), TopicPrefix: prefix, ReplicationFactor: 1}, Log: logrus.NewEntry(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return k
+}
+
+// prefixes gives each test topics of its own.
+func prefixes() func(t *testing.T) string {
+	var of, prefix string
+	return func(t *testing.T) string {
+		if of != t.Name() {
+			of, prefix = t.Name(), "t"+rand.Text()[:12]+"_"
+		}
+		return prefix
+	}
+}
+
+var relayFailpoints = []string{"relay.read", "relay.produced"}
+
+func TestConformance(t *testing.T) {
+	f := newFake(t)
+	prefix := prefixes()
+	eventlogtest.Run(t, eventlogtest.Harness{
+		New:     func(t *testing.T) eventlog.Transport { return transport(t, f.address(), prefix(t)) },
+		Restart: f.restart, Wipe: f.wipe, Failpoints: relayFailpoints,
+	})
+}
+
+// TestConformanceOfBroker runs the same against a real broker.
+func TestConformanceOfBroker(t *testing.T) {
+	address := os.Getenv("DENDRITE_TEST_KAFKA")
+	if address == "" {
+		if os.Getenv("DENDRITE_TEST_REQUIRE") == "1" {
+			t.Fatal("DENDRITE_TEST_KAFKA is not set")
+		}
+		t.Skip("DENDRITE_TEST_KAFKA is not set")
+	}
+	prefix := prefixes()
+	eventlogtest.Run(t, eventlogtest.Harness{
+		New:        func(t *testing.T) eventlog.Transport { return transport(t, address, prefix(t)) },
+		Failpoints: relayFailpoints,
+	})
+}
+
+func TestReadyTellsWhetherTheBrokerIsThere(t *testing.T) {
+	f := newFake(t)
+	k := transport(t, f.address(), "ready_")
+	if err := k.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+	f.cluster.Close()
+	if err := k.Ready(t.Context()); err == nil {
+		t.Error("ready without a broker")
+	}
+	f.start(t)
+	for k.Ready(t.Context()) != nil {
+		if t.Context().Err() != nil {
+			t.Fatal("not ready again")
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := k.Ready(ctx); err == nil {
+		t.Error("ready although nobody waits")
+	}
+}

@@ -1,0 +1,134 @@
+package eventlog
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+const (
+	leaseTime  = 5 * time.Second
+	leaseRenew = leaseTime / 4
+	// leaseSafe is how long after its last renewal began a holder may still work: less than the lease, so that two clocks that do
+	// not run equally fast do not make two holders.
+	leaseSafe = leaseTime - leaseTime/5
+)
+
+// Hold runs work while this process has the named lease of the log: at most one of all replicas has it, but for the moments in
+// which one does not know yet that it lost it. The database's clock decides. work's context ends when the lease is lost; Hold then
+// waits for it again. It returns when ctx ends, or with the error of work.
+func (l *Log) Hold(ctx context.Context, name string, work func(ctx context.Context) error) error {
+	h := &lease{log: l, name: name, holder: rand.Text()}
+	err := l.db.Write(ctx, "make lease", func(ctx context.Context, tx *sqlutil.Tx) error {
+		_, err := l.tables.insertLease.Exec(ctx, tx, [][]any{{name, "", 0, 0}})
+		return err
+	})
+	for ctx.Err() == nil {
+		if err == nil {
+			began := time.Now()
+			var taken bool
+			if taken, err = h.take(ctx); taken {
+				if err := h.run(ctx, began, work); err != nil {
+					return err
+				}
+				continue
+			}
+		}
+		if err != nil && ctx.Err() == nil {
+			l.o.Log.WithError(err).WithField("lease", name).Warn("a lease cannot be taken now")
+		}
+		err = nil
+		select {
+		case <-ctx.Done():
+		case <-time.After(poll):
+		}
+	}
+	return nil
+}
+
+// lease is one attempt to hold a lease. Its epoch grows with every holder.
+type lease struct {
+	log    *Log
+	name   string
+	holder string
+	epoch  int64
+}
+
+func (h *lease) take(ctx context.Context) (taken bool, err error) {
+	err = h.log.db.Write(ctx, "take lease", func(ctx context.Context, tx *sqlutil.Tx) error {
+		err := h.log.tables.takeLease.QueryRow(ctx, tx, h.name, h.holder, leaseTime.Milliseconds()).Scan(&h.epoch)
+		if taken = err == nil; errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		return false, fmt.Errorf("take the lease %s: %w", h.name, err)
+	}
+	return taken, nil
+}
+
+// run does the work, renews the lease beside it, and gives the lease back at the end.
+func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Context) error) error {
+	log := h.log.o.Log.WithFields(logrus.Fields{"lease": h.name, "epoch": h.epoch})
+	log.Debug("lease taken")
+	working, lost := context.WithCancel(ctx)
+	defer lost()
+	done := make(chan error, 1)
+	go func() { done <- work(working) }()
+	ticker := time.NewTicker(leaseRenew)
+	defer ticker.Stop()
+	for {
+		select {
+		case err := <-done:
+			h.release(ctx)
+			return err
+		case <-ticker.C:
+		}
+		if working.Err() != nil {
+			continue // the work is about to end
+		}
+		began := time.Now()
+		switch ours, err := h.renew(working, renewed.Add(leaseSafe)); {
+		case err == nil && ours:
+			renewed = began
+		case err == nil:
+			log.Warn("the lease was lost to another replica")
+			lost()
+		case time.Since(renewed)+leaseRenew > leaseSafe:
+			log.WithError(err).Warn("the lease cannot be renewed")
+			lost()
+		}
+	}
+}
+
+func (h *lease) renew(ctx context.Context, until time.Time) (ours bool, err error) {
+	ctx, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	err = h.log.db.Write(ctx, "renew lease", func(ctx context.Context, tx *sqlutil.Tx) error {
+		renewed, err := h.log.tables.renewLease.Exec(ctx, tx, h.name, h.holder, h.epoch, leaseTime.Milliseconds())
+		ours = renewed == 1
+		return err
+	})
+	return ours, err
+}
+
+// release lets another replica take the lease at once. Where that fails, it takes it when it has run out.
+func (h *lease) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTime)
+	defer cancel()
+	err := h.log.db.Write(ctx, "release lease", func(ctx context.Context, tx *sqlutil.Tx) error {
+		_, err := h.log.tables.renewLease.Exec(ctx, tx, h.name, h.holder, h.epoch, 0)
+		return err
+	})
+	if err != nil {
+		h.log.o.Log.WithError(err).WithField("lease", h.name).Debug("lease not given back")
+	}
+}
