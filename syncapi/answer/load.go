@@ -308,11 +308,6 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 	return nil
 }
 
-// countsOf applies the user's class.
-func (a *answering) countsOf(u *storage.Unread) storage.Counts {
-	return CountsOf(a.window.View.Rules, u)
-}
-
 // CountsOf is what is unread for somebody with these rules.
 func CountsOf(rules *pushrules.Document, u *storage.Unread) storage.Counts {
 	counts := u.Own.Plus(u.Frozen)

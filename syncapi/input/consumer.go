@@ -5,7 +5,6 @@ package input
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -29,7 +28,6 @@ type Input struct {
 
 	rules rules
 
-	mu    sync.Mutex
 	rooms *lru.Cache[id.RoomID, storage.Room] // as committed by this process, while it follows their partitions
 }
 

@@ -201,10 +201,3 @@ func (h *Hub) endTyping(now []typingserver.OutputTyping) {
 	h.mu.Unlock()
 	h.hearTyping(over)
 }
-
-// Position is what this Hub knows, for tests and for tokens of answers that look at nothing.
-func (h *Hub) Position() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.pos
-}
