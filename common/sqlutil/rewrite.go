@@ -2,6 +2,7 @@ package sqlutil
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -20,7 +21,19 @@ func Rewrite(d Dialect, text string) string {
 	for _, r := range toSQLite {
 		text = r.pattern.ReplaceAllString(text, r.with)
 	}
-	return text
+	return anonymous(text)
+}
+
+var numbered = regexp.MustCompile(`\?(\d+)`)
+
+// anonymous drops the numbers of parameters that stand in order: the driver looks up a name for each that has one.
+func anonymous(text string) string {
+	for i, m := range numbered.FindAllStringSubmatch(text, -1) {
+		if m[1] != strconv.Itoa(i+1) {
+			return text
+		}
+	}
+	return numbered.ReplaceAllString(text, "?")
 }
 
 var toSQLite = []struct {
