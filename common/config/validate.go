@@ -130,7 +130,7 @@ func (p *problems) storage(c *Config) {
 	}
 	p.check(c.Kafka.ReplicationFactor > 0, "kafka.replication_factor", "must be greater than 0")
 	if c.Kafka.SASL.Mechanism != "" {
-		p.oneOf("kafka.sasl.mechanism", c.Kafka.SASL.Mechanism, []string{"PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"})
+		p.oneOf("kafka.sasl.mechanism", c.Kafka.SASL.Mechanism, []string{"PLAIN"})
 	}
 	p.check((c.Kafka.TLS.Certificate == "") == (c.Kafka.TLS.Key == ""), "kafka.tls", "give certificate and key, or neither")
 }

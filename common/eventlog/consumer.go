@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
 	"sync"
 	"time"
 
@@ -234,6 +235,11 @@ func (c *Consumer) Applied(p int32) int64 {
 	return c.partitions[p].applied
 }
 
+// Observe tells the metric of the lag where the head of a partition is.
+func (c *Consumer) Observe(p int32, head int64) {
+	c.lag.WithLabelValues(strconv.Itoa(int(p))).Set(float64(max(0, head-c.Applied(p))))
+}
+
 // CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached.
 func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 	for {
@@ -245,7 +251,7 @@ func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 		if answer.LogID != c.LogID(p) || answer.Head < applied {
 			return fmt.Errorf("%s/%d: applied up to %d, the head is %d: %w", c.Topic, p, applied, answer.Head, ErrAnotherLog)
 		}
-		c.lag.WithLabelValues(fmt.Sprint(p)).Set(float64(answer.Head - applied))
+		c.Observe(p, answer.Head)
 		if len(answer.Records) == 0 {
 			return nil
 		}
@@ -253,7 +259,7 @@ func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 			return err
 		}
 		if c.position(p) >= answer.Head {
-			c.lag.WithLabelValues(fmt.Sprint(p)).Set(0)
+			c.Observe(p, answer.Head)
 			return nil
 		}
 	}

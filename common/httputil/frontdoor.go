@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	stdproxy "net/http/httputil"
@@ -178,6 +179,9 @@ func (f *FrontDoor) RoundTrip(r *http.Request) (*http.Response, error) {
 			url := *r.URL
 			url.Host = address
 			out.URL = &url
+			if r.Body != nil && r.Body != http.NoBody {
+				out.Body = io.NopCloser(r.Body) // an attempt that fails closes it, and the next one needs it
+			}
 			var answer *http.Response
 			if answer, err = f.transport.RoundTrip(&out); err == nil {
 				return answer, nil

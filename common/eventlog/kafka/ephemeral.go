@@ -30,14 +30,28 @@ func (t *Transport) Publish(_ context.Context, topic, key string, value []byte) 
 	return nil
 }
 
-// publisher returns the producer of ephemeral messages, and makes sure that the topic is there.
+// publisher returns the producer of ephemeral messages, and makes sure that the topic is there. When that has failed, it fails at
+// once for a while: what is lost anyway should not be waited for.
 func (t *Transport) publisher(topic string) (sarama.AsyncProducer, error) {
 	t.mu.Lock()
-	if t.ephemeral != nil && t.ensured[topic] {
-		defer t.mu.Unlock()
-		return t.ephemeral, nil
-	}
+	producer, known, away, again := t.ephemeral, t.ensured[topic], t.away, t.again
 	t.mu.Unlock()
+	switch {
+	case producer != nil && known:
+		return producer, nil
+	case time.Now().Before(again):
+		return nil, away
+	}
+	producer, err := t.openPublisher(topic)
+	if err != nil {
+		t.mu.Lock()
+		t.away, t.again = err, time.Now().Add(time.Second)
+		t.mu.Unlock()
+	}
+	return producer, err
+}
+
+func (t *Transport) openPublisher(topic string) (sarama.AsyncProducer, error) {
 	client, err := t.publishing()
 	if err != nil {
 		return nil, err

@@ -247,6 +247,9 @@ func (f *follower) compare(ctx context.Context) {
 		}
 		f.mu.Lock()
 		for p, nudged := range f.owned {
+			if int(p) < len(heads.Heads) {
+				f.consumer.Observe(p, heads.Heads[p])
+			}
 			if int(p) >= len(heads.Heads) || heads.Heads[p] != f.consumer.Applied(p) || heads.LogID != f.consumer.LogID(p) {
 				nudge(nudged)
 			}

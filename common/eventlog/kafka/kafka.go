@@ -78,6 +78,8 @@ type Transport struct {
 	client    sarama.Client        // that publishes
 	ephemeral sarama.AsyncProducer // of client
 	ensured   map[string]bool      // ephemeral topics that are known to be there
+	away      error                // why nothing can be published until again
+	again     time.Time
 	closed    bool
 	producers sync.WaitGroup
 }

@@ -21,18 +21,27 @@ type last struct {
 	seq    int64
 }
 
-// lastRecords reads the last record of some partitions, with two requests to each broker that leads any of them.
-func lastRecords(client sarama.Client, topic string, partitions []int32) (map[int32]last, error) {
-	byLeader := make(map[*sarama.Broker][]int32)
+// byLeader groups partitions by the broker that leads them.
+func byLeader(client sarama.Client, topic string, partitions []int32) (map[*sarama.Broker][]int32, error) {
+	groups := make(map[*sarama.Broker][]int32)
 	for _, p := range partitions {
 		leader, err := client.Leader(topic, p)
 		if err != nil {
 			return nil, fmt.Errorf("leader of %s/%d: %w", topic, p, err)
 		}
-		byLeader[leader] = append(byLeader[leader], p)
+		groups[leader] = append(groups[leader], p)
+	}
+	return groups, nil
+}
+
+// lastRecords reads the last record of some partitions, with three requests to each broker that leads any of them.
+func lastRecords(client sarama.Client, topic string, partitions []int32) (map[int32]last, error) {
+	groups, err := byLeader(client, topic, partitions)
+	if err != nil {
+		return nil, err
 	}
 	found := make(map[int32]last, len(partitions))
-	for leader, partitions := range byLeader {
+	for leader, partitions := range groups {
 		if err := lastOfLeader(leader, topic, partitions, found); err != nil {
 			return nil, fmt.Errorf("last records of %s: %w", topic, err)
 		}

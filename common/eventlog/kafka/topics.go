@@ -52,7 +52,7 @@ func (t *Transport) create(topic string, detail *sarama.TopicDetail) error {
 		case partitions != 0 && partitions != int(detail.NumPartitions):
 			return fmt.Errorf("topic %s of kafka has %d partitions, it must have %d: delete it and it is made anew, nothing is lost",
 				topic, partitions, detail.NumPartitions)
-		case ready:
+		case ready && (!requested || led(client, topic, partitions)):
 			return nil
 		}
 		if time.Now().After(deadline) {
@@ -60,6 +60,27 @@ func (t *Transport) create(topic string, detail *sarama.TopicDetail) error {
 		}
 		time.Sleep(wait)
 	}
+}
+
+// led tells whether the brokers that lead the partitions of a new topic know that they do.
+func led(client sarama.Client, topic string, partitions int) bool {
+	all := make([]int32, partitions)
+	for p := range all {
+		all[p] = int32(p)
+	}
+	if client.RefreshMetadata(topic) != nil {
+		return false
+	}
+	groups, err := byLeader(client, topic, all)
+	if err != nil {
+		return false
+	}
+	for leader, led := range groups {
+		if _, err := offsets(leader, topic, led, sarama.OffsetNewest); err != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // describe tells how many partitions a topic has, 0 if it does not exist, and whether all have a leader.
