@@ -20,9 +20,11 @@ polylith:
 	@go build -o polylith-data/polylith ./scripts/polylith
 	@exec ./polylith-data/polylith
 
-# How fast the monolith is, and Synapse beside it where it is installed (docs/benchmarks.md).
+# How fast it is: the parts by Go's benchmarks, and the monolith beside Synapse by matrixbench (docs/benchmarks.md). BENCH has arguments
+# for matrixbench, such as -quick.
 bench:
 	go run ./scripts/testparts go test -run '^$$' -bench . $(FLAGS) ./...
+	sh scripts/bench-synapse.sh $(BENCH)
 
 check:
 	sh .ci/check
