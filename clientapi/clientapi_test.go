@@ -279,7 +279,7 @@ func TestLoginAndLogout(t *testing.T) {
 		}
 		s.want(200, "", "PUT", "/devices/PHONE", token, object{"display_name": "renamed"})
 		s.want(404, "M_NOT_FOUND", "PUT", "/devices/NONE", token, object{"display_name": "x"})
-		s.want(404, "M_NOT_FOUND", "GET", "/devices/%00", token, nil)
+		s.want(400, "M_INVALID_PARAM", "GET", "/devices/%00", token, nil)
 		s.want(200, "", "POST", "/logout", token, object{})
 		s.want(401, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", token, nil)
 		s.want(200, "", "GET", "/account/whoami", first, nil)
@@ -537,6 +537,10 @@ func TestACanonicalAliasMustLeadToItsRoom(t *testing.T) {
 		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"#other:test"}`)
 		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alt_aliases":["#r:test","#none:test"]}`)
 		s.want(400, "M_INVALID_PARAM", "PUT", path, alice, `{"alt_aliases":["nonsense"]}`)
+		// Names of members are told apart by case, and of duplicates the last one counts, as in the event that is made of it.
+		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"#other:test","Alias":""}`)
+		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"","alias":"#other:test"}`)
+		s.want(400, "M_BAD_JSON", "PUT", path, alice, `{"alt_aliases":"#r:test"}`)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -120,7 +121,30 @@ func TestTwoUsersTalk(t *testing.T) {
 			listed.Get("chunk.0.num_joined_members").Int() != 1 || listed.Get("total_room_count_estimate").Int() != 1 {
 			t.Errorf("the directory is %s", listed.Raw)
 		}
+		for _, filter := range []string{`{"generic_search_term":"\u0000"}`, `{"room_types":["\u0000"]}`} {
+			if none := s.want(200, "", "POST", "/publicRooms", bob, `{"filter":`+filter+`}`); none.Get("chunk.#").Int() != 0 {
+				t.Errorf("%s finds %s", filter, none.Raw)
+			}
+		}
 		s.want(200, "", "POST", path+"/leave", alice, nil)
+	})
+}
+
+func TestGuestsAreOnlyWhereTheyMayBe(t *testing.T) {
+	each(t, func(c *config.Config) { c.Matrix.Registration.Guests = true }, func(t *testing.T, s *server) {
+		s.withRooms()
+		alice := s.register("alice")
+		room := "/rooms/" + url.PathEscape(s.want(200, "", "POST", "/createRoom", alice, object{"preset": "public_chat"}).Get("room_id").Str)
+		made := s.want(200, "", "POST", "/register?kind=guest", "", object{})
+		guest, self := made.Get("access_token").Str, room+"/state/m.room.member/"+url.PathEscape(made.Get("user_id").Str)
+		s.want(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", room+"/join", guest, nil)
+		s.want(403, "M_GUEST_ACCESS_FORBIDDEN", "PUT", self, guest, object{"membership": "join"})
+		s.want(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", "/createRoom", guest, nil)
+		s.want(200, "", "PUT", room+"/state/m.room.guest_access", alice, object{"guest_access": "can_join"})
+		s.want(200, "", "POST", room+"/join", guest, nil)
+		s.want(200, "", "PUT", room+"/send/m.room.message/1", guest, object{"body": "hello"})
+		s.want(403, "M_GUEST_ACCESS_FORBIDDEN", "PUT", self, guest, object{"membership": "join", "displayname": "x"})
+		s.want(200, "", "POST", room+"/leave", guest, nil)
 	})
 }
 

@@ -110,7 +110,7 @@ func (e *endpoints) devices(ctx context.Context, r *httputil.Request) (any, erro
 
 func deviceID(r *httputil.Request) (id.DeviceID, error) {
 	device := r.Var("deviceID")
-	if device == "" || len(device) > accounts.MaxDeviceID || strings.ContainsRune(device, 0) {
+	if device == "" || len(device) > accounts.MaxDeviceID {
 		return "", mxerr.NotFound("you have no such device")
 	}
 	return id.DeviceID(device), nil

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
@@ -158,8 +159,9 @@ func (e *endpoints) searchPublicRooms(ctx context.Context, r *httputil.Request) 
 			}
 		}
 	}
-	if body.ThirdPartyInstanceID != "" {
-		return httputil.Object{"chunk": []publicRoom{}, "total_room_count_estimate": 0}, nil // no network has published rooms here
+	// No network has published rooms here, and no database a text with a NUL.
+	if body.ThirdPartyInstanceID != "" || strings.ContainsRune(strings.Join(append(query.RoomTypes, query.Search), ""), 0) {
+		return httputil.Object{"chunk": []publicRoom{}, "total_room_count_estimate": 0}, nil
 	}
 	return e.listRooms(ctx, r, query)
 }

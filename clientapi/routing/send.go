@@ -19,6 +19,7 @@ import (
 const (
 	redaction      = "m.room.redaction"
 	canonicalAlias = "m.room.canonical_alias"
+	member         = "m.room.member"
 
 	// usualTyping is how long somebody types who does not say how long.
 	usualTyping = 30 * time.Second
@@ -75,6 +76,10 @@ func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, err
 		return nil, err
 	}
 	eventType, stateKey := r.Var("type"), r.Var("stateKey")
+	if r.Caller.Guest && eventType == member {
+		// Whether guests may be in a room is no authorization rule, so that the event alone would let them in.
+		return nil, mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests change their membership by /join and /leave")
+	}
 	if eventType == canonicalAlias && stateKey == "" {
 		if err := e.checkCanonicalAlias(ctx, r, room, content); err != nil {
 			return nil, err
@@ -136,16 +141,26 @@ func (e *endpoints) checkCanonicalAlias(ctx context.Context, r *httputil.Request
 	return nil
 }
 
+// listedAliases reads members by their exact names, as other readers of the event do: a struct would take Alias for alias as well.
 func listedAliases(content json.RawMessage) ([]string, error) {
-	var c struct {
-		Alias      *string  `json:"alias"`
-		AltAliases []string `json:"alt_aliases"`
+	var c map[string]json.RawMessage
+	if err := httputil.Unmarshal(content, &c); err != nil {
+		return nil, err
 	}
-	err := httputil.Unmarshal(content, &c)
-	if c.Alias != nil && *c.Alias != "" {
-		c.AltAliases = append(c.AltAliases, *c.Alias)
+	var alias string
+	var listed []string
+	for name, into := range map[string]any{"alias": &alias, "alt_aliases": &listed} {
+		if isNull(c[name]) {
+			continue
+		}
+		if err := json.Unmarshal(c[name], into); err != nil {
+			return nil, mxerr.BadJSON("%s of m.room.canonical_alias has the wrong type", name)
+		}
 	}
-	return c.AltAliases, err
+	if alias != "" {
+		listed = append(listed, alias)
+	}
+	return listed, nil
 }
 
 // typing is PUT /rooms/{roomId}/typing/{userId}.

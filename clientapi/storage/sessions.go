@@ -29,7 +29,7 @@ func prepareSessions(db *sqlutil.DB) sessionStatements {
 		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, completed, user_id, created_ms)
 			VALUES ($1, $2, $3, $4, $5)`),
 		selectSession: db.Stmt(`SELECT session_id, operation, completed, user_id, created_ms FROM clientapi_sessions
-			WHERE session_id = $1 FOR UPDATE`),
+			WHERE session_id = $1`),
 		updateSession:     db.Stmt(`UPDATE clientapi_sessions SET completed = $2, user_id = $3 WHERE session_id = $1`),
 		deleteSession:     db.Stmt(`DELETE FROM clientapi_sessions WHERE session_id = $1`),
 		deleteOldSessions: db.Stmt(`DELETE FROM clientapi_sessions WHERE created_ms < $1`),
@@ -46,7 +46,7 @@ func (s *Store) InsertSession(ctx context.Context, tx *sqlutil.Tx, u Session) er
 	return err
 }
 
-// Session reads a session for a transaction that changes it; nil if there is none.
+// Session reads a session; nil if there is none.
 func (s *Store) Session(ctx context.Context, tx *sqlutil.Tx, sessionID string) (*Session, error) {
 	u := new(Session)
 	var completed string

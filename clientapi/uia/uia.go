@@ -137,7 +137,7 @@ func (s *Service) find(ctx context.Context, op Operation, sessionID string) (*st
 		return nil, nil
 	}
 	var session *storage.Session
-	err := s.store.DB.Write(ctx, "authentication session", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	err := s.store.DB.ReadOne(ctx, "authentication session", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		session, err = s.store.Session(ctx, tx, sessionID)
 		return err
 	})

@@ -46,11 +46,12 @@ type Authenticator struct {
 	revoked uint64
 }
 
-// key has a token by its hash: the cache holds nothing that lets anybody in.
-type key struct {
-	token  [sha256.Size]byte
-	user   id.UserID
-	device id.DeviceID
+// key is a hash of the token, the user and the device that a request names: the cache holds nothing that lets anybody in, and
+// nothing that is as long as clients like.
+type key [sha256.Size]byte
+
+func newKey(token string, user id.UserID, device id.DeviceID) key {
+	return sha256.Sum256(fmt.Appendf(nil, "%d:%s%d:%s%s", len(token), token, len(user), user, device))
 }
 
 type entry struct {
@@ -70,11 +71,13 @@ func New(query func(ctx context.Context, token string, user id.UserID, device id
 // Authenticate tells whose a token is. Requests of an application service name the user and the device to act as in their
 // query (Application Service API, § Identity assertion).
 func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.Request) (httputil.Caller, error) {
-	k := key{token: sha256.Sum256([]byte(token))}
+	var user id.UserID
+	var device id.DeviceID
 	if r.URL.RawQuery != "" {
 		query := r.URL.Query()
-		k.user, k.device = id.UserID(query.Get("user_id")), id.DeviceID(query.Get("device_id"))
+		user, device = id.UserID(query.Get("user_id")), id.DeviceID(query.Get("device_id"))
 	}
+	k := newKey(token, user, device)
 	if e, has := a.cache.Get(k); has && a.now().Before(e.until) {
 		return e.caller, nil
 	}
@@ -83,11 +86,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.
 	a.mu.Unlock()
 	// One question serves all requests that wait for the same answer, so it outlives the first of them.
 	detached := withAddress(context.WithoutCancel(ctx), httputil.ClientAddress(r))
-	name := string(k.token[:]) + string(k.user) + "\x00" + string(k.device) + "\x00" + strconv.FormatUint(revoked, 10)
+	name := string(k[:]) + strconv.FormatUint(revoked, 10)
 	answer := a.flight.DoChan(name, func() (any, error) {
 		ctx, cancel := context.WithTimeout(detached, queryTimeout)
 		defer cancel()
-		caller, err := a.query(ctx, token, k.user, k.device)
+		caller, err := a.query(ctx, token, user, device)
 		if err != nil {
 			return nil, err
 		}

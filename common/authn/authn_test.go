@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -82,4 +83,17 @@ func TestAnAnswerUnderWayWhenItIsForgottenIsNotShared(t *testing.T) {
 		close(release)
 		all.Wait()
 	})
+}
+
+func TestWhatIsKeptOfARequestIsSmall(t *testing.T) {
+	if size := len(newKey("token", "@u:s", id.DeviceID(strings.Repeat("x", 60000)))); size > 32 {
+		t.Errorf("%d bytes are kept", size)
+	}
+	different := make(map[key]bool)
+	for _, parts := range [][3]string{{"a", "b", "c"}, {"ab", "", "c"}, {"a", "bc", ""}, {"", "ab", "c"}, {"a", "", "bc"}, {"1:a", "b", "c"}} {
+		different[newKey(parts[0], id.UserID(parts[1]), id.DeviceID(parts[2]))] = true
+	}
+	if len(different) != 6 {
+		t.Errorf("%d keys of 6", len(different))
+	}
 }

@@ -58,6 +58,11 @@ func (c *Consumer) owns(p int32) bool {
 
 // Refresh reads from the database how far all partitions are applied, those of other replicas included.
 func (c *Consumer) Refresh(ctx context.Context) error {
+	_, err := c.refresh(ctx)
+	return err
+}
+
+func (c *Consumer) refresh(ctx context.Context) ([]int64, error) {
 	offsets := make([]int64, Partitions)
 	err := c.DB.ReadOne(ctx, "offsets", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := c.tables.offsets.Query(ctx, tx, c.Name)
@@ -67,10 +72,10 @@ func (c *Consumer) Refresh(ctx context.Context) error {
 		return scanPairs(rows, offsets)
 	})
 	if err != nil {
-		return fmt.Errorf("offsets of %s: %w", c.Name, err)
+		return nil, fmt.Errorf("offsets of %s: %w", c.Name, err)
 	}
 	for p, seq := range offsets {
 		c.advance(int32(p), seq)
 	}
-	return nil
+	return offsets, nil
 }

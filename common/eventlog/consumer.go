@@ -80,8 +80,12 @@ type Consumer struct {
 	lag    *prometheus.GaugeVec
 	parked prometheus.Gauge
 
+	starting sync.Mutex // held while registering
+	started  bool
+
 	mu         sync.Mutex
 	partitions [Partitions]partition
+	reported   []int64 // what the producer was told last
 }
 
 // partition is what a consumer knows of one partition. Whoever runs it is one goroutine; the lock is for those who wait.
@@ -92,6 +96,8 @@ type partition struct {
 	// there. The two are only read together: whoever moves the offset on from at has seen all that was parked before.
 	at     int64
 	parked map[string]bool
+	// again are parked keys that the operator wants to have tried again.
+	again  []string
 	panics int
 	// applied is the last record that anybody is known to have applied.
 	applied int64
@@ -135,25 +141,12 @@ func NewConsumer(ctx context.Context, c ConsumerConfig) (*Consumer, error) {
 }
 
 // Claim takes a partition: it reads how far it has been applied, makes sure that the log is the same, and tries parked records
-// again. It must not be called for a partition that this process runs already.
+// again. The first claim of a process registers the consumer with the producer. It must not be called for a partition that this
+// process runs already.
 func (c *Consumer) Claim(ctx context.Context, p int32) error {
-	heads, err := c.Source.Heads(ctx, HeadsRequest{Topic: c.Topic})
+	heads, err := c.begin(ctx)
 	if err != nil {
-		return fmt.Errorf("heads of %s: %w", c.Topic, err)
-	}
-	if len(heads.Heads) != Partitions {
-		return fmt.Errorf("%s has %d partitions, not %d: do all components run the same release?", c.Topic, len(heads.Heads), Partitions)
-	}
-	begin := int64(0)
-	if c.Start == Newest {
-		begin = heads.Heads[p]
-	}
-	err = c.DB.Write(ctx, "claim partition", func(ctx context.Context, tx *sqlutil.Tx) error {
-		_, err := c.tables.insertOffset.Exec(ctx, tx, [][]any{{c.Name, p, heads.LogID, begin}})
 		return err
-	})
-	if err != nil {
-		return fmt.Errorf("claim %s/%d: %w", c.Topic, p, err)
 	}
 	if err := c.reload(ctx, p); err != nil {
 		return err
@@ -191,7 +184,7 @@ func (c *Consumer) reload(ctx context.Context, p int32) error {
 	c.mu.Lock()
 	part := &c.partitions[p]
 	c.parked.Add(float64(len(keys) - len(part.parked)))
-	part.logID, part.at, part.parked = state.logID, state.seq, keys
+	part.logID, part.at, part.parked, part.again = state.logID, state.seq, keys, nil
 	c.mu.Unlock()
 	c.advance(p, state.seq)
 	return nil
@@ -203,7 +196,7 @@ func (c *Consumer) Release(p int32) {
 	defer c.mu.Unlock()
 	part := &c.partitions[p]
 	c.parked.Sub(float64(len(part.parked)))
-	part.owned, part.parked = false, nil
+	part.owned, part.parked, part.again = false, nil, nil
 }
 
 // LogID is the id of the log that a claimed partition follows.
@@ -240,8 +233,12 @@ func (c *Consumer) Observe(p int32, head int64) {
 	c.lag.WithLabelValues(strconv.Itoa(int(p))).Set(float64(max(0, head-c.Applied(p))))
 }
 
-// CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached.
+// CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached. Before, it tries the
+// parked keys again that the operator has named.
 func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
+	if err := c.retryAsked(ctx, p); err != nil {
+		return err
+	}
 	for {
 		applied := c.position(p)
 		answer, err := c.Source.Read(ctx, ReadRequest{Topic: c.Topic, Partition: p, From: applied + 1, Limit: batchSize})

@@ -35,9 +35,10 @@ func NewEmbedded() *Embedded {
 	return &Embedded{followers: make(map[string]map[chan struct{}]struct{}), subscribers: make(map[string]map[*subscriber]struct{})}
 }
 
-// Relay wakes the followers of a log's topics after each commit.
+// Relay wakes the followers of a log's topics after each commit, and prunes the log.
 func (e *Embedded) Relay(ctx context.Context, l *Log) error {
 	var all sync.WaitGroup
+	all.Go(func() { l.RunPruning(ctx) })
 	for _, t := range l.Topics() {
 		wake, cancel := t.Subscribe()
 		defer cancel()
@@ -89,6 +90,10 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 	for p := range wakes {
 		wakes[p] = make(chan struct{}, 1)
 	}
+	group.Go(func() error {
+		c.Tend(ctx, func(p int32) { nudge(wakes[p]) })
+		return nil
+	})
 	group.Go(func() error {
 		// Partitions are claimed one after the other: a database has few connections, and one writer.
 		for p := range int32(Partitions) {

@@ -98,12 +98,25 @@ type ReadResponse struct {
 // HeadsRequest asks for the heads of all partitions.
 type HeadsRequest struct {
 	Topic string `json:"topic"`
+	// Report tells the producer, in passing, how far a consumer is; nil most of the time.
+	Report *Report `json:"report,omitempty"`
+}
+
+// Report says how far a consumer is, durably. The producer keeps what comes after: see Topic's Prune.
+type Report struct {
+	Component string `json:"component"` // of the consumer
+	Consumer  string `json:"consumer"`
+	LogID     string `json:"log_id"` // of the log that it follows; empty if it has never run
+	// Offsets are the last applied sequences of all partitions. -1: it has none, and begins at the oldest record at the earliest.
+	Offsets []int64 `json:"offsets"`
 }
 
 // HeadsResponse has the last committed sequence of each partition.
 type HeadsResponse struct {
 	LogID string  `json:"log_id"`
 	Heads []int64 `json:"heads"`
+	// Pruned, in the answer to a report, are the last sequences that the log no longer has.
+	Pruned []int64 `json:"pruned,omitempty"`
 }
 
 // Source is a log as its consumers reach it: the producer's own methods, or calls of its contract.

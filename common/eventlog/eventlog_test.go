@@ -163,7 +163,9 @@ func TestReadIsWithoutGapsWhileManyAppend(t *testing.T) {
 const dropTables = `DROP TABLE IF EXISTS test_log_topics;
 DROP TABLE IF EXISTS test_log_counters;
 DROP TABLE IF EXISTS test_log_rows;
-DROP TABLE IF EXISTS test_log_leases;`
+DROP TABLE IF EXISTS test_log_leases;
+DROP TABLE IF EXISTS test_log_pruned;
+DROP TABLE IF EXISTS test_log_consumers;`
 
 func TestLeaseIsHeldByOneAndPassesOn(t *testing.T) {
 	db := open(t)

@@ -2,8 +2,11 @@ package eventlog
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/sirupsen/logrus"
 
@@ -29,10 +32,12 @@ func (c *Consumer) park(ctx context.Context, p int32, r *Record, why error) erro
 	}
 	c.Log.WithError(why).WithFields(logrus.Fields{"partition": p, "seq": r.Seq, "key": r.Key}).
 		Error("a record cannot be applied: it and all later ones of its key are parked")
+	c.mu.Lock()
 	if !c.partitions[p].parked[r.Key] {
 		c.partitions[p].parked[r.Key] = true
 		c.parked.Inc()
 	}
+	c.mu.Unlock()
 	c.moved(p, r.Seq)
 	return nil
 }
@@ -45,32 +50,110 @@ func (c *Consumer) parkedRow(r *Record, why string) []any {
 	return []any{c.Name, r.Partition, r.Seq, r.Topic, r.Key, r.Type, r.Time, []byte(value), why}
 }
 
-// retryParked tries the parked records of a partition again, each key in order. A key that is through is followed again.
+// retryParked tries the parked records of a partition again. A key that is through is followed again.
 func (c *Consumer) retryParked(ctx context.Context, p int32) error {
-	parked := c.partitions[p].parked
-	for key := range parked {
-		records, err := c.Parked(ctx, p, key)
-		if err != nil {
+	for _, key := range slices.Collect(maps.Keys(c.partitions[p].parked)) {
+		if err := c.retryKey(ctx, p, key); err != nil {
 			return err
-		}
-		through := true
-		for i := range records {
-			if err := c.applyParked(ctx, p, &records[i]); err != nil {
-				if !IsPermanent(err) && !isPanic(err) {
-					return err
-				}
-				c.Log.WithError(err).WithFields(logrus.Fields{"key": key, "seq": records[i].Seq}).Warn("a key stays parked")
-				through = false
-				break
-			}
-		}
-		if through {
-			delete(parked, key)
-			c.parked.Dec()
-			c.Log.WithField("key", key).Info("a parked key has been applied")
 		}
 	}
 	return nil
+}
+
+// retryKey tries the parked records of a key again, in order.
+func (c *Consumer) retryKey(ctx context.Context, p int32, key string) error {
+	records, err := c.Parked(ctx, p, key)
+	if err != nil {
+		return err
+	}
+	for i := range records {
+		if err := c.applyParked(ctx, p, &records[i]); err != nil {
+			if !IsPermanent(err) && !isPanic(err) {
+				return err
+			}
+			c.Log.WithError(err).WithFields(logrus.Fields{"key": key, "seq": records[i].Seq}).Warn("a key stays parked")
+			return nil
+		}
+	}
+	c.mu.Lock()
+	delete(c.partitions[p].parked, key)
+	c.parked.Dec()
+	c.mu.Unlock()
+	c.Log.WithField("key", key).Info("a key is no longer parked")
+	return nil
+}
+
+// lookForRetries finds the parked keys that the operator wants to have tried again (see Operator), and wakes their partitions for
+// CatchUp to do it. Where nothing is parked, it asks for nothing.
+func (c *Consumer) lookForRetries(ctx context.Context, wake func(p int32)) error {
+	if !c.anyParked() {
+		return nil
+	}
+	type asked struct {
+		p   int32
+		key string
+	}
+	var all []asked
+	err := c.DB.ReadOne(ctx, "retries", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := c.tables.retries.Query(ctx, tx, c.Name)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (a asked, err error) { return a, rows.Scan(&a.p, &a.key) })
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("keys to retry of %s: %w", c.Name, err)
+	}
+	for _, a := range all {
+		c.mu.Lock()
+		part := &c.partitions[a.p%Partitions]
+		ours := part.owned
+		if ours && !slices.Contains(part.again, a.key) {
+			part.again = append(part.again, a.key)
+		}
+		c.mu.Unlock()
+		if ours {
+			wake(a.p)
+		}
+	}
+	return nil
+}
+
+func (c *Consumer) anyParked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p := range c.partitions {
+		if len(c.partitions[p].parked) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// retryAsked tries the keys again that lookForRetries has found. That a key is asked for is forgotten first: whoever asks once more
+// meanwhile gets one more try.
+func (c *Consumer) retryAsked(ctx context.Context, p int32) error {
+	for {
+		c.mu.Lock()
+		part := &c.partitions[p]
+		if len(part.again) == 0 {
+			c.mu.Unlock()
+			return nil
+		}
+		key, parked := part.again[0], part.parked[part.again[0]]
+		c.mu.Unlock()
+		err := c.DB.Write(ctx, "retry key", func(ctx context.Context, tx *sqlutil.Tx) error {
+			_, err := c.tables.retried.Exec(ctx, tx, c.Name, p, key)
+			return err
+		})
+		if err == nil && parked {
+			err = c.retryKey(ctx, p, key)
+		}
+		if err != nil {
+			return fmt.Errorf("retry %s: %w", key, err)
+		}
+		c.mu.Lock()
+		part.again = slices.DeleteFunc(part.again, func(k string) bool { return k == key })
+		c.mu.Unlock()
+	}
 }
 
 // applyParked applies one parked record. Its row is the witness: whoever deletes it has applied it.

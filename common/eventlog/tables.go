@@ -17,6 +17,9 @@ CREATE TABLE IF NOT EXISTS COMPONENT_log_rows (topic TEXT NOT NULL, part BIGINT 
 CREATE TABLE IF NOT EXISTS COMPONENT_log_leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch BIGINT NOT NULL, expires BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_offsets (consumer TEXT NOT NULL, part BIGINT NOT NULL, log_id TEXT NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (consumer, part)) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_parked (consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, error TEXT NOT NULL, PRIMARY KEY (consumer, part, seq));
+CREATE TABLE IF NOT EXISTS COMPONENT_log_retries (consumer TEXT NOT NULL, part BIGINT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (consumer, part, key));
+CREATE TABLE IF NOT EXISTS COMPONENT_log_consumers (topic TEXT NOT NULL, component TEXT NOT NULL, consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, reported BIGINT NOT NULL, PRIMARY KEY (topic, component, consumer, part));
+CREATE TABLE IF NOT EXISTS COMPONENT_log_pruned (topic TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, due BIGINT NOT NULL, since BIGINT NOT NULL, PRIMARY KEY (topic, part));
 `
 
 type producerTables struct {
@@ -28,10 +31,19 @@ type producerTables struct {
 	head        *sqlutil.Stmt
 	rows        *sqlutil.Insert
 	read        *sqlutil.Stmt
-	prune       *sqlutil.Stmt
 	insertLease *sqlutil.Insert
 	takeLease   *sqlutil.Stmt
 	renewLease  *sqlutil.Stmt
+
+	queue     *sqlutil.Stmt
+	note      *sqlutil.Insert
+	noted     *sqlutil.Stmt
+	needed    *sqlutil.Stmt
+	marks     *sqlutil.Stmt
+	mark      *sqlutil.Insert
+	prune     *sqlutil.Stmt
+	followers *sqlutil.Stmt
+	forget    *sqlutil.Stmt
 }
 
 type consumerTables struct {
@@ -43,6 +55,13 @@ type consumerTables struct {
 	keys         *sqlutil.Stmt
 	parked       *sqlutil.Stmt
 	unpark       *sqlutil.Stmt
+	logIDs       *sqlutil.Stmt
+	askRetry     *sqlutil.Insert
+	retries      *sqlutil.Stmt
+	retried      *sqlutil.Stmt
+	allOffsets   *sqlutil.Stmt
+	dead         *sqlutil.Stmt
+	drop         *sqlutil.Stmt
 }
 
 func named(component, text string) string { return strings.ReplaceAll(text, "COMPONENT", component) }
@@ -59,11 +78,23 @@ func newProducerTables(db *sqlutil.DB, component string) producerTables {
 		rows:        db.Insert(component+"_log_rows", []string{"topic", "part", "seq", "key", "type", "ts", "value", "trace"}, ""),
 		read: stmt(`SELECT seq, key, type, ts, value, trace FROM COMPONENT_log_rows
 			WHERE topic = $1 AND part = $2 AND seq >= $3 ORDER BY seq LIMIT $4`),
-		prune:       stmt(`DELETE FROM COMPONENT_log_rows WHERE topic = $1 AND part = $2 AND seq <= $3 AND ts < $4`),
 		insertLease: db.Insert(component+"_log_leases", []string{"name", "holder", "epoch", "expires"}, "ON CONFLICT (name) DO NOTHING"),
 		takeLease: stmt(`UPDATE COMPONENT_log_leases SET holder = $2, epoch = epoch + 1, expires = NOW_MS() + $3
 			WHERE name = $1 AND expires <= NOW_MS() RETURNING epoch`),
 		renewLease: stmt(`UPDATE COMPONENT_log_leases SET expires = NOW_MS() + $4 WHERE name = $1 AND holder = $2 AND epoch = $3`),
+
+		queue: stmt(`UPDATE COMPONENT_log_topics SET log_id = log_id WHERE topic = $1`),
+		note: db.Insert(component+"_log_consumers", []string{"topic", "component", "consumer", "part", "seq", "reported"},
+			"ON CONFLICT (topic, component, consumer, part) DO UPDATE SET seq = excluded.seq, reported = excluded.reported"),
+		noted:  stmt(`SELECT part, seq FROM COMPONENT_log_consumers WHERE topic = $1 AND component = $2 AND consumer = $3`),
+		needed: stmt(`SELECT part, MIN(seq) FROM COMPONENT_log_consumers WHERE topic = $1 GROUP BY part`),
+		marks:  stmt(`SELECT part, seq, due, since FROM COMPONENT_log_pruned WHERE topic = $1`),
+		mark: db.Insert(component+"_log_pruned", []string{"topic", "part", "seq", "due", "since"},
+			"ON CONFLICT (topic, part) DO UPDATE SET seq = excluded.seq, due = excluded.due, since = excluded.since"),
+		prune: stmt(`DELETE FROM COMPONENT_log_rows WHERE topic = $1 AND part = $2 AND seq <= $3`),
+		followers: stmt(`SELECT f.topic, f.component, f.consumer, f.part, f.seq, f.reported, c.head FROM COMPONENT_log_consumers f
+			JOIN COMPONENT_log_counters c ON c.topic = f.topic AND c.part = f.part`),
+		forget: stmt(`DELETE FROM COMPONENT_log_consumers WHERE component = $1 AND consumer = $2`),
 	}
 }
 
@@ -79,7 +110,16 @@ func newConsumerTables(db *sqlutil.DB, component string) consumerTables {
 		keys: stmt(`SELECT DISTINCT key FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2`),
 		parked: stmt(`SELECT seq, topic, type, ts, value FROM COMPONENT_log_parked
 			WHERE consumer = $1 AND part = $2 AND key = $3 ORDER BY seq`),
-		unpark: stmt(`DELETE FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2 AND seq = $3`),
+		unpark:     stmt(`DELETE FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2 AND seq = $3`),
+		logIDs:     stmt(`SELECT DISTINCT log_id FROM COMPONENT_log_offsets WHERE consumer = $1`),
+		askRetry:   db.Insert(component+"_log_retries", []string{"consumer", "part", "key"}, "ON CONFLICT (consumer, part, key) DO NOTHING"),
+		retries:    stmt(`SELECT part, key FROM COMPONENT_log_retries WHERE consumer = $1`),
+		retried:    stmt(`DELETE FROM COMPONENT_log_retries WHERE consumer = $1 AND part = $2 AND key = $3`),
+		allOffsets: stmt(`SELECT consumer, part, seq FROM COMPONENT_log_offsets`),
+		dead: stmt(`SELECT d.consumer, d.part, d.topic, d.key, d.n, p.error, p.ts FROM COMPONENT_log_parked p
+			JOIN (SELECT consumer, part, topic, key, COUNT(*) AS n, MIN(seq) AS first FROM COMPONENT_log_parked GROUP BY consumer, part, topic, key) d
+			ON p.consumer = d.consumer AND p.part = d.part AND p.seq = d.first ORDER BY d.consumer, d.part, d.first`),
+		drop: stmt(`DELETE FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2 AND key = $3`),
 	}
 }
 

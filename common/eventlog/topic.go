@@ -25,7 +25,8 @@ const recent = 32
 // maxRead limits how many records one read returns.
 const maxRead = 500
 
-// ErrMissing says that a log no longer has a record: all consumers that it knew had applied it.
+// ErrMissing says that a log no longer has a record: all consumers that it knew had applied it. One that still needs it was forgotten
+// by the operator (see Operator), or has lost what it had applied.
 var ErrMissing = errors.New("the log no longer has it")
 
 // Options of a Log.
@@ -68,6 +69,8 @@ type Topic struct {
 	name  string
 	id    string
 	store Store
+	// pruned says that the records go when nobody needs them: they lie in the log's own table.
+	pruned bool
 
 	mu sync.Mutex
 	// heads are the last sequences that this process knows of, and asked is when they were last read from the database.
@@ -87,7 +90,7 @@ func (l *Log) Topic(ctx context.Context, name string, store Store) (*Topic, erro
 	}
 	t := &Topic{log: l, name: name, store: store, heads: make([]int64, Partitions), wake: make(map[chan struct{}]struct{})}
 	if store == nil {
-		t.store = &rowStore{l, name}
+		t.store, t.pruned = &rowStore{l, name}, true
 	}
 	err := l.db.Write(ctx, "open topic", func(ctx context.Context, tx *sqlutil.Tx) error {
 		if err := l.tables.logID.QueryRow(ctx, tx, name).Scan(&t.id); !errors.Is(err, sql.ErrNoRows) {
@@ -226,13 +229,16 @@ func (t *Topic) Subscribe() (wake <-chan struct{}, cancel func()) {
 }
 
 // Heads has the signature of a contract's call.
-func (t *Topic) Heads(ctx context.Context, _ HeadsRequest) (HeadsResponse, error) {
+func (t *Topic) Heads(ctx context.Context, q HeadsRequest) (HeadsResponse, error) {
+	if q.Report != nil {
+		return t.note(ctx, q.Report)
+	}
 	if t.log.o.Sole {
 		t.mu.Lock()
 		heads, fresh := slices.Clone(t.heads), time.Since(t.asked) < poll
 		t.mu.Unlock()
 		if fresh { // otherwise a tool may have appended
-			return HeadsResponse{t.id, heads}, nil
+			return HeadsResponse{LogID: t.id, Heads: heads}, nil
 		}
 	}
 	return t.readHeads(ctx)
@@ -260,7 +266,7 @@ func (t *Topic) readHeads(ctx context.Context) (HeadsResponse, error) {
 			t.heads[p], t.recent[p] = head, nil
 		}
 	}
-	return HeadsResponse{t.id, slices.Clone(heads)}, nil
+	return HeadsResponse{LogID: t.id, Heads: slices.Clone(heads)}, nil
 }
 
 // Read has the signature of a contract's call.

@@ -158,7 +158,7 @@ func (f *FrontDoor) rewrite(p *stdproxy.ProxyRequest) {
 	p.Out.URL.Scheme = "http"
 	p.Out.URL.Host = p.In.Host // replaced by the address of a replica in RoundTrip
 	p.Out.Host = p.In.Host
-	p.Out.Header.Set("X-Forwarded-For", ClientAddress(p.In))
+	p.Out.Header.Set(headerForwarded, ClientAddress(p.In))
 	rpc.Authorize(p.Out, f.secret)
 	if span := opentracing.SpanFromContext(p.In.Context()); span != nil {
 		if err := f.tracer.Inject(span.Context(), opentracing.HTTPHeaders, opentracing.HTTPHeadersCarrier(p.Out.Header)); err != nil {
@@ -167,7 +167,7 @@ func (f *FrontDoor) rewrite(p *stdproxy.ProxyRequest) {
 	}
 }
 
-// RoundTrip tries replicas in turn until one takes the connection. Requests of one token prefer one replica, for its caches.
+// RoundTrip tries replicas in turn until one takes the request. Requests of one token prefer one replica, for its caches.
 func (f *FrontDoor) RoundTrip(r *http.Request) (*http.Response, error) {
 	component, _ := r.Context().Value(ownerKey{}).(string)
 	addresses := f.client.Addresses(component)
@@ -183,14 +183,23 @@ func (f *FrontDoor) RoundTrip(r *http.Request) (*http.Response, error) {
 				out.Body = io.NopCloser(r.Body) // an attempt that fails closes it, and the next one needs it
 			}
 			var answer *http.Response
-			if answer, err = f.transport.RoundTrip(&out); err == nil {
+			if answer, err = f.transport.RoundTrip(&out); err == nil && !isStarting(answer) {
 				return answer, nil
 			}
-			// Only a request that never left is sent elsewhere: its body has not been read.
-			if op, is := errors.AsType[*net.OpError](err); !is || op.Op != "dial" {
+			// Only a request whose body has not been read is sent elsewhere: one that never left, or has none.
+			elsewhere := r.Body == nil || r.Body == http.NoBody
+			if err == nil {
+				err = fmt.Errorf("%s is starting", address)
+				_ = answer.Body.Close() // nobody reads it
+			} else if op, is := errors.AsType[*net.OpError](err); is && op.Op == "dial" {
+				elsewhere = true
+			} else {
 				return nil, err
 			}
 			addresses.Failed(address)
+			if !elsewhere {
+				return nil, err
+			}
 		}
 		if time.Now().After(until) {
 			return nil, fmt.Errorf("no replica of %s takes requests: %w", component, err)
@@ -201,6 +210,11 @@ func (f *FrontDoor) RoundTrip(r *http.Request) (*http.Response, error) {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// isStarting tells whether an internal listener has answered before it has endpoints. Those answer a 503 in JSON.
+func isStarting(answer *http.Response) bool {
+	return answer.StatusCode == http.StatusServiceUnavailable && !strings.HasPrefix(answer.Header.Get("Content-Type"), "application/json")
 }
 
 func (f *FrontDoor) failed(w http.ResponseWriter, r *http.Request, err error) {

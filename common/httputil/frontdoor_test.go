@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
@@ -117,6 +118,30 @@ func TestFrontDoorPassesRequestsOn(t *testing.T) {
 		if code, text, _ := fetch(t, "GET", server.URL+path, ""); code != 404 || !strings.Contains(text, "M_UNRECOGNIZED") {
 			t.Errorf("%s: %d %s", path, code, text)
 		}
+	}
+}
+
+func TestFrontDoorPassesByReplicasThatAreStarting(t *testing.T) {
+	starting := behind(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "starting", http.StatusServiceUnavailable) })
+	ready := behind(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.RawQuery == "busy" {
+			WriteError(w, mxerr.Unavailable("busy"))
+			return
+		}
+		_, _ = io.WriteString(w, "ready")
+	})
+	both, alone := door(t, starting, ready), door(t, starting)
+	for range 10 {
+		if code, text, _ := fetch(t, "GET", both.URL+"/sync", ""); code != 200 || text != "ready" {
+			t.Errorf("got %d %s", code, text)
+		}
+	}
+	// What a ready replica answers is the answer, and a body that was read cannot be sent again.
+	if code, text, _ := fetch(t, "GET", both.URL+"/sync?busy", ""); code != 503 || !strings.Contains(text, "busy") {
+		t.Errorf("got %d %s", code, text)
+	}
+	if code, text, _ := fetch(t, "PUT", alone.URL+"/sync", "body"); code != 503 || !strings.Contains(text, "M_UNKNOWN") {
+		t.Errorf("got %d %s", code, text)
 	}
 }
 

@@ -93,6 +93,31 @@ func (r *Request) Values() url.Values {
 	return r.query
 }
 
+// isText tells whether path and query are text: databases and JSON take nothing else.
+func (r *Request) isText() bool {
+	if !isText(r.vars[:len(r.names)]...) {
+		return false
+	}
+	if !strings.Contains(r.URL.RawQuery, "%") { // nothing is escaped, and a NUL must be
+		return utf8.ValidString(r.URL.RawQuery)
+	}
+	for name, values := range r.Values() {
+		if !isText(name) || !isText(values...) {
+			return false
+		}
+	}
+	return true
+}
+
+func isText(all ...string) bool {
+	for _, s := range all {
+		if !utf8.ValidString(s) || strings.ContainsRune(s, 0) {
+			return false
+		}
+	}
+	return true
+}
+
 // QueryInt is a parameter that must be a number of at least 0; fallback if it is not given.
 func (r *Request) QueryInt(name string, fallback int) (int, error) {
 	s := r.Query(name)
@@ -231,7 +256,7 @@ func checkJSON(body []byte) error {
 
 // token is the access token of a request: in its header, or, as it was done before, in its query (§ Using access tokens).
 func token(r *http.Request) string {
-	if bearer, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); has {
+	if scheme, bearer, has := strings.Cut(r.Header.Get("Authorization"), " "); has && strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(bearer)
 	}
 	if !strings.Contains(r.URL.RawQuery, "access_token=") {

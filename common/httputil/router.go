@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"strings"
@@ -150,9 +151,16 @@ func next(path string) (segment, rest string, ok bool) {
 // ServeHTTP serves a request.
 func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.serveHTTP(w, req, r.other) }
 
-// Local serves only what has a route, as for requests that another process passed on.
+// Local serves only what has a route, as for requests that another process passed on: who that is must be known already, because
+// its word counts for where the request came from.
 func (r *Router) Local() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) { r.serveHTTP(w, req, nil) })
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if client := req.Header.Get(headerForwarded); client != "" {
+			req.RemoteAddr = client
+			req.Header.Del(headerForwarded)
+		}
+		r.serveHTTP(w, req, nil)
+	})
 }
 
 func (r *Router) serveHTTP(w http.ResponseWriter, req *http.Request, other http.Handler) {
@@ -207,6 +215,9 @@ func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
 		ext.HTTPStatusCode.Set(span, uint16(code))
 	}()
 	q.Request = q.WithContext(ctx)
+	if !q.isText() {
+		return r.fail(w, q.Request, q.route.Name, mxerr.InvalidParam("the path and the query must be UTF-8 without NULs"))
+	}
 	if q.ContentLength > q.limit {
 		return r.fail(w, q.Request, q.route.Name, mxerr.TooLarge("the body may have %d bytes", q.limit))
 	}
@@ -244,7 +255,7 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 	}
 	who := string(q.Caller.UserID)
 	if who == "" {
-		who = ClientAddress(q.Request)
+		who = network(ClientAddress(q.Request))
 	}
 	return r.deps.Limits.Allow(q.route.Limit, who)
 }
@@ -259,6 +270,8 @@ func (r *Router) span(q *Request) (opentracing.Span, context.Context) {
 	return span, opentracing.ContextWithSpan(q.Context(), span)
 }
 
+const headerForwarded = "X-Forwarded-For"
+
 // ClientAddress is the address that a request came from: the last one that a proxy on this machine or in a private network named,
 // else the peer's own.
 func ClientAddress(r *http.Request) string {
@@ -267,12 +280,26 @@ func ClientAddress(r *http.Request) string {
 		host = r.RemoteAddr
 	}
 	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsPrivate()) {
-		forwarded := strings.Split(r.Header.Get("X-Forwarded-For"), ",")
+		// Some proxies write a line of their own below the one that the client sent: only the very last word is the proxy's.
+		forwarded := strings.Split(strings.Join(r.Header.Values(headerForwarded), ","), ",")
 		if last := strings.TrimSpace(forwarded[len(forwarded)-1]); net.ParseIP(last) != nil {
 			return last
 		}
 	}
 	return host
+}
+
+// network is what an address is limited by: of IPv6, one subscriber has at least the 64 lower bits to choose from.
+func network(address string) string {
+	ip, err := netip.ParseAddr(address)
+	if err != nil || ip.Unmap().Is4() {
+		return address
+	}
+	prefix, err := ip.WithZone("").Prefix(64)
+	if err != nil {
+		return address
+	}
+	return prefix.String()
 }
 
 // corsHeader is what § Web Browser Clients asks of every answer.

@@ -8,8 +8,8 @@
 // What crosses: the request and response as JSON, the deadline, the trace context, and a closed set of errors: *mxerr.Error
 // unchanged, ErrUnavailable, context.DeadlineExceeded, and everything else as an opaque internal error with its message.
 //
-// A call whose peer cannot be reached, or that is starting or stopping, is repeated with backoff, at every address in turn,
-// until its deadline. It may thus be carried out twice: every call that changes something must carry a request key by which
+// A call whose peer cannot be reached, is starting or stopping, or dies before it has answered to the end, is repeated with
+// backoff, at every address in turn, until its deadline. It may thus be carried out twice: every call that changes something must carry a request key by which
 // its owner finds the first result. Memory that a request or response points to is shared within one process: whoever gets it
 // only reads it.
 //

@@ -221,6 +221,65 @@ func TestCallIsRepeatedAtOtherReplicasAndUntilOneIsReady(t *testing.T) {
 	}
 }
 
+func TestCallIsRepeatedIfItsAnswerBreaksOff(t *testing.T) {
+	var asked []string
+	answers := greet(func(_ context.Context, g greeting) (greeting, error) {
+		asked = append(asked, g.Name)
+		return g, nil
+	})
+	r := mux.NewRouter()
+	if err := Serve(r, "/rpc/greeter", "greeter", answers, Options{Secret: secret}); err != nil {
+		t.Fatal(err)
+	}
+	dies := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		if len(asked) > 0 {
+			r.ServeHTTP(w, request)
+			return
+		}
+		r.ServeHTTP(httptest.NewRecorder(), request) // it is done, and only half of the answer is sent
+		w.Header().Set("Content-Length", "1000")
+		_, _ = w.Write([]byte(`{"name":`))
+	}))
+	defer dies.Close()
+	got, err := dial(t, secret, strings.TrimPrefix(dies.URL, "http://")).Greet(t.Context(), greeting{Name: "key"})
+	if err != nil || got.Name != "key" || !slices.Equal(asked, []string{"key", "key"}) {
+		t.Errorf("got %v, %v after %q", got, err, asked)
+	}
+}
+
+// bomb cannot be encoded.
+type bomb struct{}
+
+func (bomb) MarshalJSON() ([]byte, error) { panic("a defect") }
+
+func TestResponseThatPanicsIsNotAskedForAgain(t *testing.T) {
+	calls := 0
+	api := &struct{ Explode Call[greeting, bomb] }{func(context.Context, greeting) (bomb, error) {
+		calls++
+		return bomb{}, nil
+	}}
+	r := mux.NewRouter()
+	if err := Serve(r, "/rpc/bombs", "bombs", api, Options{Secret: secret}); err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewServer(r)
+	defer server.Close()
+	client, err := NewClient(ClientOptions{Secret: secret, Peers: map[string][]string{"bombs": {server.URL}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	peer := &struct{ Explode Call[greeting, bomb] }{}
+	if err := Dial(client, "bombs", peer); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if _, err := peer.Explode(ctx, greeting{}); err == nil || ctx.Err() != nil || calls != 1 {
+		t.Errorf("%v after %d calls", err, calls)
+	}
+}
+
 func TestOnlyWhoKnowsTheSecretMayCall(t *testing.T) {
 	api := greet(func(_ context.Context, g greeting) (greeting, error) { return g, nil })
 	if _, err := dial(t, "a guess", serve(t, api)).Greet(t.Context(), greeting{}); err == nil || !strings.Contains(err.Error(), "internal_secret") {

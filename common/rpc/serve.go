@@ -111,16 +111,10 @@ func (s *served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	span := s.tracer.StartSpan(s.operation, ext.RPCServerOption(parent))
 	ctx = opentracing.ContextWithSpan(ctx, span)
 
-	res, err := s.run(ctx, r)
 	buf := s.buffers.Get().(*bytes.Buffer)
 	defer s.buffers.Put(buf)
 	buf.Reset()
-	if err == nil {
-		err = encode(buf, res)
-		if err == nil && buf.Len() > MaxBytes {
-			err = fmt.Errorf("the response has %d bytes, more than %d", buf.Len(), MaxBytes)
-		}
-	}
+	err := s.run(ctx, r, buf)
 	finish(span, err)
 	w.Header().Set("Content-Type", "application/json")
 	observer, status := s.ok, http.StatusOK
@@ -145,7 +139,9 @@ func (s *served) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (s *served) run(ctx context.Context, r *http.Request) (res any, err error) {
+// run calls the function and writes its response. A panic of either is an error: a connection that broke off would let the caller
+// repeat the call, and panic again.
+func (s *served) run(ctx context.Context, r *http.Request, into *bytes.Buffer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
@@ -153,9 +149,19 @@ func (s *served) run(ctx context.Context, r *http.Request) (res any, err error) 
 	}()
 	body, err := readAll(r.Body, r.ContentLength)
 	if err != nil {
-		return nil, fmt.Errorf("reading the request: %w", err)
+		return fmt.Errorf("reading the request: %w", err)
 	}
-	return s.call(ctx, body)
+	res, err := s.call(ctx, body)
+	if err != nil {
+		return err
+	}
+	if err := encode(into, res); err != nil {
+		return fmt.Errorf("encoding the response: %w", err)
+	}
+	if into.Len() > MaxBytes {
+		return fmt.Errorf("the response has %d bytes, more than %d", into.Len(), MaxBytes)
+	}
+	return nil
 }
 
 // readAll reads a body of a length that is known, usually.

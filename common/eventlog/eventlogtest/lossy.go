@@ -4,6 +4,7 @@ import (
 	"context"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +36,19 @@ func (l *Lossy) Follow(ctx context.Context, c *eventlog.Consumer) error {
 		}
 	}
 	chance := l.chance()
+	var tending sync.WaitGroup
+	defer tending.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	woken := make(chan int32, eventlog.Partitions)
+	tending.Go(func() {
+		c.Tend(ctx, func(p int32) {
+			select {
+			case woken <- p:
+			default: // it is woken again a second later
+			}
+		})
+	})
 	ticker := time.NewTicker(2 * time.Millisecond)
 	defer ticker.Stop()
 	for {
@@ -52,6 +66,10 @@ func (l *Lossy) Follow(ctx context.Context, c *eventlog.Consumer) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case p := <-woken:
+			if err := c.Run(ctx, p, func(ctx context.Context) error { return c.CatchUp(ctx, p) }); err != nil {
+				return err
+			}
 		case <-ticker.C:
 		}
 	}

@@ -122,7 +122,8 @@ func (w *world) drop() {
 	if w.written.Dialect() == sqlutil.SQLite {
 		return // its file goes
 	}
-	for _, table := range []string{"sent", "applied", "log_topics", "log_counters", "log_rows", "log_leases", "log_offsets", "log_parked"} {
+	for _, table := range []string{"sent", "applied", "log_topics", "log_counters", "log_rows", "log_leases", "log_offsets", "log_parked",
+		"log_retries", "log_consumers", "log_pruned"} {
 		if err := w.written.Script(context.Background(), "DROP TABLE IF EXISTS "+w.name+"_"+table); err != nil {
 			w.t.Error(err)
 		}

@@ -32,6 +32,7 @@ func (t *Transport) Follow(ctx context.Context, c *eventlog.Consumer) error {
 	ctx, f.stop = context.WithCancelCause(ctx)
 	defer f.stop(nil)
 	group.Go(func() error { f.compare(ctx); return nil })
+	group.Go(func() error { c.Tend(ctx, f.wake); return nil })
 	group.Go(func() error {
 		for ctx.Err() == nil {
 			if err := f.member(ctx); ctx.Err() == nil {
@@ -226,6 +227,15 @@ func (f *follower) take(ctx context.Context, p int32, batch []*sarama.ConsumerMe
 		}
 		return f.consumer.Take(ctx, p, records)
 	})
+}
+
+// wake has a partition read the log, if it is run here.
+func (f *follower) wake(p int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if nudged := f.owned[p]; nudged != nil {
+		nudge(nudged)
+	}
 }
 
 // compare looks every ten seconds which partitions are not at the head of the log, and has them read it.

@@ -62,6 +62,7 @@ func (r *relay) hold(ctx context.Context) error {
 		held.Set(0)
 	}()
 	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { r.log.RunPruning(ctx); return nil })
 	for _, topic := range r.topics {
 		group.Go(func() error { return topic.run(ctx) })
 	}

@@ -1,0 +1,254 @@
+package contract
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	clientapi "github.com/matrix-org/dendrite/clientapi/routing"
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/httputil"
+	syncapi "github.com/matrix-org/dendrite/syncapi/routing"
+	"github.com/matrix-org/dendrite/test/deploy"
+)
+
+// shared has no deployment: it removes the server's binary in the end.
+var shared deploy.Shared
+
+func TestMain(m *testing.M) { shared.Main(m) }
+
+// unspecified are endpoints that the specification does not have, or not in this form.
+var unspecified = map[string]string{
+	"GET /_synapse/admin/v1/register":                    "the tools' way to make accounts",
+	"POST /_synapse/admin/v1/register":                   "the tools' way to make accounts",
+	"POST /_matrix/client/v1/refresh":                    "where clients of the proposal look for it",
+	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",
+	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",
+	"GET /_matrix/client/v3/pushrules/global/{kind}/":    "part of the whole, for clients of r0",
+}
+
+// routes are all endpoints, as method and path. Those of r0 and v3 are one.
+func routes(t *testing.T) map[string]httputil.Route {
+	t.Helper()
+	list, err := syncapi.New(syncapi.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[string]httputil.Route)
+	for _, r := range append(list, clientapi.Routes(clientapi.Deps{})...) {
+		for _, path := range expand(strings.ReplaceAll(r.Path, "{r0|v3}", "v3")) {
+			all[r.Method+" "+path] = r
+		}
+	}
+	return all
+}
+
+var choice = regexp.MustCompile(`\{([^{}]*\|[^{}]*)\}`)
+
+func expand(path string) []string {
+	at := choice.FindStringSubmatchIndex(path)
+	if at == nil {
+		return []string{path}
+	}
+	var all []string
+	for _, word := range strings.Split(path[at[2]:at[3]], "|") {
+		all = append(all, expand(path[:at[0]]+word+path[at[1]:])...)
+	}
+	return all
+}
+
+func TestRoutesAreThoseOfTheSpecification(t *testing.T) {
+	_, operations := specification(t)
+	for name, route := range routes(t) {
+		o := operations[shape(name)]
+		if o == nil {
+			if unspecified[name] == "" {
+				t.Errorf("%s is not in the specification", name)
+			}
+			continue
+		}
+		wants := map[httputil.Auth]string{httputil.AuthNone: tokenNever, httputil.AuthOptional: tokenOptional, httputil.AuthUser: tokenAlways,
+			httputil.AuthGuest: tokenAlways}[route.Auth]
+		if o.token() != wants && (o.token() != tokenOptional || wants != tokenNever) {
+			t.Errorf("%s asks for a token %s, the specification %s", name, wants, o.token())
+		}
+	}
+}
+
+// walk is a client of a server, and what it has learned so far.
+type walk struct {
+	t          *testing.T
+	base       string
+	documents  *documents
+	operations map[string]*operation
+	vars       map[string]string // by the names of variables in paths; tokens by the names of users
+	driven     map[string]bool   // by shape
+}
+
+// step is a request that must succeed. In its path, query and body, {name} is a variable.
+type step struct {
+	as       string // who sends it; empty: nobody
+	endpoint string // method and path; v3 if it begins with no prefix
+	with     string // variables of this step: name=value, separated by spaces
+	query    string
+	body     any
+	keep     string // what to learn: name=member, separated by spaces
+}
+
+var variable = regexp.MustCompile(`\{([a-zA-Z0-9]+)\}`)
+
+func (w *walk) fill(text string, vars map[string]string, escape func(string) string) string {
+	return variable.ReplaceAllStringFunc(text, func(name string) string {
+		name = strings.Trim(name, "{}")
+		if value, has := vars[name]; has {
+			return escape(value)
+		}
+		value, has := w.vars[name]
+		if !has {
+			w.t.Fatalf("%s: nothing is known of %s", text, name)
+		}
+		return escape(value)
+	})
+}
+
+func pairs(text string) map[string]string {
+	all := make(map[string]string)
+	for _, pair := range strings.Fields(text) {
+		name, value, _ := strings.Cut(pair, "=")
+		all[name] = value
+	}
+	return all
+}
+
+func same(s string) string { return s }
+
+func (w *walk) do(s step) {
+	w.t.Helper()
+	method, path, _ := strings.Cut(s.endpoint, " ")
+	if !strings.HasPrefix(path, "/_matrix") && !strings.HasPrefix(path, "/.well-known") {
+		path = "/_matrix/client/v3" + path
+	}
+	name := method + " " + path
+	o := w.operations[shape(name)]
+	if o == nil {
+		w.t.Fatalf("%s is not in the specification", name)
+	}
+	with := pairs(s.with)
+	for key, value := range with {
+		with[key] = w.fill(value, nil, same)
+	}
+	path = w.fill(path, with, url.PathEscape)
+	if s.query != "" {
+		path += "?" + w.fill(s.query, with, url.QueryEscape)
+	}
+	var body []byte
+	if s.body != nil {
+		body = []byte(w.fill(text(s.body), with, same))
+		w.matches(o.name+": the request", o.file, w.documents.request(o), body)
+	}
+	if !w.driven[shape(name)] && o.token() == tokenAlways {
+		w.refused(o, path, body)
+	}
+	w.driven[shape(name)] = true
+	token := ""
+	if s.as != "" {
+		token = w.vars[s.as]
+	}
+	status, answer := w.send(method, path, token, body)
+	if status != http.StatusOK {
+		w.t.Fatalf("%s %s: %d %s", method, path, status, answer)
+	}
+	file, schema, err := w.documents.response(o, status)
+	if err != nil || schema == nil {
+		w.t.Fatalf("%s: the schema of %d: %v", o.name, status, err)
+	}
+	learned := w.matches(o.name, file, schema, answer)
+	for name, member := range pairs(s.keep) {
+		value, is := dig(learned, strings.Split(member, ".")...).(string)
+		if !is {
+			w.t.Fatalf("%s: %s has no %s", o.name, answer, member)
+		}
+		w.vars[name] = value
+	}
+}
+
+// refused checks that the endpoint wants a token.
+func (w *walk) refused(o *operation, path string, body []byte) {
+	w.t.Helper()
+	method, _, _ := strings.Cut(o.name, " ")
+	for token, errcode := range map[string]string{"": "M_MISSING_TOKEN", "nobody's": "M_UNKNOWN_TOKEN"} {
+		status, answer := w.send(method, path, token, body)
+		if !bytes.Contains(answer, []byte(`"`+errcode+`"`)) || status != http.StatusUnauthorized {
+			w.t.Errorf("%s with the token %q: %d %s, want %s", o.name, token, status, answer, errcode)
+		}
+	}
+}
+
+// matches checks JSON and returns it.
+func (w *walk) matches(name, file string, schema object, document []byte) object {
+	w.t.Helper()
+	var value any
+	if err := json.Unmarshal(document, &value); err != nil {
+		w.t.Fatalf("%s: %v in %s", name, err, document)
+	}
+	if problems := w.documents.check(file, schema, value, "$"); len(problems) > 0 {
+		w.t.Errorf("%s is not as specified: %s\n%s", name, strings.Join(problems, "; "), document)
+	}
+	o, _ := value.(object)
+	return o
+}
+
+func (w *walk) send(method, path, token string, body []byte) (int, []byte) {
+	w.t.Helper()
+	r, err := http.NewRequestWithContext(w.t.Context(), method, w.base+path, bytes.NewReader(body))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	answer, err := http.DefaultClient.Do(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if kind := answer.Header.Get("Content-Type"); kind != "application/json" || answer.Header.Get("Access-Control-Allow-Origin") != "*" {
+		w.t.Errorf("%s %s: the headers are %v", method, path, answer.Header)
+	}
+	return answer.StatusCode, text
+}
+
+func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
+	documents, operations := specification(t)
+	d := deploy.Own(t, deploy.MonolithSQLite, deploy.Options{Edit: func(c *config.Config) {
+		m := &c.Matrix
+		m.PublicBaseURL = "https://test.example"
+		m.WellKnown = config.WellKnown{Client: "https://test.example", Server: "test.example:443",
+			Support: config.Support{Page: "https://test.example/help", Contacts: []config.Contact{{Role: "m.role.admin", Email: "a@test.example"}}}}
+		m.Registration.Verification, m.Registration.Tokens, m.Registration.Guests = config.VerificationToken, []string{"welcome"}, true
+		c.TURN = config.TURN{URIs: []string{"turn:test.example?transport=udp"}, UserLifetime: 3600e9, SharedSecret: "turning"}
+	}})
+	w := &walk{t: t, base: d.URL(), documents: documents, operations: operations, driven: make(map[string]bool), vars: map[string]string{
+		"a": "@alice:test.example", "b": "@bob:test.example", "userId": "@alice:test.example", "alias": "#room:test.example", "other": "#other:test.example"}}
+	for _, s := range steps {
+		w.do(s)
+		if t.Failed() && testing.Verbose() {
+			fmt.Println("after", s.endpoint)
+		}
+	}
+	for name := range routes(t) {
+		if unspecified[name] == "" && !w.driven[shape(name)] {
+			t.Errorf("no step drives %s", name)
+		}
+	}
+}

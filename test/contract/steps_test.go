@@ -1,0 +1,133 @@
+package contract
+
+func password(user string) object {
+	return object{"type": "m.login.password", "identifier": object{"type": "m.id.user", "user": user}, "password": "the password"}
+}
+
+func invitation(token, user string) object {
+	return object{"auth": object{"type": "m.login.registration_token", "token": token}, "username": user, "password": "the password",
+		"initial_device_display_name": "A phone", "refresh_token": false}
+}
+
+// steps succeed, one after the other, and drive every endpoint.
+var steps = []step{
+	{endpoint: "GET /_matrix/client/versions"},
+	{endpoint: "GET /.well-known/matrix/client"},
+	{endpoint: "GET /.well-known/matrix/server"},
+	{endpoint: "GET /.well-known/matrix/support"},
+
+	// Accounts and devices.
+	{endpoint: "GET /login"},
+	{endpoint: "GET /register/available", query: "username=alice"},
+	{endpoint: "GET /_matrix/client/v1/register/m.login.registration_token/validity", query: "token=welcome"},
+	{endpoint: "POST /register", body: invitation("welcome", "alice"), keep: "alice=access_token device=device_id"},
+	{endpoint: "POST /register", body: invitation("welcome", "bob"), keep: "bob=access_token"},
+	{endpoint: "POST /register", query: "kind=guest", body: object{}, keep: "guest=access_token guestId=user_id"},
+	{endpoint: "POST /login", body: object{"type": "m.login.password", "identifier": object{"type": "m.id.user", "user": "alice"},
+		"password": "the password", "refresh_token": true}, keep: "refresh=refresh_token"},
+	{endpoint: "POST /refresh", body: object{"refresh_token": "{refresh}"}, keep: "alice2=access_token"},
+	{as: "alice2", endpoint: "GET /account/whoami", keep: "device2=device_id"},
+	{as: "guest", endpoint: "GET /account/whoami"},
+	{as: "alice", endpoint: "POST /_matrix/client/v1/login/get_token", body: object{"auth": password("alice")}, keep: "login=login_token"},
+	{endpoint: "POST /login", body: object{"type": "m.login.token", "token": "{login}"}, keep: "alice3=access_token device3=device_id"},
+	{as: "alice", endpoint: "GET /capabilities"},
+	{as: "alice", endpoint: "GET /voip/turnServer"},
+	{as: "alice", endpoint: "GET /devices"},
+	{as: "alice", endpoint: "PUT /devices/{deviceId}", with: "deviceId={device2}", body: object{"display_name": "Another phone"}},
+	{as: "alice", endpoint: "GET /devices/{deviceId}", with: "deviceId={device2}"},
+	{as: "alice", endpoint: "DELETE /devices/{deviceId}", with: "deviceId={device2}", body: object{"auth": password("alice")}},
+	{as: "alice", endpoint: "POST /delete_devices", body: object{"devices": []string{"{device3}"}, "auth": password("alice")}},
+	{as: "alice", endpoint: "POST /account/password", body: object{"new_password": "the password", "logout_devices": true, "auth": password("alice")}},
+
+	// Profiles.
+	{as: "alice", endpoint: "PUT /profile/{userId}/{keyName}", with: "keyName=displayname", body: object{"displayname": "Alice"}},
+	{as: "alice", endpoint: "PUT /profile/{userId}/{keyName}", with: "keyName=avatar_url", body: object{"avatar_url": "mxc://test.example/a"}},
+	{as: "alice", endpoint: "PUT /profile/{userId}/{keyName}", with: "keyName=m.tz", body: object{"m.tz": "Europe/Berlin"}},
+	{as: "alice", endpoint: "DELETE /profile/{userId}/{keyName}", with: "keyName=m.tz"},
+	{endpoint: "GET /profile/{userId}"},
+	{endpoint: "GET /profile/{userId}/{keyName}", with: "keyName=displayname"},
+	{as: "bob", endpoint: "POST /user_directory/search", body: object{"search_term": "ali", "limit": 5}},
+
+	// A room.
+	{as: "alice", endpoint: "POST /createRoom", body: object{"preset": "public_chat", "visibility": "public", "room_alias_name": "room", "name": "A room",
+		"topic": "Everything", "invite": []string{"{b}"}, "is_direct": false, "creation_content": object{"m.federate": true},
+		"initial_state":                []object{{"type": "m.room.guest_access", "state_key": "", "content": object{"guest_access": "can_join"}}},
+		"power_level_content_override": object{"events": object{"m.room.name": 0}}}, keep: "roomId=room_id"},
+	{as: "alice", endpoint: "PUT /rooms/{roomId}/send/{eventType}/{txnId}", with: "eventType=m.room.message txnId=1",
+		body: object{"msgtype": "m.text", "body": "Hello"}, keep: "eventId=event_id"},
+	{as: "bob", endpoint: "GET /sync", keep: "since=next_batch"},
+	{as: "bob", endpoint: "POST /join/{roomIdOrAlias}", with: "roomIdOrAlias={alias}", body: object{"reason": "invited"}},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/join", body: object{}},
+	{as: "guest", endpoint: "POST /rooms/{roomId}/join", body: object{}},
+	{as: "bob", endpoint: "GET /joined_rooms"},
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/send/{eventType}/{txnId}", with: "eventType=m.room.message txnId=1",
+		body: object{"msgtype": "m.text", "body": "Hello, Alice"}, keep: "answerId=event_id"},
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/redact/{eventId}/{txnId}", with: "eventId={answerId} txnId=2", body: object{"reason": "spelling"}},
+	{as: "alice", endpoint: "PUT /rooms/{roomId}/state/{eventType}/{stateKey}", with: "eventType=m.room.topic stateKey=", body: object{"topic": "Nothing"}},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/state/{eventType}/{stateKey}", with: "eventType=m.room.topic stateKey="},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/state"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/event/{eventId}"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/event/{eventId}", with: "eventId={answerId}"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/context/{eventId}", query: "limit=4"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/messages", query: "dir=b&limit=5", keep: "from=end"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/messages", query: "dir=b&limit=100&from={from}"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/members"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/joined_members"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/aliases"},
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/typing/{userId}", with: "userId={b}", body: object{"typing": true, "timeout": 30000}},
+
+	// The directory.
+	{endpoint: "GET /directory/room/{roomAlias}", with: "roomAlias={alias}"},
+	{as: "alice", endpoint: "PUT /directory/room/{roomAlias}", with: "roomAlias={other}", body: object{"room_id": "{roomId}"}},
+	{as: "alice", endpoint: "DELETE /directory/room/{roomAlias}", with: "roomAlias={other}"},
+	{endpoint: "GET /directory/list/room/{roomId}"},
+	{as: "alice", endpoint: "PUT /directory/list/room/{roomId}", body: object{"visibility": "public"}},
+	{endpoint: "GET /publicRooms", query: "limit=5"},
+	{as: "bob", endpoint: "POST /publicRooms", body: object{"limit": 5, "filter": object{"generic_search_term": "room", "room_types": []any{nil}}}},
+
+	// What /sync shows.
+	{as: "bob", endpoint: "POST /user/{userId}/filter", with: "userId={b}", body: object{"room": object{"timeline": object{"limit": 3, "lazy_load_members": true}}},
+		keep: "filterId=filter_id"},
+	{as: "bob", endpoint: "GET /user/{userId}/filter/{filterId}", with: "userId={b}"},
+	{as: "bob", endpoint: "PUT /user/{userId}/account_data/{type}", with: "userId={b} type=m.direct", body: object{"{a}": []string{"{roomId}"}}},
+	{as: "bob", endpoint: "GET /user/{userId}/account_data/{type}", with: "userId={b} type=m.direct"},
+	{as: "bob", endpoint: "PUT /user/{userId}/rooms/{roomId}/account_data/{type}", with: "userId={b} type=org.example", body: object{"color": "red"}},
+	{as: "bob", endpoint: "GET /user/{userId}/rooms/{roomId}/account_data/{type}", with: "userId={b} type=org.example"},
+	{as: "bob", endpoint: "PUT /user/{userId}/rooms/{roomId}/tags/{tag}", with: "userId={b} tag=m.favourite", body: object{"order": 0.5}},
+	{as: "bob", endpoint: "GET /user/{userId}/rooms/{roomId}/tags", with: "userId={b}"},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/receipt/{receiptType}/{eventId}", with: "receiptType=m.read", body: object{}},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/read_markers", body: object{"m.fully_read": "{eventId}", "m.read": "{eventId}"}},
+	{as: "bob", endpoint: "GET /pushrules/"},
+	{as: "bob", endpoint: "GET /pushrules/global/"},
+	{as: "bob", endpoint: "PUT /pushrules/global/{kind}/{ruleId}", with: "kind=content ruleId=cake", body: object{"actions": []string{"notify"}, "pattern": "cake*"}},
+	{as: "bob", endpoint: "GET /pushrules/global/{kind}/{ruleId}", with: "kind=content ruleId=cake"},
+	{as: "bob", endpoint: "PUT /pushrules/global/{kind}/{ruleId}/enabled", with: "kind=content ruleId=cake", body: object{"enabled": false}},
+	{as: "bob", endpoint: "GET /pushrules/global/{kind}/{ruleId}/enabled", with: "kind=content ruleId=cake"},
+	{as: "bob", endpoint: "PUT /pushrules/global/{kind}/{ruleId}/actions", with: "kind=content ruleId=cake",
+		body: object{"actions": []any{"notify", object{"set_tweak": "highlight"}}}},
+	{as: "bob", endpoint: "GET /pushrules/global/{kind}/{ruleId}/actions", with: "kind=content ruleId=cake"},
+	{as: "bob", endpoint: "GET /sync"},
+	{as: "bob", endpoint: "GET /sync", query: "since={since}&full_state=true&filter={filterId}"},
+	{as: "bob", endpoint: "DELETE /pushrules/global/{kind}/{ruleId}", with: "kind=content ruleId=cake"},
+	{as: "bob", endpoint: "DELETE /user/{userId}/rooms/{roomId}/tags/{tag}", with: "userId={b} tag=m.favourite"},
+
+	// Membership.
+	{as: "alice", endpoint: "POST /rooms/{roomId}/kick", body: object{"user_id": "{b}", "reason": "cake"}},
+	{as: "alice", endpoint: "POST /rooms/{roomId}/ban", body: object{"user_id": "{b}"}},
+	{as: "bob", endpoint: "GET /sync", query: "since={since}", keep: "since=next_batch"},
+	{as: "alice", endpoint: "POST /rooms/{roomId}/unban", body: object{"user_id": "{b}"}},
+	{as: "alice", endpoint: "PUT /rooms/{roomId}/state/{eventType}/{stateKey}", with: "eventType=m.room.join_rules stateKey=", body: object{"join_rule": "knock"}},
+	{as: "bob", endpoint: "POST /knock/{roomIdOrAlias}", with: "roomIdOrAlias={roomId}", body: object{"reason": "sorry"}},
+	{as: "bob", endpoint: "GET /sync"},
+	{as: "alice", endpoint: "POST /rooms/{roomId}/invite", body: object{"user_id": "{b}"}},
+	{as: "bob", endpoint: "GET /sync"},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/leave", body: object{}},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/forget"},
+
+	// The end.
+	{endpoint: "POST /login", body: object{"type": "m.login.password", "identifier": object{"type": "m.id.user", "user": "alice"},
+		"password": "the password"}, keep: "alice2=access_token"},
+	{as: "alice2", endpoint: "POST /logout"},
+	{as: "alice", endpoint: "POST /logout/all"},
+	{as: "bob", endpoint: "POST /account/deactivate", body: object{"auth": password("bob"), "erase": true}},
+}
