@@ -56,6 +56,7 @@ type SendEventRequest struct {
 	RequestKey    RequestKey      `json:"request_key"`
 	RoomID        id.RoomID       `json:"room_id"`
 	Sender        id.UserID       `json:"sender"`
+	Guest         bool            `json:"guest"`
 	DeviceID      id.DeviceID     `json:"device_id"`
 	TransactionID string          `json:"transaction_id"` // appears in unsigned to the same device
 	Type          string          `json:"type"`
@@ -109,7 +110,7 @@ const (
 type ChangeMembershipRequest struct {
 	RequestKey RequestKey      `json:"request_key"`
 	Action     string          `json:"action"`
-	RoomID     id.RoomID       `json:"room_id"` // for a knock by alias, RoomIDOrAlias and Via say where
+	RoomID     id.RoomID       `json:"room_id"`
 	Sender     id.UserID       `json:"sender"`
 	DeviceID   id.DeviceID     `json:"device_id"`
 	Target     id.UserID       `json:"target"`

@@ -61,6 +61,16 @@ func creatorOf(create *pdu.Event) id.UserID {
 	return id.UserID(creator)
 }
 
+// Named lists the users who have a level of their own.
+func (p *PowerLevels) Named() []id.UserID {
+	users := slices.Clone(p.infinite)
+	pdu.EachMember(pdu.Member(p.content, "users"), func(name string, _ []byte) { users = append(users, id.UserID(name)) })
+	if p.content == nil && p.creator != "" {
+		users = append(users, p.creator)
+	}
+	return users
+}
+
 // User is the level of a user.
 func (p *PowerLevels) User(user id.UserID) int64 {
 	if slices.Contains(p.infinite, user) {

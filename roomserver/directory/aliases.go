@@ -107,12 +107,12 @@ func (d *Directory) QueryAlias(ctx context.Context, req api.QueryAliasRequest) (
 	if err != nil || room == nil {
 		return res, err
 	}
-	members, err := d.rooms.Storage.Members(ctx, room.NID, []string{"join"}, membersForServers)
+	members, err := d.rooms.Storage.JoinedMembers(ctx, room.NID, membersForServers)
 	if err != nil {
 		return res, fmt.Errorf("servers of %s: %w", a.RoomID, err)
 	}
-	for _, m := range members {
-		if server := m.UserID.Server(); !slices.Contains(res.Servers, server) {
+	for _, user := range members {
+		if server := user.Server(); !slices.Contains(res.Servers, server) {
 			res.Servers = append(res.Servers, server)
 		}
 	}

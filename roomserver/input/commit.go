@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime/debug"
 	"slices"
 	"time"
 
@@ -82,11 +83,8 @@ func (in *Input) draftAndCommit(ctx context.Context, roomID id.RoomID, batch []*
 	d := in.newDraft(room)
 	for _, j := range batch {
 		before := d.mark()
-		j.result, j.err = j.run(ctx, d)
-		if j.err != nil {
-			base := d.base
-			*d = before
-			d.base = base
+		if j.result, j.err = runJob(ctx, d, j); j.err != nil {
+			d.undo(before)
 			in.maybeEarlier(ctx, j)
 		}
 	}
@@ -94,6 +92,16 @@ func (in *Input) draftAndCommit(ctx context.Context, roomID id.RoomID, batch []*
 		return nil
 	}
 	return in.commit(ctx, d)
+}
+
+// runJob runs an input. A panic becomes its error: it must not end the process, which serves all other rooms.
+func runJob(ctx context.Context, d *draft, j *job) (result any, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in an input of room %s: %v\n%s", d.room.ID, p, debug.Stack())
+		}
+	}()
+	return j.run(ctx, d)
 }
 
 // maybeEarlier looks for the result of an earlier call where this one is refused: the room may have changed because of that very
@@ -177,8 +185,8 @@ func (in *Input) write(ctx context.Context, tx *sqlutil.Tx, d *draft, summary *a
 
 func (in *Input) writeAside(ctx context.Context, tx *sqlutil.Tx, d *draft) error {
 	s := in.Storage
-	for _, nid := range d.replaced {
-		if err := s.DeleteAside(ctx, tx, nid); err != nil {
+	if len(d.replaced) > 0 {
+		if err := s.DeleteAside(ctx, tx, d.replaced); err != nil {
 			return err
 		}
 	}
@@ -192,13 +200,18 @@ func (in *Input) writeAside(ctx context.Context, tx *sqlutil.Tx, d *draft) error
 			return err
 		}
 	}
-	for _, r := range d.pending {
-		if err := s.AddPendingRedaction(ctx, tx, d.room.NID, r.targetID, r.redaction); err != nil {
+	if len(d.pending) > 0 {
+		if err := s.AddPendingRedactions(ctx, tx, d.room.NID, d.pending); err != nil {
+			return err
+		}
+	}
+	if len(d.settled) > 0 {
+		if err := s.RemovePendingRedactions(ctx, tx, d.room.NID, d.settled); err != nil {
 			return err
 		}
 	}
 	if len(d.stage) > 0 {
-		if err := s.Stage(ctx, tx, d.stage); err != nil {
+		if err := s.Stage(ctx, tx, d.stage, maxStaged); err != nil {
 			return err
 		}
 	}
@@ -227,7 +240,7 @@ func (in *Input) committed(d *draft) {
 		maps.Copy(entries, d.base.entries)
 		maps.Copy(entries, d.changed)
 	}
-	in.known.Add(room.ID, &known{root: room.Root, entries: entries})
+	in.known.Add(room.ID, &known{version: room.RowVersion, root: room.Root, entries: entries})
 	for key, eventID := range d.requests {
 		in.done.Add(key, eventID)
 	}

@@ -34,22 +34,24 @@ type draft struct {
 	replaced  []stateres.EventNID // outliers that are stored anew
 	byID      map[id.EventID]*storage.Event
 	nodes     []statetrie.Node
+	overlay   *statetrie.Trie // reads the first overlaid of the nodes too
+	overlaid  int
 	keys      map[auth.Key]statetrie.KeyNID
 	members   map[id.UserID]storage.Membership
 	summary   bool // to be written anew
 	redacted  []*storage.Event
 	redacting []redaction
-	pending   []redaction
+	pending   []storage.PendingRedaction
+	settled   []id.EventID // targets that have come, whose redactions wait no more
 	stage     []storage.Staged
 	unstage   []id.EventID
 	requests  map[string]id.EventID
 	also      []func(context.Context, *sqlutil.Tx) error
 }
 
-// redaction is a redaction with its target.
+// redaction is a redaction with its target, in its redacted form.
 type redaction struct {
 	target    *storage.Event
-	targetID  id.EventID
 	redaction id.EventID
 }
 
@@ -58,24 +60,56 @@ func (in *Input) newDraft(room *storage.Room) *draft {
 		keys: map[auth.Key]statetrie.KeyNID{}, members: map[id.UserID]storage.Membership{}, requests: map[string]id.EventID{}}
 	d.room.RowVersion = rand.Int64()
 	d.room.Extremities = slices.Clone(room.Extremities)
-	if k, has := in.known.Get(room.ID); has && k.root == room.Root {
+	if k, has := in.known.Get(room.ID); has && k.version == room.RowVersion {
 		d.base = k
 	} else {
-		d.base = &known{root: room.Root, entries: map[auth.Key]*storage.Event{}}
+		d.base = &known{version: room.RowVersion, root: room.Root, entries: map[auth.Key]*storage.Event{}}
 	}
 	return d
 }
 
-// mark copies the draft, so that an input that fails can be undone by going back to the copy. What base learns meanwhile is kept:
-// it is as true as before.
+// mark copies the draft, so that an input that fails can be undone by going back to the copy.
 func (d *draft) mark() draft {
 	c := *d
 	c.room.Extremities = slices.Clone(d.room.Extremities)
 	c.events, c.aside, c.replaced, c.nodes = slices.Clip(d.events), slices.Clip(d.aside), slices.Clip(d.replaced), slices.Clip(d.nodes)
-	c.redacted, c.redacting, c.pending = slices.Clip(d.redacted), slices.Clip(d.redacting), slices.Clip(d.pending)
+	c.redacted, c.redacting, c.pending, c.settled = slices.Clip(d.redacted), slices.Clip(d.redacting), slices.Clip(d.pending), slices.Clip(d.settled)
 	c.stage, c.unstage, c.also = slices.Clip(d.stage), slices.Clip(d.unstage), slices.Clip(d.also)
 	c.changed, c.keys, c.members, c.requests, c.byID = maps.Clone(d.changed), maps.Clone(d.keys), maps.Clone(d.members), maps.Clone(d.requests), maps.Clone(d.byID)
 	return c
+}
+
+// undo goes back to a mark. What base has learnt since is kept: it is as true as before.
+func (d *draft) undo(to draft) {
+	base := d.base
+	*d = to
+	d.base = base
+}
+
+// trie is the room's states, those of the draft included.
+func (d *draft) trie() (*statetrie.Trie, error) {
+	if d.overlay == nil {
+		d.overlay = d.in.Reader.Trie(d.room.NID)
+	}
+	if d.overlaid < len(d.nodes) {
+		with, err := d.overlay.With(d.nodes[d.overlaid:])
+		if err != nil {
+			return nil, err
+		}
+		d.overlay, d.overlaid = with, len(d.nodes)
+	}
+	return d.overlay, nil
+}
+
+// update changes a state.
+func (d *draft) update(ctx context.Context, root api.Root, changes []statetrie.Entry) (api.Root, error) {
+	trie, err := d.trie()
+	if err != nil {
+		return root, err
+	}
+	root, nodes, err := trie.Update(ctx, root, changes)
+	d.nodes = append(d.nodes, nodes...)
+	return root, err
 }
 
 // empty tells whether there is nothing to commit.
@@ -175,9 +209,7 @@ func (d *draft) stateWith(ctx context.Context, root api.Root, e *storage.Event) 
 	if err != nil {
 		return root, err
 	}
-	root, nodes, err := d.in.Reader.Trie(d.room.NID).Update(ctx, root, []statetrie.Entry{{Key: nid, Event: e.NID}})
-	d.nodes = append(d.nodes, nodes...)
-	return root, err
+	return d.update(ctx, root, []statetrie.Entry{{Key: nid, Event: e.NID}})
 }
 
 func keyOf(e *pdu.Event) (auth.Key, bool) {

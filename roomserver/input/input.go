@@ -34,6 +34,8 @@ const (
 	inputTimeout    = 30 * time.Second
 	rememberedKeys  = 20_000 // request keys of this process whose results are in memory
 	rememberedRooms = 2_000  // rooms whose auth state is in memory
+	maxStaged       = 500    // PDUs of one origin that wait in one room
+	stagedAtOnce    = 100    // staged PDUs that one transaction takes in
 )
 
 // Keys verifies signatures of servers. An error that is an *InvalidSignature is a verdict, every other one may pass.
@@ -69,8 +71,9 @@ type Input struct {
 	running sync.WaitGroup
 }
 
-// known is auth state of a room that is in memory, at one root.
+// known is current state of a room that is in memory, as of one version of the room's row: a redaction changes events, but no root.
 type known struct {
+	version int64
 	root    api.Root
 	entries map[auth.Key]*storage.Event // nil for what the state does not have
 }

@@ -27,6 +27,7 @@ type world struct {
 	in    *Input
 	topic *eventlog.Topic
 	other pdu.Signer
+	rooms int
 }
 
 const (
@@ -58,7 +59,12 @@ func (k keys) VerifyPDU(_ context.Context, e *pdu.Event) error {
 
 func newWorld(t testing.TB) *world {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "rooms.db")}, sqlutil.Deps{})
+	return newWorldOn(t, "file:"+filepath.Join(t.TempDir(), "rooms.db"))
+}
+
+func newWorldOn(t testing.TB, connection string) *world {
+	t.Helper()
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
 	must(t, err)
 	t.Cleanup(func() { must(t, db.Close()) })
 	s, err := storage.New(t.Context(), db)
@@ -94,7 +100,8 @@ func (w *world) room(version id.RoomVersion) id.RoomID {
 	w.t.Helper()
 	create := fmt.Sprintf(`{"room_version":%q,"creator":%q}`, version, alice)
 	levels := fmt.Sprintf(`{"users":{%q:100}}`, alice)
-	roomID := id.RoomID("!room:here")
+	w.rooms++
+	roomID := id.RoomID(fmt.Sprintf("!room%d:here", w.rooms))
 	if version == "12" {
 		create, levels, roomID = `{"room_version":"12"}`, `{}`, ""
 	}
@@ -311,7 +318,7 @@ func TestEventsWaitForTheirAncestors(t *testing.T) {
 	if n := len(after); n != len(log)+3 || after[n-1].Event.ID() != second.ID() {
 		t.Fatalf("the log has %d events", n)
 	}
-	waiting, err := w.in.Storage.StagedPDUs(t.Context(), roomID)
+	waiting, err := w.in.Storage.WaitingPDUs(t.Context(), roomID)
 	must(t, err)
 	if len(waiting) != 0 {
 		t.Fatalf("%d events still wait", len(waiting))
@@ -386,3 +393,12 @@ func TestARedactionBeforeItsTarget(t *testing.T) {
 		t.Fatalf("got %s, redacted by %q", found[0].PDU.Content(), found[0].RedactedBy)
 	}
 }
+
+func rawOf(events ...*pdu.Event) (all []json.RawMessage) {
+	for _, e := range events {
+		all = append(all, e.JSON())
+	}
+	return all
+}
+
+func nothingElse(context.Context, *sqlutil.Tx, *storage.Room) error { return nil }

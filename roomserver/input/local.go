@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -113,7 +115,7 @@ func (in *Input) add(ctx context.Context, d *draft, p *Proto, key []byte) (*stor
 	used := d.room.Extremities[max(0, len(d.room.Extremities)-pdu.MaxPrevEvents):]
 	for _, x := range used {
 		p.PrevEvents = append(p.PrevEvents, x.EventID)
-		p.Depth = max(p.Depth, x.Depth+1)
+		p.Depth = max(p.Depth, min(x.Depth, math.MaxInt64-1)+1)
 	}
 	authNIDs, err := d.selectAuth(ctx, p)
 	if err != nil {
@@ -210,6 +212,9 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 		if !sqlutil.IsUniqueViolation(err) || attempt == uniqueAttempts {
 			return "", fmt.Errorf("create room: %w", err)
 		}
+		// A room whose id is the hash of its create event is the same one as another that its creator has made alike at the same
+		// moment. So this one was made a moment before.
+		protos[0].OriginServerTS -= 1 + rand.Int64N(int64(attempt)*50)
 	}
 }
 

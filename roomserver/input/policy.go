@@ -16,7 +16,6 @@ import (
 const (
 	typePolicy  = "m.room.policy"
 	policyKeyID = "ed25519:policy_server"
-	maxMembers  = 1_000_000
 )
 
 // policyError says that the room's policy server has not recommended an event.
@@ -38,16 +37,9 @@ func (d *draft) checkPolicy(ctx context.Context, e *pdu.Event) error {
 	if server == "" || key.Type != gjson.String {
 		return nil
 	}
-	members, err := d.in.Storage.Members(ctx, d.room.NID, []string{"join"}, maxMembers)
-	if err != nil {
+	members, err := d.in.Storage.JoinedOfServer(ctx, d.room.NID, server, 1)
+	if err != nil || len(members) == 0 {
 		return err
-	}
-	joined := false
-	for _, m := range members {
-		joined = joined || m.UserID.Server() == server
-	}
-	if !joined {
-		return nil
 	}
 	public, err := base64.RawStdEncoding.DecodeString(strings.TrimRight(key.Str, "="))
 	if err == nil && e.VerifySignature(server, policyKeyID, ed25519.PublicKey(public)) {

@@ -2,6 +2,7 @@ package input
 
 import (
 	"context"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -27,41 +28,44 @@ func (in *Input) redact(ctx context.Context, d *draft, e *storage.NewEvent) (id.
 		return "", err
 	}
 	if target == nil {
-		d.pending = append(d.pending, redaction{targetID: targetID, redaction: e.PDU.ID()})
+		d.pending = append(d.pending, storage.PendingRedaction{Target: targetID, Redaction: e.PDU.ID()})
 		return "", nil
 	}
 	may, err := d.mayRedact(ctx, e.PDU, target)
 	if err != nil || !may {
 		return "", err
 	}
-	d.applyRedaction(target, e.PDU.ID())
-	return targetID, nil
+	return targetID, d.applyRedaction(ctx, target, e.PDU.ID())
 }
 
-func (d *draft) applyRedaction(target *storage.Event, by id.EventID) {
+func (d *draft) applyRedaction(ctx context.Context, target *storage.Event, by id.EventID) error {
 	if target.RedactedBy != "" {
-		return // the first one counts
+		return nil // the first one counts
 	}
 	redacted := *target
 	redacted.PDU, redacted.RedactedBy = target.PDU.Redact(), by
-	d.redacting = append(d.redacting, redaction{&redacted, target.PDU.ID(), by})
+	if k, is := keyOf(target.PDU); is {
+		now, err := d.One(ctx, k.Type, k.StateKey)
+		if err != nil {
+			return err
+		}
+		if now != nil && now.NID == target.NID {
+			d.changed[k] = &redacted
+			d.summary = d.summary || k.StateKey == "" && state.InSummary(k.Type)
+		}
+	}
+	d.redacting = append(d.redacting, redaction{&redacted, by})
 	d.redacted = append(d.redacted, &redacted)
 	d.byID[target.PDU.ID()] = &redacted
-	if k, is := keyOf(target.PDU); is {
-		if now := d.changed[k]; now != nil && now.NID == target.NID {
-			d.changed[k] = &redacted
-		} else if now := d.base.entries[k]; now != nil && now.NID == target.NID {
-			d.changed[k] = &redacted
-		}
-		if k.StateKey == "" && state.InSummary(k.Type) {
-			d.summary = true
-		}
-	}
-	for _, e := range d.events {
+	for i, e := range d.events {
 		if e.NID == target.NID { // of the same transaction: it is written in its redacted form
-			e.PDU, e.RedactedBy, e.Output.Event = redacted.PDU, by, redacted.PDU
+			output := *e.Output
+			output.Event = redacted.PDU
+			d.events = slices.Clone(d.events) // a mark may have the others
+			d.events[i] = &storage.NewEvent{Event: redacted, RequestKey: e.RequestKey, Output: &output}
 		}
 	}
+	return nil
 }
 
 // mayRedact tells whether a redaction takes effect: it is by the sender's own server, or by who may redact the events of others.

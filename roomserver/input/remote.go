@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -25,17 +26,19 @@ type received struct {
 	staged  bool // it waits in the table already
 	result  api.InputPDUResult
 	decided bool
+	failed  error // why it could not be checked now
 }
 
 func (r *received) decide(outcome string, why error) {
 	r.decided = true
-	r.result.Outcome = outcome
+	r.result.Outcome, r.result.Error = outcome, ""
 	if why != nil {
 		r.result.Error = why.Error()
 	}
 }
 
-// InputPDUs takes events that another server sent. Each is stored, rejected, staged or dropped before it answers.
+// InputPDUs takes events that another server sent. Each is stored, rejected, staged or dropped before it answers. An error says that some
+// could not be checked now, and must be sent again; the others are taken all the same.
 func (in *Input) InputPDUs(ctx context.Context, req api.InputPDUsRequest) (api.InputPDUsResponse, error) {
 	room, err := in.Reader.Room(ctx, req.RoomID)
 	if err != nil {
@@ -48,9 +51,7 @@ func (in *Input) InputPDUs(ctx context.Context, req api.InputPDUsRequest) (api.I
 			all[i].decide(api.OutcomeInvalid, errors.New("this server is not in the room"))
 			continue
 		}
-		if err := in.receive(ctx, room, all[i], raw); err != nil {
-			return api.InputPDUsResponse{}, err
-		}
+		all[i].failed = in.receive(ctx, room, all[i], raw)
 	}
 	if err := in.take(ctx, req.RoomID, all); err != nil {
 		return api.InputPDUsResponse{}, err
@@ -64,20 +65,43 @@ func (in *Input) InputPDUs(ctx context.Context, req api.InputPDUsRequest) (api.I
 
 // take hands PDUs that have passed the checks which need no room to the room's worker.
 func (in *Input) take(ctx context.Context, roomID id.RoomID, all []*received) error {
-	open := slices.DeleteFunc(slices.Clone(all), func(r *received) bool { return r.decided })
-	if len(open) == 0 {
-		return nil
-	}
-	_, err := in.submit(ctx, roomID, &job{run: func(ctx context.Context, d *draft) (any, error) {
-		for _, r := range open {
-			r.decided = false
-			if err := in.check(ctx, d, r); err != nil {
-				return nil, fmt.Errorf("event %s: %w", r.event.ID(), err)
+	open := slices.DeleteFunc(slices.Clone(all), func(r *received) bool { return r.decided || r.failed != nil })
+	if len(open) > 0 {
+		more, err := in.submit(ctx, roomID, &job{run: func(ctx context.Context, d *draft) (any, error) {
+			for _, r := range open {
+				r.decided = false
+				r.failed = in.checkOne(ctx, d, r)
+			}
+			if len(d.events)+len(d.aside) == 0 {
+				return false, nil // nothing has come that a staged event could have waited for
+			}
+			return in.takeStaged(ctx, d)
+		}})
+		if err != nil {
+			return err
+		}
+		if more == true {
+			if err := in.takeAllStaged(ctx, roomID); err != nil {
+				return err
 			}
 		}
-		return nil, in.takeStaged(ctx, d)
-	}})
-	return err
+	}
+	var failed []error
+	for _, r := range all {
+		failed = append(failed, r.failed)
+	}
+	return errors.Join(failed...)
+}
+
+// checkOne is check, leaving no trace in the draft of an event that could not be checked.
+func (in *Input) checkOne(ctx context.Context, d *draft, r *received) error {
+	before := d.mark()
+	err := in.check(ctx, d, r)
+	if err != nil {
+		d.undo(before)
+		return fmt.Errorf("event %s could not be checked: %w", r.event.ID(), err)
+	}
+	return nil
 }
 
 // receive applies steps 1 to 3, outside the room's worker: they may ask other servers for keys.
@@ -124,19 +148,26 @@ func (in *Input) check(ctx context.Context, d *draft, r *received) error {
 			d.done(r)
 			return nil
 		}
+		if known.PDU.ReferenceHash() != r.event.ReferenceHash() { // in room versions whose event ids are no hashes
+			r.decide(api.OutcomeInvalid, errors.New("step 1: it has the id of another event"))
+			d.done(r)
+			return nil
+		}
 		nid = known.NID // the one transition that there is: from an outlier to an event with a place
 	}
-	authEvents, prevEvents, missing, err := in.references(ctx, d, r)
+	refs, err := in.references(ctx, d, r)
 	if err != nil {
 		return err
 	}
-	if len(missing) > 0 {
-		d.stageOne(r, missing)
+	if len(refs.missing) > 0 {
+		d.stageOne(r, refs.missing)
 		return nil
 	}
 	e := &storage.NewEvent{Event: storage.Event{NID: nid, RoomNID: d.room.NID, PDU: r.event}}
-	for _, a := range authEvents {
-		e.Auth = append(e.Auth, a.NID)
+	for _, a := range refs.auth {
+		if a.RoomNID == d.room.NID {
+			e.Auth = append(e.Auth, a.NID)
+		}
 	}
 	if nid == 0 {
 		if e.NID, err = in.Storage.NewEventNIDs(ctx, 1); err != nil {
@@ -144,8 +175,12 @@ func (in *Input) check(ctx context.Context, d *draft, r *received) error {
 		}
 	} else {
 		d.replaced = append(d.replaced, nid)
+		d.aside = slices.DeleteFunc(slices.Clone(d.aside), func(e *storage.NewEvent) bool { return e.NID == nid })
+		if known.RedactedBy != "" {
+			e.PDU, e.RedactedBy = e.PDU.Redact(), known.RedactedBy
+		}
 	}
-	verdict, err := in.judge(ctx, d, r, e, authEvents, prevEvents)
+	verdict, err := in.judge(ctx, d, r, e, refs)
 	if err != nil {
 		return err
 	}
@@ -168,7 +203,7 @@ func (in *Input) check(ctx context.Context, d *draft, r *received) error {
 		return nil
 	}
 	r.decide(api.OutcomeAccepted, nil)
-	return in.appendRemote(ctx, d, e)
+	return in.appendRemote(ctx, d, e, refs.prev)
 }
 
 // verdict says at which step an event failed, and why; err is nil if it did not.
@@ -178,23 +213,31 @@ type verdict struct {
 	err     error
 }
 
-func (in *Input) judge(ctx context.Context, d *draft, r *received, e *storage.NewEvent, authEvents, prevEvents []*storage.Event) (verdict, error) {
+func (in *Input) judge(ctx context.Context, d *draft, r *received, e *storage.NewEvent, refs references) (verdict, error) {
 	rejected := storage.Rejected
 	if r.outlier {
 		rejected = storage.RejectedOutlier
+	} else {
+		// A rejected event has a state before it too: others may refer to the event, and do if their servers know better (§ Rejection).
+		var err error
+		if e.Root, err = in.stateBefore(ctx, d, refs.prev); err != nil {
+			return verdict{}, err
+		}
 	}
 	// Step 4: it is allowed by its auth events.
 	var bodies []*pdu.Event
 	var refused []id.EventID
-	for _, a := range authEvents {
+	for _, a := range refs.auth {
 		bodies = append(bodies, a.PDU)
 		if a.Outcome == storage.Rejected || a.Outcome == storage.RejectedOutlier {
 			refused = append(refused, a.PDU.ID())
 		}
 	}
-	if create, err := d.One(ctx, pdu.TypeCreate, ""); err != nil {
+	create, err := d.One(ctx, pdu.TypeCreate, "")
+	if err != nil {
 		return verdict{}, err
-	} else if e.PDU.Properties().RoomIDIsCreateHash && create != nil {
+	}
+	if e.PDU.Properties().RoomIDIsCreateHash && create != nil {
 		bodies = append(bodies, create.PDU)
 	}
 	if v, err := ruled(4, rejected, auth.CheckAuthEvents(e.PDU, bodies, refused...)); v.err != nil || err != nil {
@@ -203,10 +246,13 @@ func (in *Input) judge(ctx context.Context, d *draft, r *received, e *storage.Ne
 	if r.outlier {
 		return verdict{}, nil
 	}
-	// Step 5: it is allowed by the state before it.
-	var err error
-	if e.Root, err = in.stateBefore(ctx, d, prevEvents); err != nil {
-		return verdict{}, err
+	// Step 5: it is allowed by the state before it. The rules do not speak of parents in other rooms, nor of a room that has begun: the
+	// create event "is the first event in a room and cannot be changed".
+	if refs.foreign {
+		return verdict{rejected, 5, errors.New("a parent of the event is in another room")}, nil
+	}
+	if create != nil && e.PDU.Is(pdu.TypeCreate, "") {
+		return verdict{rejected, 5, errors.New("the room has another create event")}, nil
 	}
 	if v, err := ruled(5, rejected, auth.Check(e.PDU, d.stateAt(ctx, e.Root))); v.err != nil || err != nil {
 		return v, err
@@ -231,36 +277,52 @@ func ruled(step int, outcome storage.Outcome, err error) (verdict, error) {
 	return verdict{}, err
 }
 
-// references reads the events that an event refers to, and lists those that are not here. For an outlier only its auth events
-// count.
-func (in *Input) references(ctx context.Context, d *draft, r *received) (authEvents, prevEvents []*storage.Event, missing []id.EventID, err error) {
+// references are the events that an event refers to.
+type references struct {
+	auth    []*storage.Event
+	prev    []*storage.Event // those that are in the room
+	foreign bool             // there are others, of other rooms
+	missing []id.EventID     // that are not here
+}
+
+// references reads them. For an outlier only its auth events count.
+func (in *Input) references(ctx context.Context, d *draft, r *received) (refs references, err error) {
 	wanted := slices.Clone(r.event.AuthEvents())
 	if !r.outlier {
 		wanted = append(wanted, r.event.PrevEvents()...)
 	}
 	found, err := in.eventsByID(ctx, d, wanted)
 	if err != nil {
-		return nil, nil, nil, err
+		return refs, err
 	}
-	get := func(ids []id.EventID, placed bool) (all []*storage.Event) {
-		for _, eventID := range ids {
-			e := found[eventID]
-			switch {
-			case e == nil, placed && (e.Outcome == storage.Outlier || e.Outcome == storage.RejectedOutlier):
-				if !slices.Contains(missing, eventID) {
-					missing = append(missing, eventID)
-				}
-			case e.RoomNID == d.room.NID:
-				all = append(all, e)
-			}
+	miss := func(eventID id.EventID) {
+		if !slices.Contains(refs.missing, eventID) {
+			refs.missing = append(refs.missing, eventID)
 		}
-		return all
 	}
-	authEvents = get(r.event.AuthEvents(), false)
-	if !r.outlier {
-		prevEvents = get(r.event.PrevEvents(), true)
+	for _, eventID := range r.event.AuthEvents() {
+		if e := found[eventID]; e == nil {
+			miss(eventID)
+		} else {
+			refs.auth = append(refs.auth, e)
+		}
 	}
-	return authEvents, prevEvents, missing, nil
+	if r.outlier {
+		return refs, nil
+	}
+	for _, eventID := range r.event.PrevEvents() {
+		switch e := found[eventID]; {
+		case e == nil:
+			miss(eventID)
+		case e.RoomNID != d.room.NID:
+			refs.foreign = true
+		case e.Outcome == storage.Outlier || e.Outcome == storage.RejectedOutlier:
+			miss(eventID)
+		default:
+			refs.prev = append(refs.prev, e)
+		}
+	}
+	return refs, nil
 }
 
 func (in *Input) eventsByID(ctx context.Context, d *draft, ids []id.EventID) (map[id.EventID]*storage.Event, error) {
@@ -282,11 +344,41 @@ func (in *Input) eventsByID(ctx context.Context, d *draft, ids []id.EventID) (ma
 	return found, nil
 }
 
+// maxReach bounds how many events covers looks at, with all their parents.
+const maxReach = 200
+
+// covers lists what an event replaces among the forward extremities: its parents, and what it reaches from them through events that
+// were rejected or soft-failed, which are never extremities themselves.
+func (in *Input) covers(ctx context.Context, d *draft, parents []*storage.Event) (map[id.EventID]bool, error) {
+	covered := make(map[id.EventID]bool)
+	for len(parents) > 0 && len(covered) < maxReach {
+		var further []id.EventID
+		for _, p := range parents {
+			if covered[p.PDU.ID()] {
+				continue
+			}
+			covered[p.PDU.ID()] = true
+			if p.Outcome == storage.Rejected || p.Outcome == storage.SoftFailed {
+				further = append(further, p.PDU.PrevEvents()...)
+			}
+		}
+		found, err := in.eventsByID(ctx, d, further)
+		if err != nil {
+			return nil, err
+		}
+		parents = slices.Collect(maps.Values(found))
+	}
+	return covered, nil
+}
+
 // appendRemote puts an accepted event at the end of the timeline, moves the forward extremities, and resolves the current state
 // anew where the room has forked.
-func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent) error {
-	parents := e.PDU.PrevEvents()
-	others := slices.DeleteFunc(d.room.Extremities, func(x storage.Extremity) bool { return slices.Contains(parents, x.EventID) })
+func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent, parents []*storage.Event) error {
+	covered, err := in.covers(ctx, d, parents)
+	if err != nil {
+		return err
+	}
+	others := slices.DeleteFunc(d.room.Extremities, func(x storage.Extremity) bool { return covered[x.EventID] })
 	d.room.Extremities = append(others, storage.Extremity{NID: e.NID, EventID: e.PDU.ID(), Depth: e.PDU.Depth()})
 	if len(others) == 0 && e.Root == d.room.Root {
 		return in.appendAccepted(ctx, d, e)
@@ -306,15 +398,19 @@ func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent
 	}
 	d.byID[e.PDU.ID()] = &e.Event
 	roots := []api.Root{own}
+	otherIDs := make([]id.EventID, len(others))
+	for i, x := range others {
+		otherIDs[i] = x.EventID
+	}
+	stored, err := in.eventsByID(ctx, d, otherIDs)
+	if err != nil {
+		return err
+	}
 	for _, x := range others {
-		of, err := in.eventsByID(ctx, d, []id.EventID{x.EventID})
-		if err != nil {
-			return err
-		}
-		if of[x.EventID] == nil {
+		if stored[x.EventID] == nil {
 			return fmt.Errorf("the forward extremity %s is not stored", x.EventID)
 		}
-		root, err := d.stateAfter(ctx, of[x.EventID])
+		root, err := d.stateAfter(ctx, stored[x.EventID])
 		if err != nil {
 			return err
 		}
@@ -341,24 +437,29 @@ func (in *Input) redactPending(ctx context.Context, d *draft, e *storage.NewEven
 	}
 	redactions := waiting[e.PDU.ID()]
 	for _, p := range d.pending { // of the same batch
-		if p.targetID == e.PDU.ID() {
-			redactions = append(redactions, p.redaction)
+		if p.Target == e.PDU.ID() {
+			redactions = append(redactions, p.Redaction)
 		}
 	}
 	if len(redactions) == 0 {
 		return nil
 	}
+	d.settled = append(d.settled, e.PDU.ID())
 	found, err := in.eventsByID(ctx, d, redactions)
 	if err != nil {
 		return err
 	}
-	for _, r := range found {
+	for _, redactionID := range redactions {
+		r := found[redactionID]
+		if r == nil || e.RedactedBy != "" {
+			continue
+		}
 		may, err := d.mayRedact(ctx, r.PDU, &e.Event)
 		if err != nil {
 			return err
 		}
-		if may && e.RedactedBy == "" {
-			e.PDU, e.RedactedBy = e.PDU.Redact(), r.PDU.ID()
+		if may {
+			e.PDU, e.RedactedBy = e.PDU.Redact(), redactionID
 		}
 	}
 	return nil
@@ -377,7 +478,8 @@ func outcomeName(o storage.Outcome) string {
 // stageOne stores an event that waits for others.
 func (d *draft) stageOne(r *received, missing []id.EventID) {
 	r.decide(api.OutcomeStaged, fmt.Errorf("%d of the events that it refers to are not here", len(missing)))
-	if !r.staged {
+	isThis := func(s storage.Staged) bool { return s.EventID == r.event.ID() }
+	if !r.staged && !slices.ContainsFunc(d.stage, isThis) {
 		d.stage = append(d.stage, storage.Staged{EventID: r.event.ID(), RoomID: d.room.ID, Version: d.room.Version, Origin: r.origin,
 			Received: time.Now().UnixMilli(), Missing: missing, JSON: r.event.JSON()})
 	}

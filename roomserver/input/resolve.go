@@ -3,6 +3,7 @@ package input
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/matrix-org/dendrite/roomserver/api"
@@ -44,7 +45,10 @@ func (d *draft) resolve(ctx context.Context, roots []api.Root) (api.Root, error)
 	case 1:
 		return roots[0], nil
 	}
-	trie := d.in.Reader.Trie(d.room.NID)
+	trie, err := d.trie()
+	if err != nil {
+		return api.Root{}, err
+	}
 	first := map[statetrie.KeyNID]stateres.EventNID{} // of the keys in conflict, what the first state has
 	others := make([]map[statetrie.KeyNID]stateres.EventNID, len(roots)-1)
 	for i, root := range roots[1:] {
@@ -85,9 +89,7 @@ func (d *draft) resolve(ctx context.Context, roots []api.Root) (api.Root, error)
 			changes = append(changes, statetrie.Entry{Key: key, Event: now})
 		}
 	}
-	root, nodes, err := trie.Update(ctx, roots[0], changes)
-	d.nodes = append(d.nodes, nodes...)
-	return root, err
+	return d.update(ctx, roots[0], changes)
 }
 
 // names finds what the numbers of keys stand for, those of the draft included.
@@ -136,21 +138,38 @@ func (d *draft) byNID(ctx context.Context, nids []stateres.EventNID) (map[stater
 	return found, nil
 }
 
-// entriesAt looks up entries of any state, by keys that the draft may have numbered.
-func (d *draft) entriesAt(ctx context.Context, root api.Root, keys []auth.Key) (map[auth.Key]stateres.EventNID, error) {
-	found, err := d.in.Reader.NIDs(ctx, d.room.NID, root, keys)
+// numbers finds the numbers of keys, those of the draft included.
+func (d *draft) numbers(ctx context.Context, keys []auth.Key) (map[auth.Key]statetrie.KeyNID, error) {
+	found, err := d.in.Storage.KeyNIDs(ctx, keys)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("state keys: %w", err)
 	}
 	for _, k := range keys {
 		if nid, own := d.keys[k]; own {
-			entries, err := d.in.Reader.Trie(d.room.NID).Get(ctx, root, []statetrie.KeyNID{nid})
-			if err != nil {
-				return nil, err
-			}
-			if e, has := entries[nid]; has {
-				found[k] = e
-			}
+			found[k] = nid
+		}
+	}
+	return found, nil
+}
+
+// entriesAt looks up entries of any state.
+func (d *draft) entriesAt(ctx context.Context, root api.Root, keys []auth.Key) (map[auth.Key]stateres.EventNID, error) {
+	numbers, err := d.numbers(ctx, keys)
+	if err != nil {
+		return nil, err
+	}
+	trie, err := d.trie()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := trie.Get(ctx, root, slices.Collect(maps.Values(numbers)))
+	if err != nil {
+		return nil, fmt.Errorf("state %s: %w", root, err)
+	}
+	found := make(map[auth.Key]stateres.EventNID, len(entries))
+	for k, nid := range numbers {
+		if e, has := entries[nid]; has {
+			found[k] = e
 		}
 	}
 	return found, nil
@@ -173,7 +192,11 @@ func (d *draft) stateAt(ctx context.Context, root api.Root) auth.State {
 
 // diff lists what leads from one state to another, and the entries that are new.
 func (d *draft) diff(ctx context.Context, from, to api.Root) ([]api.StateChange, map[auth.Key]*storage.Event, error) {
-	differences, err := d.in.Reader.Trie(d.room.NID).Diff(ctx, from, to)
+	trie, err := d.trie()
+	if err != nil {
+		return nil, nil, err
+	}
+	differences, err := trie.Diff(ctx, from, to)
 	if err != nil {
 		return nil, nil, fmt.Errorf("compare states: %w", err)
 	}
@@ -216,15 +239,11 @@ func (u *unconflicted) Get(ctx context.Context, keys []auth.Key) (map[auth.Key]s
 	if err != nil {
 		return nil, err
 	}
-	numbers, err := u.d.in.Storage.KeyNIDs(ctx, keys)
+	numbers, err := u.d.numbers(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	for _, k := range keys {
-		nid, has := u.d.keys[k]
-		if !has {
-			nid = numbers[k]
-		}
+	for k, nid := range numbers {
 		if _, conflicted := u.conflict[nid]; conflicted {
 			delete(found, k)
 		}
@@ -233,7 +252,11 @@ func (u *unconflicted) Get(ctx context.Context, keys []auth.Key) (map[auth.Key]s
 }
 
 func (u *unconflicted) Covers(ctx context.Context, candidates []stateres.EventNID) (map[stateres.EventNID]bool, error) {
-	entries, err := u.d.in.Reader.Trie(u.d.room.NID).Entries(ctx, u.root, statetrie.All)
+	trie, err := u.d.trie()
+	if err != nil {
+		return nil, err
+	}
+	entries, err := trie.Entries(ctx, u.root, statetrie.All)
 	if err != nil {
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -18,48 +19,78 @@ type Fetcher interface {
 	Fetch(ctx context.Context, p storage.Staged) (placed, outliers []json.RawMessage, err error)
 }
 
-// takeStaged tries staged events again, as long as one of them can be checked.
-func (in *Input) takeStaged(ctx context.Context, d *draft) error {
-	if len(d.events)+len(d.aside) == 0 {
-		return nil // nothing has come that any of them could have waited for
+// takeStaged tries those staged events again for which all that they waited for is here, as long as one of them can be checked. more
+// says that there are further ones: one transaction takes a limited number. One that could not be checked stays staged.
+func (in *Input) takeStaged(ctx context.Context, d *draft) (more bool, err error) {
+	waiting, err := in.Storage.WaitingPDUs(ctx, d.room.ID)
+	if err != nil || len(waiting) == 0 {
+		return false, err
 	}
-	waiting, err := in.Storage.StagedPDUs(ctx, d.room.ID)
+	var missing []id.EventID
+	for _, w := range waiting {
+		missing = append(missing, w.Missing...)
+	}
+	stored, err := in.Storage.KnownEvents(ctx, missing)
 	if err != nil {
-		return err
+		return false, err
 	}
-	for progress := true; progress && len(waiting) > 0; {
+	absent := func(eventID id.EventID) bool { return stored[eventID].NID == 0 && d.byID[eventID] == nil }
+	taken := map[id.EventID]bool{}
+	for progress := true; progress; {
 		progress = false
-		var still []storage.Staged
-		for _, p := range waiting {
-			event, err := pdu.ParseTrusted(p.Version, "", p.JSON)
-			if err != nil {
-				return fmt.Errorf("staged event %s: %w", p.EventID, err)
+		var ready []id.EventID
+		for _, w := range waiting {
+			if !taken[w.EventID] && !slices.ContainsFunc(w.Missing, absent) {
+				ready = append(ready, w.EventID)
 			}
-			r := &received{origin: p.Origin, event: event, staged: true}
-			missing, err := in.isMissing(ctx, d, p.Missing)
-			if err != nil {
-				return err
-			}
-			if !missing {
-				err = in.check(ctx, d, r)
-			}
-			if err != nil {
-				return err
-			}
-			if r.decided && len(d.unstage) > 0 && d.unstage[len(d.unstage)-1] == p.EventID {
-				progress = true
-				continue
-			}
-			still = append(still, p)
 		}
-		waiting = still
+		if len(ready) == 0 {
+			return false, nil
+		}
+		all, err := in.Storage.StagedPDUs(ctx, ready)
+		if err != nil {
+			return false, err
+		}
+		for _, p := range all {
+			if len(taken) == stagedAtOnce {
+				return true, nil
+			}
+			done, err := in.takeOneStaged(ctx, d, p)
+			if err != nil {
+				in.warn(err, p.EventID, "a staged event could not be checked")
+			}
+			if done {
+				taken[p.EventID], progress = true, true
+			}
+		}
 	}
-	return nil
+	return false, nil
 }
 
-func (in *Input) isMissing(ctx context.Context, d *draft, ids []id.EventID) (bool, error) {
-	found, err := in.eventsByID(ctx, d, ids)
-	return len(found) < len(ids), err
+func (in *Input) takeOneStaged(ctx context.Context, d *draft, p storage.Staged) (done bool, err error) {
+	event, err := pdu.ParseTrusted(p.Version, "", p.JSON)
+	if err != nil {
+		return false, fmt.Errorf("staged event: %w", err)
+	}
+	r := &received{origin: p.Origin, event: event, staged: true}
+	err = in.checkOne(ctx, d, r)
+	return slices.Contains(d.unstage, p.EventID), err
+}
+
+// takeAllStaged takes staged events, a transaction for every so many, until none of the rest can be checked.
+func (in *Input) takeAllStaged(ctx context.Context, roomID id.RoomID) error {
+	for {
+		more, err := in.submit(ctx, roomID, &job{run: func(ctx context.Context, d *draft) (any, error) { return in.takeStaged(ctx, d) }})
+		if err != nil || more != true {
+			return err
+		}
+	}
+}
+
+func (in *Input) warn(err error, event id.EventID, what string) {
+	if in.Log != nil {
+		in.Log.WithError(err).WithField("event", event).Warn(what)
+	}
 }
 
 // FetchStaged gets what the staged events of a room wait for, once, and puts it in. It tells how many of them are left.
@@ -68,30 +99,39 @@ func (in *Input) FetchStaged(ctx context.Context, roomID id.RoomID, f Fetcher) (
 	if err != nil || room == nil {
 		return 0, err
 	}
-	waiting, err := in.Storage.StagedPDUs(ctx, roomID)
+	waiting, err := in.Storage.WaitingPDUs(ctx, roomID)
 	if err != nil {
 		return 0, err
 	}
-	for _, p := range waiting {
-		ctx, cancel := context.WithTimeout(ctx, time.Minute)
-		placed, outliers, err := f.Fetch(ctx, p)
-		cancel()
-		if err != nil {
-			in.Log.WithError(err).WithField("event", p.EventID).Warn("what a staged event waits for cannot be fetched now")
-			continue
-		}
-		var all []*received
-		for i, raw := range append(outliers, placed...) {
-			r := &received{origin: p.Origin, outlier: i < len(outliers)}
-			if err := in.receive(ctx, room, r, raw); err != nil {
-				return 0, err
-			}
-			all = append(all, r)
-		}
-		if err := in.take(ctx, roomID, all); err != nil {
-			return 0, err
+	for _, w := range waiting {
+		if err := in.fetchFor(ctx, room, w.EventID, f); err != nil {
+			in.warn(err, w.EventID, "what a staged event waits for cannot be had now")
 		}
 	}
-	waiting, err = in.Storage.StagedPDUs(ctx, roomID)
+	if err := in.takeAllStaged(ctx, roomID); err != nil {
+		return 0, err
+	}
+	waiting, err = in.Storage.WaitingPDUs(ctx, roomID)
 	return len(waiting), err
+}
+
+// fetchFor gets what one staged event waits for, unless that has come meanwhile.
+func (in *Input) fetchFor(ctx context.Context, room *storage.Room, eventID id.EventID, f Fetcher) error {
+	staged, err := in.Storage.StagedPDUs(ctx, []id.EventID{eventID})
+	if err != nil || len(staged) == 0 {
+		return err
+	}
+	fetching, cancel := context.WithTimeout(ctx, time.Minute)
+	placed, outliers, err := f.Fetch(fetching, staged[0])
+	cancel()
+	if err != nil {
+		return err
+	}
+	var all []*received
+	for i, raw := range slices.Concat(outliers, placed) {
+		r := &received{origin: staged[0].Origin, outlier: i < len(outliers)}
+		r.failed = in.receive(ctx, room, r, raw)
+		all = append(all, r)
+	}
+	return in.take(ctx, room.ID, all)
 }

@@ -79,6 +79,9 @@ func (p *Performer) CreateRoom(ctx context.Context, req api.CreateRoomRequest) (
 	if err != nil {
 		return api.CreateRoomResponse{}, err
 	}
+	if req.Visibility == "public" && !p.MayPublish(req.Creator, roomID, "") {
+		return api.CreateRoomResponse{}, mxerr.Forbidden("this server does not let you publish a room: create it with visibility private")
+	}
 	protos, err := creation(&req, props, preset, alias)
 	if err != nil {
 		return api.CreateRoomResponse{}, err

@@ -13,10 +13,11 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/state"
+	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 
-// maxMembers is more members than a room has.
-const maxMembers = 1_000_000
+// authorisers is how many members of this server without a power level of their own are looked at for one who may invite.
+const authorisers = 20
 
 var keyCanonicalAlias = auth.Key{Type: "m.room.canonical_alias"}
 
@@ -66,24 +67,31 @@ func (p *Performer) join(ctx context.Context, v input.View, req *api.JoinRoomReq
 	if now != nil && now.PDU.Membership() == join {
 		return nil, now.PDU.ID(), nil
 	}
-	if req.Guest {
-		access, err := v.One(ctx, "m.room.guest_access", "")
-		if err != nil {
-			return nil, "", err
-		}
-		if access == nil || state.ContentString(access.PDU, "guest_access") != "can_join" {
-			return nil, "", mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not join this room")
-		}
-	}
 	content := memberContent{Membership: join, Reason: req.Reason}.with(req.Profile)
-	if now == nil || now.PDU.Membership() != invite {
-		if content.Authoriser, err = p.authoriser(ctx, v, req.UserID); err != nil {
-			return nil, "", err
-		}
+	if content.Authoriser, err = p.mayJoin(ctx, v, now, req.UserID, req.Guest); err != nil {
+		return nil, "", err
 	}
 	proto, err := member(req.UserID, req.UserID, content, req.Timestamp)
 	proto.DeviceID = req.DeviceID
 	return []input.Proto{proto}, "", err
+}
+
+// mayJoin applies what servers decide of a join of their own users: whether guests may, and who authorises it where the room is
+// restricted and the user, whose member event now is, is not invited.
+func (p *Performer) mayJoin(ctx context.Context, v input.View, now *storage.Event, user id.UserID, guest bool) (authoriser id.UserID, err error) {
+	if guest {
+		access, err := v.One(ctx, "m.room.guest_access", "")
+		if err != nil {
+			return "", err
+		}
+		if access == nil || state.ContentString(access.PDU, "guest_access") != "can_join" {
+			return "", mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not join this room")
+		}
+	}
+	if now != nil && now.PDU.Membership() == invite {
+		return "", nil
+	}
+	return p.authoriser(ctx, v, user)
 }
 
 // authoriser finds who authorises a join of a restricted room: a local member who may invite, if the user is in one of the rooms
@@ -109,13 +117,28 @@ func (p *Performer) authoriser(ctx context.Context, v input.View, user id.UserID
 	if err != nil {
 		return "", err
 	}
-	members, err := p.Storage.Members(ctx, v.Room().NID, []string{join}, maxMembers)
+	var named []auth.Key
+	for _, u := range levels.Named() {
+		if u.Server() == p.ServerName && levels.User(u) >= levels.Invite() {
+			named = append(named, auth.Key{Type: pdu.TypeMember, StateKey: string(u)})
+		}
+	}
+	members, err := v.State(ctx, named...)
 	if err != nil {
 		return "", err
 	}
-	for _, m := range members {
-		if m.UserID.Server() == p.ServerName && levels.User(m.UserID) >= levels.Invite() {
-			return m.UserID, nil
+	for _, k := range named {
+		if m := members[k]; m != nil && m.PDU.Membership() == join {
+			return id.UserID(k.StateKey), nil
+		}
+	}
+	others, err := p.Storage.JoinedOfServer(ctx, v.Room().NID, p.ServerName, authorisers)
+	if err != nil {
+		return "", err
+	}
+	for _, u := range others {
+		if levels.User(u) >= levels.Invite() {
+			return u, nil
 		}
 	}
 	return "", mxerr.New(http.StatusBadRequest, "M_UNABLE_TO_GRANT_JOIN", "no user of this server may invite to this room")
@@ -123,20 +146,17 @@ func (p *Performer) authoriser(ctx context.Context, v input.View, user id.UserID
 
 // allowed tells whether a user fulfils one of the conditions of restricted join rules.
 func (p *Performer) allowed(ctx context.Context, rules *pdu.Event, user id.UserID) (bool, error) {
+	rooms, err := p.Storage.UserRooms(ctx, user)
+	if err != nil {
+		return false, err
+	}
+	joined := make(map[string]bool, len(rooms))
+	for _, r := range rooms {
+		joined[string(r.RoomID)] = r.Membership == join
+	}
 	for _, condition := range gjson.GetBytes(rules.Content(), "allow").Array() {
-		if condition.Get("type").Str != "m.room_membership" {
-			continue
-		}
-		room, err := p.Reader.Room(ctx, id.RoomID(condition.Get("room_id").Str))
-		if err != nil {
-			return false, err
-		}
-		if room == nil {
-			continue
-		}
-		m, err := p.Storage.Membership(ctx, room.NID, user)
-		if err != nil || m.Membership == join {
-			return err == nil, err
+		if condition.Get("type").Str == "m.room_membership" && joined[condition.Get("room_id").Str] {
+			return true, nil
 		}
 	}
 	return false, nil

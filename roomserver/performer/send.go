@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
@@ -24,39 +25,76 @@ func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (ap
 	}
 	proto := input.Proto{DeviceID: req.DeviceID, TransactionID: req.TransactionID, Proto: pdu.Proto{
 		Type: req.Type, StateKey: req.StateKey, Sender: req.Sender, Content: req.Content, Redacts: req.Redacts, OriginServerTS: req.Timestamp}}
-	eventID, err := p.Input.Local(ctx, req.RoomID, req.RequestKey, func(ctx context.Context, v input.View) ([]input.Proto, id.EventID, error) {
+	eventID, err := p.Input.Local(ctx, req.RoomID, req.RequestKey, func(ctx context.Context, v input.View) (_ []input.Proto, _ id.EventID, err error) {
+		proto := proto
 		if req.Redacts != "" {
 			if err := p.checkRedaction(ctx, v, &req); err != nil {
 				return nil, "", err
 			}
 		}
-		if req.StateKey != nil {
-			if same, err := unchanged(ctx, v, &req); same != "" || err != nil {
-				return nil, same, err
+		if req.StateKey == nil {
+			return []input.Proto{proto}, "", nil
+		}
+		if req.Type == pdu.TypeMember {
+			if proto.Content, err = p.memberContent(ctx, v, &req); err != nil {
+				return nil, "", err
 			}
+		}
+		same, err := unchanged(ctx, v, &proto)
+		if same != "" || err != nil {
+			return nil, same, err
 		}
 		return []input.Proto{proto}, "", nil
 	})
 	return api.SendEventResponse{EventID: eventID}, err
 }
 
-// unchanged finds the state event that says what this one would say again.
-func unchanged(ctx context.Context, v input.View, req *api.SendEventRequest) (id.EventID, error) {
-	now, err := v.One(ctx, req.Type, *req.StateKey)
-	if err != nil || now == nil || now.PDU.Sender() != req.Sender {
+const authorisedVia = "join_authorised_via_users_server"
+
+// memberContent makes the content of a member event that a client sends as state, for which the same holds as for the endpoints that
+// change memberships: who authorises a join is for the server to say, which signs for it.
+func (p *Performer) memberContent(ctx context.Context, v input.View, req *api.SendEventRequest) (json.RawMessage, error) {
+	content, err := pdu.CanonicalJSON(v.Room().Version, req.Content)
+	if err != nil || content[0] != '{' {
+		return content, err // what is no object is refused where the event is built
+	}
+	content = pdu.Without(content, authorisedVia)
+	target := id.UserID(*req.StateKey)
+	switch membership, _ := pdu.String(pdu.Member(content, "membership")); {
+	case membership == invite && target.Server() != p.ServerName:
+		return nil, notFederated(target)
+	case membership != join || target != req.Sender:
+		return content, nil
+	}
+	now, err := v.One(ctx, pdu.TypeMember, string(target))
+	if err != nil || now != nil && now.PDU.Membership() == join {
+		return content, err
+	}
+	authoriser, err := p.mayJoin(ctx, v, now, target, req.Guest)
+	if err != nil || authoriser == "" {
+		return content, err
+	}
+	all := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(content, &all); err != nil {
+		return nil, err
+	}
+	if all[authorisedVia], err = json.Marshal(authoriser); err != nil {
+		return nil, err
+	}
+	return json.Marshal(all)
+}
+
+// unchanged finds the state event that says what this one would say again, of a sender who is still in the room.
+func unchanged(ctx context.Context, v input.View, p *input.Proto) (id.EventID, error) {
+	key, member := auth.Key{Type: p.Type, StateKey: *p.StateKey}, auth.Key{Type: pdu.TypeMember, StateKey: string(p.Sender)}
+	found, err := v.State(ctx, key, member)
+	now, sender := found[key], found[member]
+	if err != nil || now == nil || now.RedactedBy != "" || now.PDU.Sender() != p.Sender || sender == nil || sender.PDU.Membership() != join {
 		return "", err
 	}
-	var a, b any
-	if json.Unmarshal(req.Content, &a) != nil || json.Unmarshal(now.PDU.Content(), &b) != nil {
-		return "", nil // the content is refused later, where it is built
-	}
-	given, err := json.Marshal(a)
-	if err != nil {
-		return "", err
-	}
-	stored, err := json.Marshal(b)
-	if err != nil || !bytes.Equal(given, stored) {
-		return "", err
+	content, err := pdu.CanonicalJSON(v.Room().Version, p.Content)
+	if err != nil || !bytes.Equal(content, now.PDU.Content()) {
+		return "", nil // content with an error is refused later, where the event is built
 	}
 	return now.PDU.ID(), nil
 }
@@ -85,8 +123,11 @@ func (p *Performer) checkRedaction(ctx context.Context, v input.View, req *api.S
 		return err
 	}
 	target := found[req.Redacts]
-	if target == nil || target.RoomNID != v.Room().NID || target.Outcome == storage.Rejected {
+	if target == nil || target.RoomNID != v.Room().NID || !target.InTimeline {
 		return mxerr.NotFound("there is no event %s in this room", req.Redacts)
+	}
+	if target.PDU.Is(pdu.TypeCreate, "") {
+		return mxerr.Forbidden("the m.room.create event of a room cannot be redacted")
 	}
 	if target.PDU.Sender() == req.Sender {
 		return nil

@@ -1,8 +1,9 @@
 // Package state reads rooms: their rows, their events, and their state at any root, by keys of the protocol instead of the
 // numbers that the tables and the trie use. It keeps what was used last in memory.
 //
-// What the caches hold cannot change, with two exceptions: a room's row, and an event that is redacted. Where another process may
-// write (Sole is not set), rows are therefore always read from the database, and so are the events that clients get to see.
+// What the caches hold cannot change, with three exceptions: a room's row, an event that is redacted, and an outlier that finds its
+// place in the room. Where another process may write (Sole is not set), rows are therefore always read from the database, and so are
+// outliers and the events whose content somebody looks at.
 package state
 
 import (
@@ -126,6 +127,24 @@ func (r *Reader) Stored(all ...*storage.Event) {
 	}
 }
 
+// remember puts events into the cache that were read. A commit may have changed them since: where only this process writes, what the
+// cache has by then is newer.
+func (r *Reader) remember(read []*storage.Event) {
+	for _, e := range read {
+		if r.sole {
+			r.events.ContainsOrAdd(e.NID, e)
+		} else {
+			r.events.Add(e.NID, e)
+		}
+		r.byID.Add(e.PDU.ID(), e.NID)
+	}
+}
+
+// isOutlier tells whether an event may yet find its place in the room, in another process too.
+func isOutlier(e *storage.Event) bool {
+	return e.Outcome == storage.Outlier || e.Outcome == storage.RejectedOutlier
+}
+
 // Events reads events for checks and computations, which do not look at what a redaction removes.
 func (r *Reader) Events(ctx context.Context, nids []stateres.EventNID) (map[stateres.EventNID]*storage.Event, error) {
 	found := make(map[stateres.EventNID]*storage.Event, len(nids))
@@ -147,15 +166,15 @@ func (r *Reader) Events(ctx context.Context, nids []stateres.EventNID) (map[stat
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	r.Stored(read...)
+	r.remember(read)
 	for _, e := range read {
 		found[e.NID] = e
 	}
 	return found, nil
 }
 
-// EventsByID reads those of the events that exist. fresh asks for their redaction as it is now, for events that a client is to
-// see.
+// EventsByID reads those of the events that exist. fresh asks for their redaction as it is now, for events whose content somebody
+// looks at.
 func (r *Reader) EventsByID(ctx context.Context, ids []id.EventID, fresh bool) (map[id.EventID]*storage.Event, error) {
 	found := make(map[id.EventID]*storage.Event, len(ids))
 	missing := ids
@@ -163,7 +182,7 @@ func (r *Reader) EventsByID(ctx context.Context, ids []id.EventID, fresh bool) (
 		missing = nil
 		for _, eventID := range ids {
 			if nid, has := r.byID.Get(eventID); has {
-				if e, has := r.events.Get(nid); has {
+				if e, has := r.events.Get(nid); has && (r.sole || !isOutlier(e)) {
 					found[eventID] = e
 					continue
 				}
@@ -178,14 +197,14 @@ func (r *Reader) EventsByID(ctx context.Context, ids []id.EventID, fresh bool) (
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	r.Stored(read...)
+	r.remember(read)
 	for _, e := range read {
 		found[e.PDU.ID()] = e
 	}
 	return found, nil
 }
 
-// Fresh reads events that a client is to see, with their redaction as it is now.
+// Fresh reads events whose content somebody looks at, with their redaction as it is now.
 func (r *Reader) Fresh(ctx context.Context, nids []stateres.EventNID) (map[stateres.EventNID]*storage.Event, error) {
 	if r.sole {
 		return r.Events(ctx, nids)
@@ -194,7 +213,7 @@ func (r *Reader) Fresh(ctx context.Context, nids []stateres.EventNID) (map[state
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	r.Stored(read...)
+	r.remember(read)
 	found := make(map[stateres.EventNID]*storage.Event, len(read))
 	for _, e := range read {
 		found[e.NID] = e
@@ -230,7 +249,7 @@ func (r *Reader) NIDs(ctx context.Context, roomNID int64, root api.Root, keys []
 	return found, nil
 }
 
-// Get reads entries of a state as events. Those that it does not have are left out.
+// Get reads entries of a state as events, with their redaction as it is now. Those that it does not have are left out.
 func (r *Reader) Get(ctx context.Context, roomNID int64, root api.Root, keys []auth.Key) (map[auth.Key]*storage.Event, error) {
 	nids, err := r.NIDs(ctx, roomNID, root, keys)
 	if err != nil {
@@ -240,7 +259,7 @@ func (r *Reader) Get(ctx context.Context, roomNID int64, root api.Root, keys []a
 	for _, nid := range nids {
 		wanted = append(wanted, nid)
 	}
-	events, err := r.Events(ctx, wanted)
+	events, err := r.Fresh(ctx, wanted)
 	if err != nil {
 		return nil, err
 	}

@@ -72,7 +72,7 @@ CREATE TABLE roomserver_memberships (
     forgotten BOOLEAN NOT NULL,
     PRIMARY KEY (user_id, room_nid)
 );
-CREATE INDEX roomserver_memberships_room ON roomserver_memberships (room_nid, membership);
+CREATE INDEX roomserver_memberships_room ON roomserver_memberships (room_nid, membership, user_id);
 
 CREATE TABLE roomserver_summaries (
     room_nid BIGINT NOT NULL PRIMARY KEY,
@@ -107,7 +107,7 @@ CREATE TABLE roomserver_staged (
     missing TEXT NOT NULL,
     json BYTEA NOT NULL
 );
-CREATE INDEX roomserver_staged_room ON roomserver_staged (room_id);
+CREATE INDEX roomserver_staged_room ON roomserver_staged (room_id, origin, received);
 
 -- Redactions whose target has not come yet.
 CREATE TABLE roomserver_pending_redactions (

@@ -85,7 +85,7 @@ func newEvents(db *sqlutil.DB) events {
 		insert: db.Insert("roomserver_events", []string{"nid", "room_nid", "event_id", "part", "seq", "seg", "idx", "outcome", "flags", "root",
 			"visibility", "joined", "invited", "auth", "redacted_by", "request_key", "device_id", "txn_id", "logged", "trace", "json"}, ""),
 		insertDelta: db.Insert("roomserver_deltas", []string{"event_nid", "root_before", "root_after", "changes"}, ""),
-		deleteAside: db.Stmt(`DELETE FROM roomserver_events WHERE nid = $1 AND part IS NULL`),
+		deleteAside: db.Stmt(`DELETE FROM roomserver_events WHERE nid = ANY($1) AND part IS NULL`),
 		byIDs:       db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.event_id = ANY($1)`),
 		byNIDs:      db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.nid = ANY($1)`),
 		nids:        db.Stmt(`SELECT event_id, nid, room_nid, outcome FROM roomserver_events WHERE event_id = ANY($1)`),
@@ -99,7 +99,7 @@ func newEvents(db *sqlutil.DB) events {
 			ORDER BY e.seg DESC, e.idx DESC LIMIT $6`),
 		pend:    db.Insert("roomserver_pending_redactions", []string{"target", "redaction", "room_nid"}, "ON CONFLICT (target, redaction) DO NOTHING"),
 		pending: db.Stmt(`SELECT target, redaction FROM roomserver_pending_redactions WHERE target = ANY($1) AND room_nid = $2`),
-		unpend:  db.Stmt(`DELETE FROM roomserver_pending_redactions WHERE target = $1`),
+		unpend:  db.Stmt(`DELETE FROM roomserver_pending_redactions WHERE target = ANY($1) AND room_nid = $2`),
 	}
 }
 
@@ -176,8 +176,8 @@ func (s *Storage) InsertAside(ctx context.Context, tx *sqlutil.Tx, all []*NewEve
 }
 
 // DeleteAside removes events that are not part of the log, before they are stored anew with another outcome.
-func (s *Storage) DeleteAside(ctx context.Context, tx *sqlutil.Tx, nid stateres.EventNID) error {
-	_, err := s.deleteAside.Exec(ctx, tx, nid)
+func (s *Storage) DeleteAside(ctx context.Context, tx *sqlutil.Tx, nids []stateres.EventNID) error {
+	_, err := s.deleteAside.Exec(ctx, tx, sqlutil.Array(nids))
 	return err
 }
 
@@ -330,15 +330,22 @@ func (s *Storage) Timeline(ctx context.Context, roomNID int64, from, to api.Orde
 	return all, err
 }
 
-// AddPendingRedaction remembers a redaction whose target has not come.
-func (s *Storage) AddPendingRedaction(ctx context.Context, tx *sqlutil.Tx, roomNID int64, target, redaction id.EventID) error {
-	_, err := s.pend.Exec(ctx, tx, [][]any{{target, redaction, roomNID}})
+// PendingRedaction is a redaction whose target has not come.
+type PendingRedaction struct{ Target, Redaction id.EventID }
+
+// AddPendingRedactions remembers redactions.
+func (s *Storage) AddPendingRedactions(ctx context.Context, tx *sqlutil.Tx, roomNID int64, all []PendingRedaction) error {
+	rows := make([][]any, len(all))
+	for i, p := range all {
+		rows[i] = []any{p.Target, p.Redaction, roomNID}
+	}
+	_, err := s.pend.Exec(ctx, tx, rows)
 	return err
 }
 
-// RemovePendingRedactions forgets those of a target that has come.
-func (s *Storage) RemovePendingRedactions(ctx context.Context, tx *sqlutil.Tx, target id.EventID) error {
-	_, err := s.unpend.Exec(ctx, tx, target)
+// RemovePendingRedactions forgets those of targets that have come.
+func (s *Storage) RemovePendingRedactions(ctx context.Context, tx *sqlutil.Tx, roomNID int64, targets []id.EventID) error {
+	_, err := s.unpend.Exec(ctx, tx, sqlutil.Array(targets), roomNID)
 	return err
 }
 

@@ -1,8 +1,11 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
+	"maps"
+	"slices"
 	"sync"
 
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -141,8 +144,12 @@ func (s *Storage) InsertKeys(ctx context.Context, tx *sqlutil.Tx, all map[auth.K
 		return nil
 	}
 	rows := make([][]any, 0, len(all))
-	for k, nid := range all {
-		rows = append(rows, []any{nid, k.Type, k.StateKey})
+	// In one order everywhere, so that writers who number the same keys do not wait for each other in a circle.
+	byName := func(a, b auth.Key) int {
+		return cmp.Or(cmp.Compare(a.Type, b.Type), cmp.Compare(a.StateKey, b.StateKey))
+	}
+	for _, k := range slices.SortedFunc(maps.Keys(all), byName) {
+		rows = append(rows, []any{all[k], k.Type, k.StateKey})
 	}
 	if _, err := s.insertKey.Exec(ctx, tx, rows); err != nil {
 		return err

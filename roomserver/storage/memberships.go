@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -19,11 +20,12 @@ type Membership struct {
 }
 
 type memberships struct {
-	put     *sqlutil.Insert
-	ofUser  *sqlutil.Stmt
-	one     *sqlutil.Stmt
-	forget  *sqlutil.Stmt
-	members *sqlutil.Stmt
+	put    *sqlutil.Insert
+	ofUser *sqlutil.Stmt
+	one    *sqlutil.Stmt
+	forget *sqlutil.Stmt
+	joined *sqlutil.Stmt
+	server *sqlutil.Stmt
 }
 
 func newMemberships(db *sqlutil.DB) memberships {
@@ -34,8 +36,9 @@ func newMemberships(db *sqlutil.DB) memberships {
 			WHERE m.user_id = $1`),
 		one:    db.Stmt(`SELECT membership, event_id, forgotten FROM roomserver_memberships WHERE user_id = $1 AND room_nid = $2`),
 		forget: db.Stmt(`UPDATE roomserver_memberships SET forgotten = $3 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`),
-		members: db.Stmt(`SELECT user_id, membership, event_id, forgotten FROM roomserver_memberships
-			WHERE room_nid = $1 AND membership = ANY($2) ORDER BY user_id LIMIT $3`),
+		joined: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join' ORDER BY user_id LIMIT $2`),
+		server: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join'
+			AND substr(user_id, length(user_id) - length($2::text) + 1) = $2::text LIMIT $3`),
 	}
 }
 
@@ -86,13 +89,21 @@ func (s *Storage) Forget(ctx context.Context, roomNID int64, user id.UserID) (do
 	return done, err
 }
 
-// Members lists members of a room with one of these memberships, by name, at most limit.
-func (s *Storage) Members(ctx context.Context, roomNID int64, with []string, limit int) (all []Membership, err error) {
-	err = s.DB.ReadOne(ctx, "members", func(ctx context.Context, tx *sqlutil.Tx) error {
-		rows, err := s.members.Query(ctx, tx, roomNID, sqlutil.Array(with), limit)
-		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (m Membership, err error) {
-			return m, rows.Scan(&m.UserID, &m.Membership, &m.EventID, &m.Forgotten)
-		})
+// JoinedMembers lists joined members of a room, by name, at most limit.
+func (s *Storage) JoinedMembers(ctx context.Context, roomNID int64, limit int) ([]id.UserID, error) {
+	return s.users(ctx, "joined members", s.memberships.joined, roomNID, limit)
+}
+
+// JoinedOfServer lists joined members of a room who are of one server, at most limit.
+func (s *Storage) JoinedOfServer(ctx context.Context, roomNID int64, server id.ServerName, limit int) ([]id.UserID, error) {
+	found, err := s.users(ctx, "joined members of server", s.memberships.server, roomNID, ":"+string(server), limit)
+	return slices.DeleteFunc(found, func(u id.UserID) bool { return u.Server() != server }), err
+}
+
+func (s *Storage) users(ctx context.Context, name string, stmt *sqlutil.Stmt, args ...any) (all []id.UserID, err error) {
+	err = s.DB.ReadOne(ctx, name, func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := stmt.Query(ctx, tx, args...)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (u id.UserID, err error) { return u, rows.Scan(&u) })
 		return err
 	})
 	return all, err
