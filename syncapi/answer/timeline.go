@@ -40,6 +40,9 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 				event = visible[row.EventID]
 			}
 			if event == nil {
+				// A change of state that the user does not see in the timeline, because it came while they were away, is state all
+				// the same.
+				r.complex = r.complex || row.Has(storage.State)
 				continue
 			}
 			one := *event

@@ -28,7 +28,11 @@ func relationOf(e *pdu.Event) relation {
 	if !r.IsObject() {
 		return relation{}
 	}
-	out := relation{parent: id.EventID(r.Get("event_id").Str)}
+	parent, err := id.ParseEventID(r.Get("event_id").Str)
+	if err != nil {
+		return relation{} // anything may stand there
+	}
+	out := relation{parent: parent}
 	if r.Get("rel_type").Str == "m.thread" {
 		out.thread = out.parent
 	}
@@ -78,7 +82,10 @@ func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *
 			continue
 		}
 		subject.DisplayName = u.displayName
-		result := u.evaluator.Evaluate(subject)
+		var result pushrules.Result // nothing, of those whom the user ignores
+		if !u.ignores {
+			result = u.evaluator.Evaluate(subject)
+		}
 		class := byClass[u.class]
 		delta := countsOf(result).Minus(countsOf(class))
 		if delta == (storage.Counts{}) {
@@ -180,12 +187,14 @@ func isAmong(e *pdu.Event, key string, user id.UserID) bool {
 	return slices.ContainsFunc(gjson.GetBytes(e.Content(), key).Array(), func(v gjson.Result) bool { return v.Str == string(user) })
 }
 
-// rules are the push rules of users who have changed theirs, and which of these users are in which rooms.
+// rules are the push rules of users who have changed theirs, which of these users are in which rooms, and who ignores whom.
 type rules struct {
 	mu     *sync.Mutex
 	loaded bool
 	users  map[id.UserID]*pushrules.Document
 	rooms  map[id.RoomID][]follower
+	// ignoredBy lists who ignores a user.
+	ignoredBy map[id.UserID][]id.UserID
 }
 
 // follower is a user in a room for whom each event is evaluated.
@@ -194,6 +203,7 @@ type follower struct {
 	class       pushrules.Class
 	evaluator   *pushrules.Evaluator
 	displayName string
+	ignores     bool // the sender
 }
 
 // maxRoomsOfRules limits for how many rooms it is remembered who of them has own rules.
@@ -218,26 +228,34 @@ func (in *Input) Forget() {
 	clear(in.rules.rooms)
 }
 
-// followers lists those for whom the event is evaluated: users whose rules no class follows, and those whom it mentions.
+// followers lists those for whom the event is evaluated: users whose rules no class follows, those whom it mentions, and those who
+// ignore its sender.
 func (r *rules) followers(ctx context.Context, in *Input, output *roomserver.OutputEvent) ([]follower, error) {
 	inRoom, err := r.of(ctx, in, output.RoomID, output.RootAfter)
 	if err != nil {
 		return nil, err
 	}
-	var mentioned []id.UserID
+	r.mu.Lock()
+	ignoring := r.ignoredBy[output.Event.Sender()]
+	r.mu.Unlock()
+	isIn := func(user id.UserID) bool {
+		return slices.ContainsFunc(inRoom, func(f follower) bool { return f.user == user })
+	}
+	singled := slices.DeleteFunc(slices.Clone(ignoring), isIn)
+	mentioned := 0
 	for _, v := range gjson.GetBytes(output.Event.Content(), `m\.mentions.user_ids`).Array() {
-		user := id.UserID(v.Str)
-		if user.Server() == in.Server && len(mentioned) < 100 && !slices.Contains(mentioned, user) &&
-			!slices.ContainsFunc(inRoom, func(f follower) bool { return f.user == user }) {
-			mentioned = append(mentioned, user)
+		user, err := id.ParseUserID(v.Str)
+		if err == nil && user.Server() == in.Server && mentioned < 100 && !slices.Contains(singled, user) && !isIn(user) {
+			singled = append(singled, user)
+			mentioned++
 		}
 	}
-	if len(mentioned) == 0 {
+	if len(singled)+len(ignoring) == 0 {
 		return inRoom, nil
 	}
 	var members map[id.UserID]storage.Membership
-	err = in.Storage.Read(ctx, "mentioned members", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		members, err = in.Storage.Latest(ctx, tx, output.RoomID, mentioned)
+	err = in.Storage.Read(ctx, "members singled out", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		members, err = in.Storage.Latest(ctx, tx, output.RoomID, singled)
 		return err
 	})
 	if err != nil {
@@ -246,7 +264,7 @@ func (r *rules) followers(ctx context.Context, in *Input, output *roomserver.Out
 	all := slices.Clone(inRoom)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, user := range mentioned {
+	for _, user := range singled {
 		if members[user].Membership != "join" {
 			continue
 		}
@@ -256,6 +274,9 @@ func (r *rules) followers(ctx context.Context, in *Input, output *roomserver.Out
 		}
 		class, _ := document.Classify(output.RoomID)
 		all = append(all, follower{user: user, class: class, evaluator: pushrules.Compile(document.Merge(user))})
+	}
+	for i := range all {
+		all[i].ignores = slices.Contains(ignoring, all[i].user)
 	}
 	return all, nil
 }
@@ -304,7 +325,7 @@ func (r *rules) of(ctx context.Context, in *Input, room id.RoomID, root roomserv
 				continue
 			}
 			class, _ := document.Classify(room)
-			list = append(list, follower{user, class, pushrules.Compile(document.Merge(user)), displayName})
+			list = append(list, follower{user: user, class: class, evaluator: pushrules.Compile(document.Merge(user)), displayName: displayName})
 		}
 	}
 	r.mu.Lock()
@@ -333,8 +354,12 @@ func (r *rules) load(ctx context.Context, in *Input) error {
 		return nil
 	}
 	var stored map[id.UserID]json.RawMessage
+	var ignored map[id.UserID][]id.UserID
 	err := in.Storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		stored, err = in.Storage.Rules(ctx, tx, nil)
+		if stored, err = in.Storage.Rules(ctx, tx); err != nil {
+			return err
+		}
+		ignored, err = in.Storage.Ignored(ctx, tx)
 		return err
 	})
 	users := make(map[id.UserID]*pushrules.Document, len(stored))
@@ -354,6 +379,12 @@ func (r *rules) load(ctx context.Context, in *Input) error {
 		return err
 	}
 	r.users = users
+	r.ignoredBy = make(map[id.UserID][]id.UserID)
+	for user, list := range ignored {
+		for _, one := range list {
+			r.ignoredBy[one] = append(r.ignoredBy[one], user)
+		}
+	}
 	clear(r.rooms)
 	return nil
 }

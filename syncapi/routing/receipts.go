@@ -41,8 +41,8 @@ func (s *routes) receipt(ctx context.Context, r *httputil.Request) (any, error) 
 	receiptType := r.Var("receiptType")
 	var thread string
 	if body.Thread != nil {
-		if json.Unmarshal(*body.Thread, &thread) != nil || thread == "" {
-			return nil, mxerr.InvalidParam("thread_id must be a string that is not empty: %q or the id of a thread's root", mainThread)
+		if json.Unmarshal(*body.Thread, &thread) != nil || !isThread(thread) {
+			return nil, mxerr.InvalidParam("thread_id must be %q or the id of a thread's root", mainThread)
 		}
 		if receiptType == fullyRead {
 			return nil, mxerr.InvalidParam("%s is for the whole room: leave out thread_id", fullyRead)
@@ -54,6 +54,11 @@ func (s *routes) receipt(ctx context.Context, r *httputil.Request) (any, error) 
 		return nil, mxerr.InvalidParam("%q is no type of receipt: use %s, %s or %s", receiptType, storage.Read, storage.ReadPrivate, fullyRead)
 	}
 	return nil, s.mark(ctx, r.Caller.UserID, room, thread, map[string]id.EventID{receiptType: event})
+}
+
+func isThread(thread string) bool {
+	_, err := id.ParseEventID(thread)
+	return err == nil || thread == mainThread
 }
 
 // readMarkers is POST /rooms/{roomId}/read_markers.

@@ -17,7 +17,7 @@ type readStatements struct {
 	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest *sqlutil.Stmt
 	history, latest                                                          *sqlutil.Stmt
 	receipts, receiptsSince, receiptsOf                                      *sqlutil.Stmt
-	accountData, accountDataOne, rules, rulesOf                              *sqlutil.Stmt
+	accountData, accountDataOne, rules, ignored                              *sqlutil.Stmt
 	mentionsAt, unread, mainUnread, threadUnread                             *sqlutil.Stmt
 	filter                                                                   *sqlutil.Stmt
 }
@@ -60,7 +60,7 @@ func newReadStatements(db *sqlutil.DB) readStatements {
 		accountData:    db.Stmt(`SELECT user_id, room_id, type, pos, content FROM syncapi_account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos`),
 		accountDataOne: db.Stmt(`SELECT content FROM syncapi_account_data WHERE user_id = $1 AND room_id = $2 AND type = $3`),
 		rules:          db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules'`),
-		rulesOf:        db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules' AND user_id = ANY($1)`),
+		ignored:        db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.ignored_user_list' AND room_id = ''`),
 		mentionsAt:     db.Stmt(`SELECT user_id, room_id, at, thread, SUM(n)::bigint, SUM(h)::bigint FROM syncapi_mentions WHERE room_id = $1 AND at = $2 GROUP BY user_id, room_id, at, thread`),
 		filter:         db.Stmt(`SELECT content FROM syncapi_filters WHERE user_id = $1 AND id = $2`),
 	}
@@ -232,15 +232,27 @@ func (d *Database) AccountDataOne(ctx context.Context, tx *sqlutil.Tx, user id.U
 	return json.RawMessage(content), err
 }
 
-// Rules returns the push rules that users have changed; nil stands for all users.
-func (d *Database) Rules(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (map[id.UserID]json.RawMessage, error) {
-	var rows *sql.Rows
-	var err error
-	if users == nil {
-		rows, err = d.reads.rules.Query(ctx, tx)
-	} else {
-		rows, err = d.reads.rulesOf.Query(ctx, tx, sqlutil.Array(users))
+// Rules returns the push rules of all users who have changed theirs.
+func (d *Database) Rules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]json.RawMessage, error) {
+	rows, err := d.reads.rules.Query(ctx, tx)
+	return contents(rows, err)
+}
+
+// Ignored returns whom each user ignores who ignores somebody.
+func (d *Database) Ignored(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID][]id.UserID, error) {
+	rows, err := d.reads.ignored.Query(ctx, tx)
+	lists, err := contents(rows, err)
+	all := make(map[id.UserID][]id.UserID, len(lists))
+	for user, content := range lists {
+		if ignored := IgnoredIn(content); len(ignored) > 0 {
+			all[user] = ignored
+		}
 	}
+	return all, err
+}
+
+// contents reads rows of a user and their account data.
+func contents(rows *sql.Rows, err error) (map[id.UserID]json.RawMessage, error) {
 	all := make(map[id.UserID]json.RawMessage)
 	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
 		var user id.UserID

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"io/fs"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
@@ -86,6 +88,7 @@ type Frozen struct {
 	UserID id.UserID
 	RoomID id.RoomID
 	Pos    int64
+	Place  int64 // up to which the user had read
 	Counts Counts
 	Base   Counts // of the room, at that position
 }
@@ -120,6 +123,19 @@ type AccountData struct {
 
 // PushRules is the type under which a user's push rules are kept and shown.
 const PushRules = "m.push_rules"
+
+// IgnoredUsers is the type of the account data that names whom a user ignores.
+const IgnoredUsers = "m.ignored_user_list"
+
+// IgnoredIn lists whom the content of IgnoredUsers names.
+func IgnoredIn(content json.RawMessage) []id.UserID {
+	var users []id.UserID
+	gjson.GetBytes(content, "ignored_users").ForEach(func(user, _ gjson.Result) bool {
+		users = append(users, id.UserID(user.Str))
+		return true
+	})
+	return users
+}
 
 // Changes are the rows of a commit. The positions after Prev up to Pos are covered by it.
 type Changes struct {

@@ -18,6 +18,8 @@ type Unread struct {
 	// ForAll is what counts for everybody by the default rules, Own what counts for this user beyond the class, and Frozen what
 	// stood when the class changed.
 	ForAll, Own, Frozen Counts
+
+	threaded bool // the user has receipts of threads
 }
 
 // places is a table of rooms with the place up to which user $1 has read: the last of their own events, or of their receipts as
@@ -40,20 +42,22 @@ func mentions(column, room, user, condition string) string {
 }
 
 func unreadTexts(db *sqlutil.DB, r *readStatements) {
-	after := `e.at > GREATEST(x.place, COALESCE(f.pos, 0))`
+	// What stood when the user's rules changed holds as long as nothing of it is read: how much of it that is, nobody knows then.
+	after := `e.at > COALESCE(f.pos, x.place)`
 	r.unread = db.Stmt(`SELECT x.room_id, '', x.place,
-		x.n - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bn ELSE COALESCE(p.n, 0) END + ` + mentions("n", "x.room_id", "''", after) + `,
-		x.h - CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.bh ELSE COALESCE(p.h, 0) END + ` + mentions("h", "x.room_id", "''", after) + `,
+		x.n - COALESCE(f.bn, p.n, 0) + ` + mentions("n", "x.room_id", "''", after) + `,
+		x.h - COALESCE(f.bh, p.h, 0) + ` + mentions("h", "x.room_id", "''", after) + `,
 		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
-		CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.n ELSE 0 END, CASE WHEN COALESCE(f.pos, 0) > x.place THEN f.h ELSE 0 END, x.n, x.h
-		FROM (` + places("TRUE") + `) x
+		COALESCE(f.n, 0), COALESCE(f.h, 0), x.n, x.h,
+		EXISTS (SELECT 1 FROM syncapi_receipts c WHERE c.room_id = x.room_id AND c.user_id = $1 AND c.thread <> '')
+		FROM (` + places("c.thread = ''") + `) x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place
-		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1`)
+		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1 AND f.pos > x.place AND f.place = x.place`)
 
 	main := `e.thread = '' AND e.at > x.place`
 	r.mainUnread = db.Stmt(`SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
 		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
-		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h
+		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h, FALSE
 		FROM (` + places("c.thread IN ('', 'main')") + `) x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place`)
 
@@ -64,16 +68,42 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 	}
 	r.threadUnread = db.Stmt(`SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
 		y.th - ` + before("th") + ` + ` + mentions("h", "y.room_id", "''", thread) + `,
-		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0, 0, 0
+		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0, 0, 0, FALSE
 		FROM (SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
 			FROM (` + places("c.thread = ''") + `) x
 			JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
 			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> '')) y`)
 }
 
-// Unread counts rooms, threads included.
+// Unread counts rooms, threads included. Where the user has read threads by themselves, it is the sum of what each counts.
 func (d *Database) Unread(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
-	return d.countUnread(ctx, tx, d.reads.unread, user, rooms)
+	unread, err := d.countUnread(ctx, tx, d.reads.unread, user, rooms)
+	if err != nil {
+		return nil, err
+	}
+	var threaded []id.RoomID
+	sums := make(map[id.RoomID]*Unread)
+	for i := range unread {
+		if u := &unread[i]; u.threaded {
+			threaded = append(threaded, u.RoomID)
+			sums[u.RoomID] = u
+			u.ForAll, u.Own, u.Frozen = Counts{}, Counts{}, Counts{}
+		}
+	}
+	if len(threaded) == 0 {
+		return unread, nil
+	}
+	for _, parts := range []*sqlutil.Stmt{d.reads.mainUnread, d.reads.threadUnread} {
+		counts, err := d.countUnread(ctx, tx, parts, user, threaded)
+		if err != nil {
+			return nil, err
+		}
+		for i := range counts {
+			u := sums[counts[i].RoomID]
+			u.ForAll, u.Own = u.ForAll.Plus(counts[i].ForAll), u.Own.Plus(counts[i].Own)
+		}
+	}
+	return unread, nil
 }
 
 // UnreadMain counts what is in no thread.
@@ -91,6 +121,6 @@ func (d *Database) countUnread(ctx context.Context, tx *sqlutil.Tx, query *sqlut
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Unread, error) {
 		var u Unread
 		return u, rows.Scan(&u.RoomID, &u.Thread, &u.Place, &u.ForAll.Notify, &u.ForAll.Highlight, &u.Own.Notify, &u.Own.Highlight,
-			&u.Frozen.Notify, &u.Frozen.Highlight, &u.Total.Notify, &u.Total.Highlight)
+			&u.Frozen.Notify, &u.Frozen.Highlight, &u.Total.Notify, &u.Total.Highlight, &u.threaded)
 	})
 }

@@ -26,8 +26,9 @@ func newWriteStatements(db *sqlutil.DB) writeStatements {
 		memberships: db.Insert("syncapi_memberships",
 			[]string{"user_id", "room_id", "pos", "membership", "event_id", "sender", "root", "stripped"}, ""),
 		mentions: db.Insert("syncapi_mentions", []string{"user_id", "room_id", "at", "pos", "thread", "n", "h"}, ""),
-		frozen: db.Insert("syncapi_frozen", []string{"user_id", "room_id", "pos", "n", "h", "bn", "bh"},
-			`ON CONFLICT (user_id, room_id) DO UPDATE SET pos = excluded.pos, n = excluded.n, h = excluded.h, bn = excluded.bn, bh = excluded.bh`),
+		frozen: db.Insert("syncapi_frozen", []string{"user_id", "room_id", "pos", "place", "n", "h", "bn", "bh"},
+			`ON CONFLICT (user_id, room_id) DO UPDATE SET pos = excluded.pos, place = excluded.place, n = excluded.n, h = excluded.h,
+			 bn = excluded.bn, bh = excluded.bh`),
 		receipts: db.Insert("syncapi_receipts", []string{"room_id", "user_id", "type", "thread", "pos", "event_id", "seg", "idx", "place", "ts"},
 			`ON CONFLICT (room_id, user_id, type, thread) DO UPDATE SET pos = excluded.pos, event_id = excluded.event_id,
 			 seg = excluded.seg, idx = excluded.idx, place = excluded.place, ts = excluded.ts`),
@@ -61,7 +62,7 @@ func (d *Database) insert(ctx context.Context, tx *sqlutil.Tx, c *Changes) error
 			return []any{m.UserID, m.RoomID, m.At, m.Pos, m.Thread, m.Counts.Notify, m.Counts.Highlight}
 		})},
 		{w.frozen, last(c.Frozen, func(f *Frozen) any { return [2]any{f.UserID, f.RoomID} }, func(f *Frozen) []any {
-			return []any{f.UserID, f.RoomID, f.Pos, f.Counts.Notify, f.Counts.Highlight, f.Base.Notify, f.Base.Highlight}
+			return []any{f.UserID, f.RoomID, f.Pos, f.Place, f.Counts.Notify, f.Counts.Highlight, f.Base.Notify, f.Base.Highlight}
 		})},
 		{w.receipts, last(c.Receipts, func(r *Receipt) any { return [4]any{r.RoomID, r.UserID, r.Type, r.Thread} }, func(r *Receipt) []any {
 			return []any{r.RoomID, r.UserID, r.Type, r.Thread, r.Pos, r.EventID, r.Order.Segment, r.Order.Index, r.Place, r.TS}

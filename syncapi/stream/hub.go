@@ -37,7 +37,7 @@ type Options struct {
 	Log       *logrus.Entry
 	// Sole says that no other replica exists.
 	Sole bool
-	// RulesChanged is called when somebody's push rules have changed.
+	// RulesChanged is called when somebody's push rules, or whom they ignore, have changed.
 	RulesChanged func()
 }
 
@@ -126,10 +126,10 @@ func (h *Hub) Committed(c storage.Changes) {
 	for i := range c.AccountData {
 		a := &c.AccountData[i]
 		u.data = append(u.data, a.UserID)
-		if a.Type == storage.PushRules || a.Type == IgnoredUsers {
+		if a.Type == storage.PushRules || a.Type == storage.IgnoredUsers {
 			u.views = append(u.views, a.UserID)
+			u.rules = true
 		}
-		u.rules = u.rules || a.Type == storage.PushRules
 	}
 	for i := range c.Memberships {
 		u.members = append(u.members, c.Memberships[i].UserID)

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/tidwall/gjson"
-
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
@@ -35,9 +33,6 @@ func (v *View) MembershipAt(room id.RoomID, pos int64) *storage.Membership {
 	return nil
 }
 
-// IgnoredUsers is the type of the account data that names ignored users.
-const IgnoredUsers = "m.ignored_user_list"
-
 func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error) {
 	v := &View{Rooms: make(map[id.RoomID][]storage.Membership), Rules: new(pushrules.Document)}
 	var at int64
@@ -61,15 +56,14 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 				return fmt.Errorf("push rules: %w", err)
 			}
 		}
-		ignored, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", IgnoredUsers)
+		ignored, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.IgnoredUsers)
 		if err != nil {
 			return err
 		}
 		v.Ignored = make(map[id.UserID]struct{})
-		gjson.GetBytes(ignored, "ignored_users").ForEach(func(user, _ gjson.Result) bool {
-			v.Ignored[id.UserID(user.Str)] = struct{}{}
-			return true
-		})
+		for _, user := range storage.IgnoredIn(ignored) {
+			v.Ignored[user] = struct{}{}
+		}
 		return nil
 	})
 	if err != nil {

@@ -37,9 +37,10 @@ CREATE TABLE syncapi_mentions (
     PRIMARY KEY (room_id, user_id, at, pos)
 );
 
--- The user's count that stood when their rules for a room began to count in another way, and (b…) the room's counts then.
+-- The user's count that stood when their rules for a room began to count in another way, and (b…) the room's counts then. place is
+-- up to where they had read.
 CREATE TABLE syncapi_frozen (
-    user_id TEXT NOT NULL, room_id TEXT NOT NULL, pos BIGINT NOT NULL,
+    user_id TEXT NOT NULL, room_id TEXT NOT NULL, pos BIGINT NOT NULL, place BIGINT NOT NULL,
     n BIGINT NOT NULL, h BIGINT NOT NULL, bn BIGINT NOT NULL, bh BIGINT NOT NULL,
     PRIMARY KEY (user_id, room_id)
 );
@@ -58,5 +59,6 @@ CREATE TABLE syncapi_account_data (
     PRIMARY KEY (user_id, room_id, type)
 );
 CREATE INDEX syncapi_account_data_rules ON syncapi_account_data (user_id) WHERE type = 'm.push_rules';
+CREATE INDEX syncapi_account_data_ignored ON syncapi_account_data (user_id) WHERE type = 'm.ignored_user_list';
 
 CREATE TABLE syncapi_filters (id BIGSERIAL PRIMARY KEY, user_id TEXT NOT NULL, hash BYTEA NOT NULL, content TEXT NOT NULL, UNIQUE (user_id, hash));
