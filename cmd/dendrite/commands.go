@@ -38,7 +38,8 @@ And each component can be a process of its own, in any number, with the same con
 	for _, row := range topology() {
 		root.AddCommand(componentCommand(row))
 	}
-	root.AddCommand(generateConfigCommand(), generateKeysCommand(), createAccountCommand(), checkConfigCommand(), healthCommand())
+	root.AddCommand(generateConfigCommand(), generateKeysCommand(), createAccountCommand(), checkConfigCommand(), healthCommand(),
+		consumersCommand(), deadLettersCommand())
 	return root
 }
 

@@ -331,7 +331,9 @@ func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn 
 		}
 		return fmt.Errorf("commit %s: %w", name, err)
 	}
-	db.counter.Commits.Add(1)
+	if o == nil {
+		db.counter.Commits.Add(1)
+	}
 	if err = db.Failpoint("commit.after"); err != nil {
 		tx.rolledBack()
 		return errors.Join(ErrCommitUnknown, err)

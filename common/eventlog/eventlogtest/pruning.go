@@ -183,20 +183,24 @@ func pruningMeanwhile(t *testing.T, w *world) {
 	var beside sync.WaitGroup
 	defer beside.Wait()
 	defer cancel()
-	beside.Go(func() {
-		for later := time.Duration(0); ctx.Err() == nil; later += 2 * day {
-			if err := p.log.Prune(ctx, time.Now().Add(later)); err != nil && ctx.Err() == nil {
-				t.Error(err)
+	often := func(what func() error) {
+		beside.Go(func() {
+			ticker := time.NewTicker(2 * time.Millisecond)
+			defer ticker.Stop()
+			for ctx.Err() == nil {
+				if err := what(); err != nil && ctx.Err() == nil {
+					t.Error(err)
+				}
+				<-ticker.C
 			}
-		}
+		})
+	}
+	later := time.Duration(0)
+	often(func() error {
+		later += 2 * day
+		return p.log.Prune(ctx, time.Now().Add(later))
 	})
-	beside.Go(func() {
-		for ctx.Err() == nil {
-			if err := f.Report(ctx); err != nil && ctx.Err() == nil {
-				t.Error(err)
-			}
-		}
-	})
+	often(func() error { return f.Report(ctx) })
 	operator := w.operator(w.written)
 	for round := range int64(4) {
 		var sending sync.WaitGroup

@@ -43,9 +43,7 @@ const patience = 40 * time.Second
 // Databases runs a test on SQLite, and on Postgres where DENDRITE_TEST_POSTGRES names one.
 func Databases(t *testing.T, body func(t *testing.T, open func(t *testing.T) *sqlutil.DB)) {
 	t.Run("sqlite", func(t *testing.T) {
-		body(t, func(t *testing.T) *sqlutil.DB {
-			return open(t, "file:"+filepath.Join(t.TempDir(), "test.db"))
-		})
+		body(t, openSQLite)
 	})
 	t.Run("postgres", func(t *testing.T) {
 		address := os.Getenv("DENDRITE_TEST_POSTGRES")
@@ -57,6 +55,10 @@ func Databases(t *testing.T, body func(t *testing.T, open func(t *testing.T) *sq
 		}
 		body(t, func(t *testing.T) *sqlutil.DB { return open(t, address) })
 	})
+}
+
+func openSQLite(t *testing.T) *sqlutil.DB {
+	return open(t, "file:"+filepath.Join(t.TempDir(), "test.db"))
 }
 
 func open(t *testing.T, connection string) *sqlutil.DB {

@@ -3,7 +3,9 @@ package kafka
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,6 +16,8 @@ import (
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/eventlog/eventlogtest"
+	"github.com/matrix-org/dendrite/common/test"
+	"github.com/matrix-org/dendrite/common/test/parts"
 )
 
 // fake is a broker in the test's process, which can be restarted at the same address.
@@ -112,6 +116,46 @@ func TestConformanceOfBroker(t *testing.T) {
 	eventlogtest.Run(t, eventlogtest.Harness{
 		New:        func(t *testing.T) eventlog.Transport { return transport(t, address, prefix(t)) },
 		Failpoints: relayFailpoints,
+	})
+}
+
+// TestOutagesOfBroker kills and wipes a real broker of the test's own.
+func TestOutagesOfBroker(t *testing.T) {
+	dir := t.TempDir()
+	broker, err := parts.NewKafka(t.Context(), dir, "")
+	if err != nil {
+		if os.Getenv(test.EnvRequire) != "" {
+			t.Fatal(err)
+		}
+		t.Skip(err)
+	}
+	_, port, _ := strings.Cut(broker.Address, ":")
+	t.Cleanup(func() {
+		if err := broker.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	start := func(t *testing.T, err error) {
+		t.Helper()
+		if err == nil {
+			err = broker.Start(context.Background())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	start(t, nil)
+	prefix := prefixes()
+	eventlogtest.RunOutages(t, eventlogtest.Harness{
+		New:     func(t *testing.T) eventlog.Transport { return transport(t, broker.Address, prefix(t)) },
+		Restart: func(t *testing.T) { start(t, broker.Kill()) },
+		Wipe: func(t *testing.T) {
+			err := errors.Join(broker.Kill(), os.RemoveAll(filepath.Join(dir, "data")))
+			if err == nil {
+				broker, err = parts.NewKafka(t.Context(), dir, port)
+			}
+			start(t, err)
+		},
 	})
 }
 
