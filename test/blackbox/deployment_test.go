@@ -47,7 +47,7 @@ func TestMain(m *testing.M) { shared.Main(m) }
 // run runs a test's body against each kind of deployment. Tests share these deployments: a test makes users and rooms of its own.
 func run(t *testing.T, body func(t *testing.T, d *deployment)) {
 	t.Helper()
-	shared.Run(t, deploy.Kinds(), func(t *testing.T, d *deploy.Deployment) {
+	shared.Run(t, func(t *testing.T, d *deploy.Deployment) {
 		t.Helper()
 		body(t, deployed(d))
 	})

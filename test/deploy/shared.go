@@ -44,19 +44,25 @@ func (s *Shared) Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// Run runs a test's body against kinds of deployment. The environment variable DENDRITE_BLACKBOX chooses among them, and -short leaves
-// only the monolith on SQLite.
-func (s *Shared) Run(t *testing.T, kinds []Kind, body func(t *testing.T, d *Deployment)) {
+// Run runs a test's body against each kind of deployment that is chosen.
+func (s *Shared) Run(t *testing.T, body func(t *testing.T, d *Deployment)) {
 	t.Helper()
-	for _, k := range kinds {
+	for _, k := range Kinds() {
 		t.Run(string(k), func(t *testing.T) {
-			if chosen := os.Getenv("DENDRITE_BLACKBOX"); chosen != "" && !strings.Contains(chosen, string(k)) || testing.Short() && k != MonolithSQLite {
-				t.Skip("not chosen")
-			}
+			Chosen(t, k)
 			d, err := s.get(k)
 			test.Needs(t, err)
 			body(t, d)
 		})
+	}
+}
+
+// Chosen skips a test for a kind that is not to run: the environment variable DENDRITE_BLACKBOX names those that are, and -short leaves
+// only the monolith on SQLite.
+func Chosen(t *testing.T, kind Kind) {
+	t.Helper()
+	if chosen := os.Getenv("DENDRITE_BLACKBOX"); chosen != "" && !strings.Contains(chosen, string(kind)) || testing.Short() && kind != MonolithSQLite {
+		t.Skip("not chosen")
 	}
 }
 
@@ -74,9 +80,10 @@ func (s *Shared) get(kind Kind) (*Deployment, error) {
 	return r.deployment, r.err
 }
 
-// Own starts a deployment for one test, which may kill parts of it.
+// Own starts a deployment for one test, which may kill parts of it, if its kind is chosen.
 func Own(t *testing.T, kind Kind, o Options) *Deployment {
 	t.Helper()
+	Chosen(t, kind)
 	d, err := Start(kind, o)
 	test.Needs(t, err)
 	t.Cleanup(func() {

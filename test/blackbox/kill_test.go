@@ -1,0 +1,195 @@
+package blackbox
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/test"
+	"github.com/matrix-org/dendrite/common/test/parts"
+	"github.com/matrix-org/dendrite/test/deploy"
+)
+
+// envSeed repeats a run of TestAKillOfAnyPartLosesNothing: in which order things are killed, and when.
+const envSeed = "DENDRITE_TEST_SEED"
+
+// Under a steady load of sends, every component and the broker are killed once, in turn, and started again as an init system would.
+// Nothing else is done: whatever was acknowledged is there once, and every reader gets it once, in the order that the room has.
+func TestAKillOfAnyPartLosesNothing(t *testing.T) {
+	deploy.Chosen(t, polylith)
+	seed := rand.Uint64()
+	if chosen := os.Getenv(envSeed); chosen != "" {
+		var err error
+		if seed, err = strconv.ParseUint(chosen, 10, 64); err != nil {
+			t.Fatalf("%s: %v", envSeed, err)
+		}
+	}
+	t.Logf("%s=%d", envSeed, seed)
+	random := rand.New(rand.NewPCG(seed, 0))
+
+	broker, err := parts.NewKafka(t.Context(), t.TempDir(), "")
+	if err == nil {
+		err = broker.Start(t.Context())
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", test.ErrMissing, err)
+	}
+	test.Needs(t, err)
+	t.Cleanup(func() {
+		if err := broker.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	d := deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address}))
+	victims := []*parts.Server{broker.Server}
+	for _, name := range config.Components() {
+		victims = append(victims, d.process(t, name))
+	}
+	random.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+
+	l := newLoad(t, d, seed)
+	l.start()
+	t.Cleanup(l.stop)
+	l.steady(time.Second)
+	for _, victim := range victims {
+		l.resetPulses()
+		before, began := l.acknowledged(), time.Now()
+		if err := victim.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := victim.Start(t.Context()); err != nil {
+			t.Fatalf("%s does not come back: %v", victim.Name, err)
+		}
+		back := time.Since(began)
+		l.recover(victim.Name)
+		l.steady(time.Second + time.Duration(random.IntN(200))*time.Millisecond)
+		sends, reads := l.longest()
+		t.Logf("%-13s healthy after %4d ms; longest without a send %5d ms, without news in sync %5d ms; %d events", victim.Name,
+			back.Milliseconds(), sends.Milliseconds(), reads.Milliseconds(), l.acknowledged()-before)
+	}
+	l.finish()
+	l.checkEphemeral(t)
+	l.stop()
+	l.check(t)
+}
+
+// check compares what was acknowledged with what the rooms have, and that with what each reader got.
+func (l *load) check(t *testing.T) {
+	t.Helper()
+	total, retried := 0, 0
+	for _, w := range l.writers {
+		retried += w.retried
+	}
+	for _, room := range l.rooms {
+		history := l.history(t, room)
+		order := make([]string, len(history))
+		where := make(map[string]int, len(history))
+		for i, m := range history {
+			order[i] = m.event
+			if first, twice := where[m.text]; twice {
+				t.Errorf("%q is in the room twice, as %s and %s", m.text, order[first], m.event)
+			}
+			where[m.text] = i
+		}
+		sent := 0
+		for _, w := range l.writers {
+			last := -1
+			for _, a := range w.acknowledged {
+				if a.room != room {
+					continue
+				}
+				sent++
+				at, is := where[a.text]
+				if !is || order[at] != a.event {
+					t.Errorf("%q was acknowledged as %s, and the room does not have it", a.text, a.event)
+					continue
+				}
+				if at < last {
+					t.Errorf("%q is before what its sender sent before it", a.text)
+				}
+				last = at
+			}
+		}
+		if len(history) != sent {
+			t.Errorf("the room has %d messages, and %d were acknowledged", len(history), sent)
+		}
+		for _, r := range l.readers {
+			if got := r.order[room]; !slices.Equal(got, order) {
+				t.Errorf("a reader got %d messages, and the room has %d: %s", len(got), len(order), difference(got, order))
+			}
+		}
+		total += sent
+	}
+	gaps := 0
+	for _, r := range l.readers {
+		gaps += r.gaps
+	}
+	t.Logf("%d events by %d writers in %d rooms, read by %d readers; %d requests were repeated, %d limited timelines filled", total,
+		len(l.writers), len(l.rooms), len(l.readers), retried, gaps)
+}
+
+// difference tells where two orders part.
+func difference(got, want []string) string {
+	i := 0
+	for i < min(len(got), len(want)) && got[i] == want[i] {
+		i++
+	}
+	rest := func(order []string) []string { return order[i:min(len(order), i+4)] }
+	for _, event := range want {
+		if !slices.Contains(got, event) {
+			return fmt.Sprintf("from the %dth on %v instead of %v; %s is missing", i, rest(got), rest(want), event)
+		}
+	}
+	return fmt.Sprintf("from the %dth on %v instead of %v", i, rest(got), rest(want))
+}
+
+// message is one of the writers'.
+type message struct{ text, event string }
+
+// history is all messages of a room, by /messages.
+func (l *load) history(t *testing.T, room string) []message {
+	t.Helper()
+	var all []message
+	for from := ""; ; {
+		page := l.writers[0].must("GET", at("rooms", room, "messages")+"?dir=b&limit=100"+from, nil)
+		for _, e := range page.Get("chunk").Array() {
+			if e.Get("type").Str == "m.room.message" {
+				all = append(all, message{e.Get("content.body").Str, e.Get("event_id").Str})
+			}
+		}
+		end := page.Get("end").Str
+		if end == "" {
+			slices.Reverse(all)
+			return all
+		}
+		from = "&from=" + end
+	}
+}
+
+// checkEphemeral makes sure that what leaves no trace in rooms works too.
+func (l *load) checkEphemeral(t *testing.T) {
+	t.Helper()
+	w, r := l.writers[0], l.readers[0]
+	newest := w.newest.Load()
+	room := newest.room
+	since := w.sync("").Get("next_batch").Str
+	r.must("POST", at("rooms", room, "receipt", "m.read", newest.event), object{})
+	r.must("PUT", at("rooms", room, "typing", r.userID), object{"typing": true, "timeout": 30000})
+	read, typing := false, false
+	// A message about typing may be lost: readers ask for it now and then.
+	for deadline := time.Now().Add(recoverWithin); !read || !typing; {
+		news := w.sync(since, "timeout", "5000")
+		since = news.Get("next_batch").Str
+		events := roomIn(news, "join", room).Get("ephemeral.events")
+		read = read || find(events, "m.receipt", "").Exists()
+		typing = typing || find(events, "m.typing", "").Exists()
+		if time.Now().After(deadline) {
+			t.Fatalf("no receipt (%t) or no typing (%t) after the kills", read, typing)
+		}
+	}
+}
