@@ -33,17 +33,6 @@ type Map map[Key]*pdu.Event
 // Get looks into the map.
 func (m Map) Get(k Key) (*pdu.Event, error) { return m[k], nil }
 
-// NewMap makes a Map of state events; of events with the same key the last one counts.
-func NewMap(events []*pdu.Event) Map {
-	m := make(Map, len(events))
-	for _, e := range events {
-		if stateKey, is := e.StateKey(); is {
-			m[Key{e.Type(), stateKey}] = e
-		}
-	}
-	return m
-}
-
 // Error says which rule rejects an event.
 type Error struct {
 	Version id.RoomVersion

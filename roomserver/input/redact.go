@@ -19,9 +19,12 @@ func change(k auth.Key, before, after *storage.Event) api.StateChange {
 // redact applies a redaction to its target, if the target is here and the redaction takes effect (Room Versions, § Handling
 // redactions). A target that has not come yet is remembered.
 func (in *Input) redact(ctx context.Context, d *draft, e *storage.NewEvent) (id.EventID, error) {
-	targetID := e.PDU.Redacts()
-	if targetID == "" || e.PDU.IsState() {
+	if e.PDU.IsState() {
 		return "", nil
+	}
+	targetID, err := id.ParseEventID(string(e.PDU.Redacts()))
+	if err != nil {
+		return "", nil // it redacts nothing that could exist
 	}
 	target, err := in.event(ctx, d, targetID)
 	if err != nil {

@@ -110,7 +110,11 @@ func (p *Performer) checkContent(ctx context.Context, req *api.SendEventRequest)
 		return p.checkCanonicalAlias(ctx, req)
 	case req.Type == pdu.TypeRedaction && req.Redacts == "" && req.StateKey == nil:
 		if target := gjson.GetBytes(req.Content, "redacts"); target.Type == gjson.String {
-			req.Redacts = id.EventID(target.Str)
+			eventID, err := id.ParseEventID(target.Str)
+			if err != nil {
+				return mxerr.InvalidParam("redacts: %v", err)
+			}
+			req.Redacts = eventID
 		}
 	}
 	return nil

@@ -2,6 +2,7 @@ package state
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/tidwall/gjson"
 
@@ -42,7 +43,8 @@ func Summarize(entries map[auth.Key]*storage.Event) *api.RoomSummary {
 		if e == nil {
 			return ""
 		}
-		return ContentString(e.PDU, path)
+		// Events may have a NUL, which no text column of Postgres keeps.
+		return strings.ReplaceAll(ContentString(e.PDU, path), "\x00", "")
 	}
 	s := &api.RoomSummary{
 		Name: get("m.room.name", "name"), Topic: get("m.room.topic", "topic"), AvatarURL: get("m.room.avatar", "url"),
