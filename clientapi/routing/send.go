@@ -41,7 +41,11 @@ func (e *endpoints) send(ctx context.Context, r *httputil.Request) (any, error) 
 		Content: content}
 	if eventType == redaction {
 		// Which event is redacted is part of the content of newer room versions, and so of this body in all of them.
-		event.Redacts = id.EventID(gjson.GetBytes(content, "redacts").String())
+		if target := gjson.GetBytes(content, "redacts"); target.Exists() {
+			if event.Redacts, err = id.ParseEventID(target.String()); err != nil {
+				return nil, mxerr.InvalidParam("redacts: %v", err)
+			}
+		}
 	}
 	return e.sendEvent(ctx, r, event)
 }

@@ -155,7 +155,9 @@ func (e *Event) readContent(redacts []byte) {
 		if e.props.RedactsInContent {
 			redacts = lookup(e.content, "redacts")
 		}
-		e.redacts = id.EventID(optionalString(redacts))
+		if target, err := id.ParseEventID(optionalString(redacts)); err == nil {
+			e.redacts = target
+		}
 	case TypeMember:
 		e.membership = knownMembership(lookup(e.content, "membership"))
 	}

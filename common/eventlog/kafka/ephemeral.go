@@ -13,45 +13,49 @@ import (
 // Publish sends an ephemeral message to all replicas of all who subscribe. It does not wait for the broker, and drops the message
 // when too many wait.
 func (t *Transport) Publish(_ context.Context, topic, key string, value []byte) error {
-	producer, err := t.publisher(topic)
+	waiting, err := t.publisher(topic)
 	if err != nil {
 		return fmt.Errorf("publish to %s: %w", topic, err)
 	}
 	m := &sarama.ProducerMessage{Topic: t.topic(topic), Key: sarama.StringEncoder(key), Value: sarama.ByteEncoder(value)}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ephemeral != producer {
+	if t.ephemeral != waiting {
 		return nil // closed in between: it is lost
 	}
 	select {
-	case producer.Input() <- m:
+	case waiting <- m:
 	default:
 	}
 	return nil
 }
 
-// publisher returns the producer of ephemeral messages, and makes sure that the topic is there. When that has failed, it fails at
+// ephemeralBacklog is how many ephemeral messages wait for the producer before the next ones are lost. The producer's own input holds
+// none: whether it takes one at once depends on what its goroutine does just then.
+const ephemeralBacklog = 1024
+
+// publisher returns where ephemeral messages wait for their producer, and makes sure that the topic is there. When that has failed, it fails at
 // once for a while: what is lost anyway should not be waited for.
-func (t *Transport) publisher(topic string) (sarama.AsyncProducer, error) {
+func (t *Transport) publisher(topic string) (chan<- *sarama.ProducerMessage, error) {
 	t.mu.Lock()
-	producer, known, away, again := t.ephemeral, t.ensured[topic], t.away, t.again
+	waiting, known, away, again := t.ephemeral, t.ensured[topic], t.away, t.again
 	t.mu.Unlock()
 	switch {
-	case producer != nil && known:
-		return producer, nil
+	case waiting != nil && known:
+		return waiting, nil
 	case time.Now().Before(again):
 		return nil, away
 	}
-	producer, err := t.openPublisher(topic)
+	opened, err := t.openPublisher(topic)
 	if err != nil {
 		t.mu.Lock()
 		t.away, t.again = err, time.Now().Add(time.Second)
 		t.mu.Unlock()
 	}
-	return producer, err
+	return opened, err
 }
 
-func (t *Transport) openPublisher(topic string) (sarama.AsyncProducer, error) {
+func (t *Transport) openPublisher(topic string) (chan<- *sarama.ProducerMessage, error) {
 	client, err := t.publishing()
 	if err != nil {
 		return nil, err
@@ -70,7 +74,14 @@ func (t *Transport) openPublisher(topic string) (sarama.AsyncProducer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("make a producer: %w", err)
 		}
-		t.ephemeral = producer
+		waiting := make(chan *sarama.ProducerMessage, ephemeralBacklog)
+		t.ephemeral = waiting
+		t.producers.Go(func() {
+			for m := range waiting {
+				producer.Input() <- m
+			}
+			producer.AsyncClose()
+		})
 		t.producers.Go(func() { t.readErrors(producer) })
 	}
 	return t.ephemeral, nil

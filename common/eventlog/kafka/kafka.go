@@ -75,10 +75,10 @@ type Transport struct {
 	metrics metrics
 
 	mu        sync.Mutex
-	client    sarama.Client        // that publishes
-	ephemeral sarama.AsyncProducer // of client
-	ensured   map[string]bool      // ephemeral topics that are known to be there
-	away      error                // why nothing can be published until again
+	client    sarama.Client                // that publishes
+	ephemeral chan *sarama.ProducerMessage // those that wait for the producer
+	ensured   map[string]bool              // ephemeral topics that are known to be there
+	away      error                        // why nothing can be published until again
 	again     time.Time
 	closed    bool
 	producers sync.WaitGroup
@@ -234,11 +234,11 @@ func (t *Transport) Ready(ctx context.Context) error {
 func (t *Transport) Close() error {
 	t.mu.Lock()
 	t.closed = true
-	producer, client := t.ephemeral, t.client
+	waiting, client := t.ephemeral, t.client
 	t.ephemeral, t.client = nil, nil
 	t.mu.Unlock()
-	if producer != nil {
-		producer.AsyncClose()
+	if waiting != nil {
+		close(waiting)
 	}
 	t.producers.Wait()
 	if client != nil {
