@@ -517,33 +517,6 @@ func TestSendsWithOneTransactionIDHaveOneRequestKey(t *testing.T) {
 	})
 }
 
-func TestACanonicalAliasMustLeadToItsRoom(t *testing.T) {
-	each(t, nil, func(t *testing.T, s *server) {
-		alice := s.register("alice")
-		s.room.QueryState = func(context.Context, roomserver.QueryStateRequest) (roomserver.QueryStateResponse, error) {
-			return roomserver.QueryStateResponse{}, nil
-		}
-		s.room.QueryAlias = func(_ context.Context, q roomserver.QueryAliasRequest) (roomserver.QueryAliasResponse, error) {
-			if q.Alias == "#none:test" {
-				return roomserver.QueryAliasResponse{}, mxerr.NotFound("no")
-			}
-			return roomserver.QueryAliasResponse{RoomID: id.RoomID("!" + q.Alias.Localpart() + ":test")}, nil
-		}
-		s.room.SendEvent = func(context.Context, roomserver.SendEventRequest) (roomserver.SendEventResponse, error) {
-			return roomserver.SendEventResponse{EventID: "$e"}, nil
-		}
-		const path = "/rooms/!r:test/state/m.room.canonical_alias"
-		s.want(200, "", "PUT", path, alice, `{"alias":"#r:test"}`)
-		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"#other:test"}`)
-		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alt_aliases":["#r:test","#none:test"]}`)
-		s.want(400, "M_INVALID_PARAM", "PUT", path, alice, `{"alt_aliases":["nonsense"]}`)
-		// Names of members are told apart by case, and of duplicates the last one counts, as in the event that is made of it.
-		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"#other:test","Alias":""}`)
-		s.want(400, "M_BAD_ALIAS", "PUT", path, alice, `{"alias":"","alias":"#other:test"}`)
-		s.want(400, "M_BAD_JSON", "PUT", path, alice, `{"alt_aliases":"#r:test"}`)
-	})
-}
-
 func TestCreateRoomChecksTheFormOfItsBody(t *testing.T) {
 	each(t, nil, func(t *testing.T, s *server) {
 		alice := s.register("alice")

@@ -2,9 +2,6 @@ package routing
 
 import (
 	"context"
-	"encoding/json"
-	"net/http"
-	"slices"
 	"time"
 
 	"github.com/tidwall/gjson"
@@ -80,15 +77,6 @@ func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, err
 		return nil, err
 	}
 	eventType, stateKey := r.Var("type"), r.Var("stateKey")
-	if r.Caller.Guest && eventType == member {
-		// Whether guests may be in a room is no authorization rule, so that the event alone would let them in.
-		return nil, mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests change their membership by /join and /leave")
-	}
-	if eventType == canonicalAlias && stateKey == "" {
-		if err := e.checkCanonicalAlias(ctx, r, room, content); err != nil {
-			return nil, err
-		}
-	}
 	return e.sendEvent(ctx, r, roomserver.SendEventRequest{RequestKey: newKey(), RoomID: room, Type: eventType, StateKey: &stateKey, Content: content})
 }
 
@@ -100,71 +88,12 @@ func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event ro
 	if event.Type == "" {
 		return nil, mxerr.InvalidParam("the event type is empty")
 	}
-	event.Sender, event.DeviceID = r.Caller.UserID, r.Caller.DeviceID
+	event.Sender, event.DeviceID, event.Guest = r.Caller.UserID, r.Caller.DeviceID, r.Caller.Guest
 	sent, err := e.Room.SendEvent(ctx, event)
 	if err != nil {
 		return nil, err
 	}
 	return httputil.Object{"event_id": sent.EventID}, nil
-}
-
-// checkCanonicalAlias checks that the aliases that are new in the content are aliases and lead to the room.
-func (e *endpoints) checkCanonicalAlias(ctx context.Context, r *httputil.Request, room id.RoomID, content json.RawMessage) error {
-	wanted, err := listedAliases(content)
-	if err != nil {
-		return err
-	}
-	if len(wanted) == 0 {
-		return nil
-	}
-	current, err := e.Room.QueryState(ctx, roomserver.QueryStateRequest{Viewer: viewer(r), RoomID: room, Keys: []roomserver.StateKeyTuple{{Type: canonicalAlias}}})
-	if err != nil {
-		return err
-	}
-	var listed []string
-	for i := range current.Events {
-		// What is listed already need not be valid, so neither need its form.
-		listed, _ = listedAliases(current.Events[i].PDU.Content())
-	}
-	for _, name := range wanted {
-		if slices.Contains(listed, name) {
-			continue
-		}
-		alias, err := id.ParseRoomAlias(name)
-		if err != nil {
-			return mxerr.InvalidParam("%v", err)
-		}
-		found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
-		if err != nil && !mxerr.Is(err, "M_NOT_FOUND") {
-			return err
-		}
-		if err != nil || found.RoomID != room {
-			return mxerr.New(http.StatusBadRequest, "M_BAD_ALIAS", "the alias %s does not lead to this room: make it first", alias)
-		}
-	}
-	return nil
-}
-
-// listedAliases reads members by their exact names, as other readers of the event do: a struct would take Alias for alias as well.
-func listedAliases(content json.RawMessage) ([]string, error) {
-	var c map[string]json.RawMessage
-	if err := httputil.Unmarshal(content, &c); err != nil {
-		return nil, err
-	}
-	var alias string
-	var listed []string
-	for name, into := range map[string]any{"alias": &alias, "alt_aliases": &listed} {
-		if isNull(c[name]) {
-			continue
-		}
-		if err := json.Unmarshal(c[name], into); err != nil {
-			return nil, mxerr.BadJSON("%s of m.room.canonical_alias has the wrong type", name)
-		}
-	}
-	if alias != "" {
-		listed = append(listed, alias)
-	}
-	return listed, nil
 }
 
 // typing is PUT /rooms/{roomId}/typing/{userId}.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -178,22 +179,21 @@ func (p *Performer) checkCanonicalAlias(ctx context.Context, req *api.SendEventR
 	if err != nil || room == nil {
 		return err
 	}
-	wanted := aliasesIn(req.Content)
-	if len(wanted) == 0 {
-		return nil
+	wanted, err := aliasesIn(req.Content)
+	if err != nil || len(wanted) == 0 {
+		return err
 	}
 	present, err := p.Reader.One(ctx, room.NID, room.Root, keyCanonicalAlias)
 	if err != nil {
 		return err
 	}
-	already := map[string]bool{}
+	var listed []string
 	if present != nil {
-		for _, alias := range aliasesIn(present.PDU.Content()) {
-			already[alias] = true
-		}
+		// What is listed already need not be valid, so neither need its form.
+		listed, _ = aliasesIn(present.PDU.Content())
 	}
 	for _, s := range wanted {
-		if already[s] {
+		if slices.Contains(listed, s) {
 			continue
 		}
 		alias, err := id.ParseRoomAlias(s)
@@ -213,15 +213,25 @@ func (p *Performer) checkCanonicalAlias(ctx context.Context, req *api.SendEventR
 	return nil
 }
 
-func aliasesIn(content []byte) []string {
-	var all []string
-	if v := gjson.GetBytes(content, "alias"); v.Type == gjson.String && v.Str != "" {
-		all = append(all, v.Str)
+// aliasesIn lists alias and alt_aliases. Members are read by their exact names, and of duplicates the last one counts, as in the event
+// that is made of the content.
+func aliasesIn(content []byte) ([]string, error) {
+	var c map[string]json.RawMessage
+	if err := json.Unmarshal(content, &c); err != nil {
+		return nil, mxerr.BadJSON("the content of m.room.canonical_alias is not an object")
 	}
-	for _, v := range gjson.GetBytes(content, "alt_aliases").Array() {
-		if v.Type == gjson.String {
-			all = append(all, v.Str)
+	var alias string
+	var listed []string
+	for name, into := range map[string]any{"alias": &alias, "alt_aliases": &listed} {
+		if c[name] == nil {
+			continue
+		}
+		if err := json.Unmarshal(c[name], into); err != nil {
+			return nil, mxerr.BadJSON("%s of m.room.canonical_alias has the wrong type", name)
 		}
 	}
-	return all
+	if alias != "" {
+		listed = append(listed, alias)
+	}
+	return listed, nil
 }

@@ -73,7 +73,13 @@ func TestAliasesAndTheDirectory(t *testing.T) {
 		alice.refused(409, "M_UNKNOWN", "PUT", at("directory", "room", second), object{"room_id": room})
 		equal(t, "aliases of the room", len(bob.must("GET", at("rooms", room, "aliases"), nil).Get("aliases").Array()), 2)
 		alice.must("PUT", at("rooms", room, "state", "m.room.canonical_alias"), object{"alias": alias, "alt_aliases": []string{second}})
-		alice.refused(400, "M_BAD_ALIAS", "PUT", at("rooms", room, "state", "m.room.canonical_alias"), object{"alias": "#nothing:test.example"})
+		// Names of members are told apart by case, and of duplicates the last one counts, as in the event that is made of it.
+		for _, wrong := range []string{`{"alias":"#nothing:test.example"}`, `{"alt_aliases":["#nothing:test.example"]}`,
+			`{"alias":"#nothing:test.example","Alias":""}`, `{"alias":"","alias":"#nothing:test.example"}`} {
+			alice.refused(400, "M_BAD_ALIAS", "PUT", at("rooms", room, "state", "m.room.canonical_alias"), []byte(wrong))
+		}
+		alice.refused(400, "M_INVALID_PARAM", "PUT", at("rooms", room, "state", "m.room.canonical_alias"), object{"alt_aliases": []string{"nonsense"}})
+		alice.refused(400, "M_BAD_JSON", "PUT", at("rooms", room, "state", "m.room.canonical_alias"), object{"alt_aliases": "nonsense"})
 		bob.must("DELETE", at("directory", "room", second), nil)
 		bob.refused(404, "M_NOT_FOUND", "GET", at("directory", "room", second), nil)
 		alice.must("PUT", at("directory", "list", "room", room), object{"visibility": "private"})
