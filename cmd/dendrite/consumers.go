@@ -3,7 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"text/tabwriter"
+	"io"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,30 +24,17 @@ the rooms themselves, keeps everything. A consumer that is never coming back mus
 }
 
 func listConsumersCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "list",
+	return listCommand(&cobra.Command{
 		Short: "List the consumers of all logs",
 		Long: `Lists the consumers of all logs, whether the server runs or not: how many records each has not applied, and when it last told the
-log's owner that it had moved on. One that has applied everything has nothing to tell; one with a lag tells each minute.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
-				all, err := o.Consumers(ctx)
-				if err != nil {
-					return err
-				}
-				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "COMPONENT\tCONSUMER\tTOPIC\tLAG\tLAST REPORT")
-				for _, f := range all {
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", f.Component, f.Name(), f.Topic, f.Lag, f.Reported.Format(time.DateTime))
-				}
-				return w.Flush()
-			})
-		},
-	}
-	p.flags(c)
-	return c
+log's owner that it had moved on. One that has applied everything has nothing to tell; one that goes on tells each minute.`,
+	}, "COMPONENT\tCONSUMER\tTOPIC\tLAG\tLAST REPORT", func(ctx context.Context, o *eventlog.Operator, w io.Writer) error {
+		all, err := o.Consumers(ctx)
+		for _, f := range all {
+			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", f.Component, f.Name(), f.Topic, f.Lag, f.Reported.Format(time.DateTime))
+		}
+		return err
+	})
 }
 
 func forgetConsumerCommand() *cobra.Command {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,30 +28,15 @@ them; 'retry' does it without a start.`,
 }
 
 func listDeadLettersCommand() *cobra.Command {
-	var p place
-	c := &cobra.Command{
-		Use:   "list",
-		Short: "List the keys whose records are put aside",
-		Args:  cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			return p.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
-				all, err := o.DeadLetters(ctx)
-				if err != nil {
-					return err
-				}
-				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "COMPONENT\tCONSUMER\tKEY\tRECORDS\tSINCE\tFIRST ERROR")
-				for _, d := range all {
-					first, _, _ := strings.Cut(d.Error, "\n") // a panic has its stack below
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Component, d.Component+"."+d.Consumer, d.Key, d.Count,
-						d.Since.Format(time.DateTime), first)
-				}
-				return w.Flush()
-			})
-		},
-	}
-	p.flags(c)
-	return c
+	return listCommand(&cobra.Command{Short: "List the keys whose records are put aside"}, "COMPONENT\tCONSUMER\tKEY\tRECORDS\tSINCE\tFIRST ERROR",
+		func(ctx context.Context, o *eventlog.Operator, w io.Writer) error {
+			all, err := o.DeadLetters(ctx)
+			for _, d := range all {
+				first, _, _ := strings.Cut(d.Error, "\n") // a panic has its stack below
+				fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\n", d.Component, d.Name(), d.Key, d.Count, d.Since.Format(time.DateTime), first)
+			}
+			return err
+		})
 }
 
 func retryDeadLettersCommand() *cobra.Command {
@@ -66,7 +51,7 @@ them still cannot be applied, it and those after it stay where they are; the com
 				if err := o.Retry(ctx, d); err != nil {
 					return err
 				}
-				_, err := fmt.Fprintf(c.OutOrStdout(), "%s.%s tries the %d records of %s again.\n", d.Component, d.Consumer, d.Count, d.Key)
+				_, err := fmt.Fprintf(c.OutOrStdout(), "%s tries the %d records of %s again.\n", d.Name(), d.Count, d.Key)
 				return err
 			})
 		},
@@ -86,14 +71,14 @@ what they tell of a room or user is missing in that component for good. Without 
 		RunE: func(c *cobra.Command, keys []string) error {
 			return s.each(c, keys, func(ctx context.Context, o *eventlog.Operator, d eventlog.DeadLetters) error {
 				if !yes {
-					_, err := fmt.Fprintf(c.OutOrStdout(), "Would delete %d records of %s for %s.%s: give --yes to do it.\n", d.Count, d.Key, d.Component, d.Consumer)
+					_, err := fmt.Fprintf(c.OutOrStdout(), "Would delete %d records of %s for %s: give --yes to do it.\n", d.Count, d.Key, d.Name())
 					return err
 				}
 				n, err := o.Drop(ctx, d)
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(c.OutOrStdout(), "Deleted %d records of %s for %s.%s.\n", n, d.Key, d.Component, d.Consumer)
+				_, err = fmt.Fprintf(c.OutOrStdout(), "Deleted %d records of %s for %s.\n", n, d.Key, d.Name())
 				return err
 			})
 		},
@@ -128,7 +113,7 @@ func (s *settled) each(c *cobra.Command, keys []string, settle func(context.Cont
 		}
 		missing := slices.Clone(keys)
 		for _, d := range all {
-			if s.consumer != "" && s.consumer != d.Component+"."+d.Consumer || !s.all && !slices.Contains(keys, d.Key) {
+			if s.consumer != "" && s.consumer != d.Name() || !s.all && !slices.Contains(keys, d.Key) {
 				continue
 			}
 			missing = slices.DeleteFunc(missing, func(key string) bool { return key == d.Key })

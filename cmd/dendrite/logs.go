@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -52,4 +54,22 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 		return err
 	}
 	return work(c.Context(), operator)
+}
+
+// listCommand prints a table of what is in the logs.
+func listCommand(c *cobra.Command, header string, lines func(context.Context, *eventlog.Operator, io.Writer) error) *cobra.Command {
+	var p place
+	c.Use, c.Args = "list", cobra.NoArgs
+	c.RunE = func(c *cobra.Command, _ []string) error {
+		return p.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
+			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, header)
+			if err := lines(ctx, o, w); err != nil {
+				return err
+			}
+			return w.Flush()
+		})
+	}
+	p.flags(c)
+	return c
 }

@@ -173,6 +173,9 @@ type DeadLetters struct {
 	Since     time.Time // when the first was appended
 }
 
+// Name is what the consumer is called on command lines.
+func (d DeadLetters) Name() string { return d.Component + "." + d.Consumer }
+
 // DeadLetters lists what is parked.
 func (o *Operator) DeadLetters(ctx context.Context) (all []DeadLetters, err error) {
 	for _, component := range o.components {
