@@ -228,7 +228,8 @@ func (in *Input) committed(d *draft) {
 		in.Reader.Committed(&room)
 	}
 	for _, e := range d.events {
-		in.Reader.Stored(&e.Event)
+		stored := e.Event // without what only the log needs
+		in.Reader.Stored(&stored)
 	}
 	for _, e := range d.aside {
 		in.Reader.Stored(&e.Event)

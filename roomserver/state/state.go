@@ -24,7 +24,7 @@ import (
 
 const (
 	trieCacheBytes = 16 << 20
-	cachedEvents   = 20_000
+	cachedEvents   = 10_000
 	cachedRooms    = 5_000
 )
 
