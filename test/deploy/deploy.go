@@ -46,6 +46,8 @@ type Options struct {
 	Edit func(*config.Config)
 	// Broker is the host:port of a Kafka for this polylith alone. Without it, it is the one that all tests use.
 	Broker string
+	// Replicas are components of which the polylith has two processes.
+	Replicas []string
 }
 
 // Deployment is a server that runs.
@@ -61,6 +63,7 @@ type Deployment struct {
 	servers []*parts.Server
 	next    atomic.Int64 // which listener is called next
 	remove  func() error // its database
+	seconds map[string]config.Addresses
 }
 
 // URL is the base of one of the public listeners, another at each call.
@@ -108,15 +111,24 @@ func Start(kind Kind, o Options) (*Deployment, error) {
 		processes = []string{"monolith"}
 	}
 	var all errgroup.Group
-	for _, name := range processes {
-		addresses := d.Config.Listen.For(name)
+	run := func(name string, addresses config.Addresses, command ...string) {
 		if addresses.Public != "" {
 			d.URLs = append(d.URLs, "http://"+addresses.Public)
 		}
-		s := &parts.Server{Name: name, Command: []string{path, name, "--config", d.File}, Dir: d.dir, Signal: "TERM",
+		s := &parts.Server{Name: name, Command: append([]string{path}, command...), Dir: d.dir, Signal: "TERM",
 			Log: filepath.Join(d.dir, name+".log"), Probe: parts.Healthy("http://" + addresses.Internal)}
 		d.servers = append(d.servers, s)
 		all.Go(func() error { return s.Start(context.Background()) })
+	}
+	for _, name := range processes {
+		run(name, d.Config.Listen.For(name), name, "--config", d.File)
+	}
+	for name, second := range d.seconds {
+		command := []string{name, "--config", d.File, "--internal-listen", second.Internal}
+		if second.Public != "" {
+			command = append(command, "--public-listen", second.Public)
+		}
+		run(name+"-2", second, command...)
 	}
 	if err := all.Wait(); err != nil {
 		return nil, errors.Join(err, d.Stop(true))
@@ -159,14 +171,26 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 	for _, address := range []*string{&l.Monolith.Public, &l.Monolith.Internal, &l.ClientAPI.Public, &l.ClientAPI.Internal,
 		&l.FederationAPI.Public, &l.FederationAPI.Internal, &l.SyncAPI.Public, &l.SyncAPI.Internal, &l.MediaAPI.Public,
 		&l.MediaAPI.Internal, &l.AppService.Public, &l.AppService.Internal, &l.Roomserver.Internal, &l.Typingserver.Internal} {
-		port, err := parts.FreePort()
-		if err != nil {
+		if *address, err = freeAddress(); err != nil {
 			return err
 		}
-		*address = net.JoinHostPort("127.0.0.1", port)
 	}
 	for _, name := range config.Components() {
 		c.Peers[name] = []string{"http://" + l.For(name).Internal}
+	}
+	d.seconds = make(map[string]config.Addresses)
+	for _, name := range o.Replicas {
+		var second config.Addresses
+		if second.Internal, err = freeAddress(); err != nil {
+			return err
+		}
+		if l.For(name).Public != "" {
+			if second.Public, err = freeAddress(); err != nil {
+				return err
+			}
+		}
+		d.seconds[name] = second
+		c.Peers[name] = append(c.Peers[name], "http://"+second.Internal)
 	}
 	if o.Edit != nil {
 		o.Edit(c)
@@ -176,6 +200,11 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 		return fmt.Errorf("writing the configuration of %s: %w", d.Kind, err)
 	}
 	return os.WriteFile(d.File, text, 0o600)
+}
+
+func freeAddress() (string, error) {
+	port, err := parts.FreePort()
+	return net.JoinHostPort("127.0.0.1", port), err
 }
 
 // Stop ends all processes at once, and tells which did not end well inside ten seconds and in order. Logs are kept if that is wanted.
