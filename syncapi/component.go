@@ -46,7 +46,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	var in *input.Input
 	hub := stream.New(stream.Options{Events: cache, Typing: p.Typing, Transport: deps.Transport, Log: deps.Log, Sole: deps.Sole,
-		RulesChanged: func() { in.Forget() }}, rand.Text())
+		RulesChanged: func(users []id.UserID) { in.Forget(users) }}, rand.Text())
 	db, err := storage.New(ctx, deps.DB, hub.Committed)
 	if err != nil {
 		return nil, err
@@ -154,10 +154,8 @@ func (b *barrier) wait(ctx context.Context) {
 	if err == nil {
 		err = b.consumer.WaitFor(ctx, heads.Heads)
 	}
-	if err == nil {
-		err = b.hub.Reach(ctx)
-	}
-	if err != nil {
+	// What syncapi itself has committed can be seen even while the roomserver cannot be asked.
+	if err = errors.Join(err, b.hub.Reach(ctx)); err != nil {
 		b.late.Inc()
 		b.deps.Log.WithError(err).Debug("a sync does not wait any longer for what was committed before it")
 	}

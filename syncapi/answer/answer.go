@@ -56,7 +56,10 @@ func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
 	e.Barrier(ctx)
 	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
 	defer deadline.Stop()
-	sleeper := e.Hub.Sleep(req.UserID)
+	sleeper, err := e.Hub.Sleep(req.UserID)
+	if err != nil {
+		return httputil.Raw{}, err
+	}
 	defer e.Hub.Leave(req.UserID, sleeper)
 	var since Token
 	if req.Since != nil {
@@ -102,6 +105,7 @@ type answering struct {
 	window      *stream.Window
 
 	rooms       map[id.RoomID]*room
+	planned     int                   // of them, before account data added some
 	accountData []storage.AccountData // global
 	unread      []storage.Unread      // as it was read
 }

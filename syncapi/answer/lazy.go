@@ -8,10 +8,11 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 )
 
-// lazyDevices is how many devices it is remembered of which member events they have; lazyRooms limits each.
+// lazyDevices is how many devices it is remembered of which member events they have; lazyRooms and lazyMembersOfRoom limit each.
 const (
-	lazyDevices = 2000
-	lazyRooms   = 200
+	lazyDevices       = 2000
+	lazyRooms         = 200
+	lazyMembersOfRoom = 1000
 )
 
 type device struct {
@@ -65,7 +66,7 @@ func (a *answering) remember() {
 		if r.section != join || len(r.sent) == 0 {
 			continue
 		}
-		if rooms[name] == nil {
+		if len(rooms[name]) == 0 || len(rooms[name]) > lazyMembersOfRoom {
 			rooms[name] = make(map[id.UserID]int64)
 		}
 		for _, user := range r.sent {

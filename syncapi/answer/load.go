@@ -2,6 +2,7 @@ package answer
 
 import (
 	"context"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -11,6 +12,12 @@ import (
 
 // filteredRows is how far back the timeline is searched for events that a filter selects.
 const filteredRows = 1000
+
+// allRows limits, for all rooms of an answer together, how many rows are read; but fewRows of a room always may be.
+const (
+	allRows = 100_000
+	fewRows = 20
+)
 
 // wants is what has to be read from the database.
 type wants struct {
@@ -29,6 +36,7 @@ func (a *answering) load(ctx context.Context) error {
 	if len(a.rooms) == 0 && !a.window.DataChanged && a.window.Complete {
 		return nil
 	}
+	a.planned = len(a.rooms)
 	w := a.wanted()
 	if !w.nothing() {
 		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error { return a.read(ctx, tx, w) })
@@ -80,15 +88,12 @@ func (a *answering) wanted() *wants {
 
 // countsWanted tells whether the unread counts of a room may be new to the client.
 func (a *answering) countsWanted(r *room) bool {
-	if r.section != join || r.full || r.changed {
-		return r.section == join
-	}
-	for i := range r.receipts {
-		if r.receipts[i].UserID == a.UserID {
-			return true
-		}
-	}
-	return false
+	return r.section == join && (r.full || r.changed || a.hasRead(r))
+}
+
+// hasRead tells whether the user has moved a receipt of theirs.
+func (a *answering) hasRead(r *room) bool {
+	return slices.ContainsFunc(r.receipts, func(receipt storage.Receipt) bool { return receipt.UserID == a.UserID })
 }
 
 // countsKnown tells whether the Hub knows them. It knows nothing of threads.
@@ -103,10 +108,11 @@ func (w *wants) nothing() bool {
 
 // limits are how many rows of a room are read, and how many of them the client gets.
 func (a *answering) limits() (read, keep int) {
-	keep = a.Filter.TimelineLimit()
+	share := max(fewRows, allRows/max(1, a.planned))
+	keep = min(a.Filter.TimelineLimit(), share)
 	read = keep + 1
 	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil || len(f.NotSenders) > 0 || f.ContainsURL != nil) {
-		read = max(read, filteredRows)
+		read = max(read, min(filteredRows, share))
 	}
 	if len(a.window.View.Ignored) > 0 {
 		read = max(read, 4*keep)
@@ -356,6 +362,15 @@ func (a *answering) settle(r *room) {
 	}
 	if r.onlyLeave {
 		r.limited = false
+	}
+	if b := r.ban; b != nil && b.EventID != "" {
+		order := r.lastOrder
+		order.Index++ // what is before it begins where the rest ends
+		row := storage.TimelineRow{RoomID: r.id, Pos: b.Pos, EventID: b.EventID, Order: order, Type: member, Sender: b.Sender, Flags: storage.State,
+			RootBefore: r.root, RootAfter: r.root}
+		if a.selects(&row) {
+			kept = append(kept, row)
+		}
 	}
 	if r.anew && len(r.rows) > 0 && r.rows[0].Type != "m.room.create" {
 		r.limited = true // there is something before, even if this server does not have it

@@ -14,8 +14,11 @@ import (
 // room is what an answer says of a room.
 type room struct {
 	id         id.RoomID
-	membership *storage.Membership // the user's, now
-	section    string              // join, leave, invite or knock
+	membership *storage.Membership // the user's, now; of a room that was left, up to which they saw it
+	// ban is what became of the user's membership after they had left, such as a ban after a kick: it is all that they see of
+	// the time since.
+	ban     *storage.Membership
+	section string // join, leave, invite or knock
 	// anew: the client knows nothing of the room that it could build on. full: it gets the whole state.
 	anew, full bool
 	// onlyLeave: the user was not joined, so the change of membership is all that they see.
@@ -135,8 +138,11 @@ func (a *answering) planRoom(name id.RoomID) {
 			r.onlyLeave = !everJoined(view.Rooms[name])
 			r.anew = !r.onlyLeave
 		}
+		if left := view.LeftAt(name, a.window.UpTo); !r.onlyLeave && left.Pos != now.Pos {
+			r.membership, r.ban = left, now
+		}
 		r.full = (r.full || r.anew) && !r.onlyLeave
-		if now.EventID == "" && !a.initial() {
+		if r.membership.EventID == "" && !a.initial() {
 			r.rowsKnown, r.full = true, false // the state was reset: there is no event that says so
 		}
 	}

@@ -41,7 +41,7 @@ func (a *answering) fetchStates(ctx context.Context) error {
 // silent tells whether nothing about a room is worth an answer.
 func (a *answering) silent(r *room) bool {
 	if r.section == join && !r.full {
-		return len(r.timeline)+len(r.state)+len(r.accountData) == 0 && r.typing == nil && !a.showsReceipts(r) && r.summary == nil
+		return len(r.timeline)+len(r.state)+len(r.accountData) == 0 && r.typing == nil && !a.showsReceipts(r) && !a.hasRead(r) && r.summary == nil
 	}
 	return false
 }
@@ -72,6 +72,17 @@ func (a *answering) fetchState(ctx context.Context, r *room) error {
 	}
 	if err != nil {
 		return err
+	}
+	if a.StateAfter && r.ban != nil {
+		r.state = slices.DeleteFunc(slices.Clone(r.state), func(e *roomserver.Event) bool {
+			user, _ := e.PDU.StateKey()
+			return e.PDU.Type() == member && user == string(a.UserID)
+		})
+		for _, e := range r.timeline {
+			if e.PDU.ID() == r.ban.EventID {
+				r.state = append(r.state, e)
+			}
+		}
 	}
 	shown := make(map[id.EventID]bool, len(r.timeline))
 	if less {

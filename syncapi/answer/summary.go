@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/storage"
@@ -37,6 +39,8 @@ func (a *answering) summarize(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("summaries of rooms: %w", err)
 	}
+	group, groupCtx := errgroup.WithContext(ctx)
+	group.SetLimit(parallelStates)
 	for i := range answer.Rooms {
 		room := &answer.Rooms[i]
 		r := a.rooms[room.RoomID]
@@ -44,11 +48,12 @@ func (a *answering) summarize(ctx context.Context) error {
 		if room.Name != "" || room.CanonicalAlias != "" {
 			continue
 		}
-		if r.summary.heroes, err = a.heroes(ctx, r); err != nil {
+		group.Go(func() (err error) {
+			r.summary.heroes, err = a.heroes(groupCtx, r)
 			return err
-		}
+		})
 	}
-	return nil
+	return group.Wait()
 }
 
 // heroes are the first members, in the order in which their membership became part of the room; those who have left, if there

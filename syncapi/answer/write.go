@@ -191,6 +191,9 @@ func (a *answering) writeEphemeral(o *out, r *room) {
 			o.event("m.typing", func() {
 				o.raw(`{"user_ids":[`)
 				for _, user := range r.typing.Users {
+					if _, ignored := a.window.View.Ignored[user]; ignored {
+						continue
+					}
 					o.comma()
 					o.text(string(user))
 				}

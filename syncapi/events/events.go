@@ -6,7 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"sync/atomic"
+	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -25,8 +25,10 @@ type Cache struct {
 	room  *roomserver.RoomserverAPI
 	byID  *lru.Cache[id.EventID, *roomserver.Event]
 	state *lru.Cache[stateKey, []*roomserver.Event]
-	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept.
-	drops atomic.Int64
+	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept. The lock makes looking and
+	// keeping one step.
+	mu    sync.Mutex
+	drops int64
 }
 
 // keptStates is how many whole states of rooms stay in memory.
@@ -58,7 +60,9 @@ func (c *Cache) Put(e *roomserver.Event) { c.byID.Add(e.PDU.ID(), e) }
 
 // Drop forgets events whose bodies have changed.
 func (c *Cache) Drop(events []id.EventID) {
-	c.drops.Add(int64(len(events)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops += int64(len(events))
 	for _, e := range events {
 		c.byID.Remove(e)
 	}
@@ -69,9 +73,26 @@ func (c *Cache) Drop(events []id.EventID) {
 
 // Purge forgets everything.
 func (c *Cache) Purge() {
-	c.drops.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.drops++
 	c.byID.Purge()
 	c.state.Purge()
+}
+
+func (c *Cache) dropped() int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.drops
+}
+
+// keep calls add unless something was forgotten since.
+func (c *Cache) keep(since int64, add func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drops == since {
+		add()
+	}
 }
 
 // Get returns events by id, those that exist. The caller knows that its user may see them.
@@ -85,18 +106,20 @@ func (c *Cache) Get(ctx context.Context, ids []id.EventID) (map[id.EventID]*room
 			missing = append(missing, i)
 		}
 	}
-	drops := c.drops.Load()
+	drops := c.dropped()
 	for chunk := range slices.Chunk(missing, maxAsk) {
 		answer, err := c.room.QueryEvents(ctx, roomserver.QueryEventsRequest{EventIDs: chunk})
 		if err != nil {
 			return nil, fmt.Errorf("events: %w", err)
 		}
 		for i := range answer.Events {
-			e := &answer.Events[i]
-			if found[e.PDU.ID()] = e; drops == c.drops.Load() {
-				c.byID.Add(e.PDU.ID(), e)
-			}
+			found[answer.Events[i].PDU.ID()] = &answer.Events[i]
 		}
+		c.keep(drops, func() {
+			for i := range answer.Events {
+				c.byID.Add(answer.Events[i].PDU.ID(), &answer.Events[i])
+			}
+		})
 	}
 	return found, nil
 }
@@ -135,7 +158,7 @@ func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root,
 	if lazy {
 		req.Filter, req.Members = &roomserver.EventFilter{LazyLoadMembers: true}, members
 	}
-	drops := c.drops.Load()
+	drops := c.dropped()
 	answer, err := c.room.QueryState(ctx, req)
 	if err != nil {
 		return nil, fmt.Errorf("state of %s: %w", room, err)
@@ -144,8 +167,8 @@ func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root,
 	for i := range answer.Events {
 		state[i] = &answer.Events[i]
 	}
-	if !lazy && len(state) <= maxStateKept && drops == c.drops.Load() {
-		c.state.Add(key, state)
+	if !lazy && len(state) <= maxStateKept {
+		c.keep(drops, func() { c.state.Add(key, state) })
 	}
 	return state, nil
 }

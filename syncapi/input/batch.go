@@ -14,7 +14,10 @@ import (
 
 // batch is what consecutive records of a partition become. Positions in it count from 1, until place knows the first.
 type batch struct {
-	in     *Input
+	in        *Input
+	partition int32
+	followed  followed // once it is applied
+
 	order  []entry
 	events []*roomserver.OutputEvent
 
@@ -24,7 +27,8 @@ type batch struct {
 	parents map[id.EventID]id.EventID          // threads of the batch's own events
 
 	positions int
-	changes   storage.Changes
+	// changes are the rows. At of a mention is the negative position in the batch, if its event is one of the batch's own.
+	changes storage.Changes
 }
 
 type entry struct {
@@ -45,11 +49,11 @@ func (b *batch) load(ctx context.Context) error {
 	for _, output := range b.events {
 		if _, has := b.rooms[output.RoomID]; !has {
 			room, kept := b.in.rooms.Get(output.RoomID)
-			if !kept {
-				room = storage.Room{RoomID: output.RoomID, Version: output.RoomVersion}
+			if !kept || room.streak != b.followed.streak {
+				room.Room = storage.Room{RoomID: output.RoomID, Version: output.RoomVersion}
 				missing = append(missing, output.RoomID)
 			}
-			b.rooms[output.RoomID] = room
+			b.rooms[output.RoomID] = room.Room
 		}
 		if relation := relationOf(output.Event); relation.parent != "" && relation.thread == "" {
 			related = append(related, relation.parent)
@@ -125,7 +129,7 @@ func (b *batch) flags(output *roomserver.OutputEvent, hidden bool) int64 {
 	if roomserver.HasURL(e) {
 		flags |= storage.HasURL
 	}
-	if e.Sender().Server() == b.in.Server {
+	if e.Sender().Server() == b.in.Server && !isProfile(output, stateKey) {
 		flags |= storage.Local
 	}
 	if hidden {
@@ -143,6 +147,14 @@ func (b *batch) flags(output *roomserver.OutputEvent, hidden bool) int64 {
 		flags |= storage.Complex
 	}
 	return flags
+}
+
+// isProfile tells whether an event only changes the sender's profile. It comes in all their rooms at once, whether they have read
+// these or not.
+func isProfile(output *roomserver.OutputEvent, stateKey string) bool {
+	e := output.Event
+	return e.Type() == "m.room.member" && stateKey == string(e.Sender()) && len(output.Changes) == 1 &&
+		output.Changes[0].OldMembership == output.Changes[0].NewMembership
 }
 
 // addTo adds an event's counts to those of its room and thread.
@@ -260,7 +272,7 @@ func (b *batch) place(first int64) *storage.Changes {
 	for i := range c.Mentions {
 		m := &c.Mentions[i]
 		if m.Pos += shift; m.At <= 0 {
-			m.At = m.Pos
+			m.At = shift - m.At
 		}
 	}
 	last := make(map[id.RoomID]int64)

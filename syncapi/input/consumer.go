@@ -5,6 +5,7 @@ package input
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -28,21 +29,57 @@ type Input struct {
 
 	rules rules
 
-	rooms *lru.Cache[id.RoomID, storage.Room] // as committed by this process, while it follows their partitions
+	rooms *lru.Cache[id.RoomID, keptRoom] // as committed by this process
+
+	mu       sync.Mutex
+	followed map[int32]followed
+	streaks  int64
+}
+
+// keptRoom is a room as a streak has left it.
+type keptRoom struct {
+	storage.Room
+	streak int64
+}
+
+// followed is how far this process has applied a partition. A streak ends where another process has applied records of it: what
+// was remembered of its rooms until then is old.
+type followed struct{ seq, streak int64 }
+
+// streak continues that of a partition, or begins another one.
+func (in *Input) streak(partition int32, seq int64) int64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if f := in.followed[partition]; f.seq == seq-1 && f.streak != 0 {
+		return f.streak
+	}
+	in.streaks++
+	return in.streaks
+}
+
+func (in *Input) follow(partition int32, f followed) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.followed[partition] = f
 }
 
 // New makes an Input.
 func New(server id.ServerName, room *roomserver.RoomserverAPI, db *storage.Database, cache *events.Cache) (*Input, error) {
-	rooms, err := lru.New[id.RoomID, storage.Room](keptRooms)
+	rooms, err := lru.New[id.RoomID, keptRoom](keptRooms)
 	if err != nil {
 		return nil, fmt.Errorf("cache of rooms: %w", err)
 	}
-	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRules()}, nil
+	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRules(), followed: make(map[int32]followed)}, nil
 }
 
 // Handle is the handler of a consumer of the roomserver's log. It asks and computes; what it returns only adds rows.
 func (in *Input) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
-	b := &batch{in: in, rooms: make(map[id.RoomID]storage.Room), threads: make(map[threadKey]storage.Counts)}
+	first, last := &records[0], &records[len(records)-1]
+	b := &batch{in: in, rooms: make(map[id.RoomID]storage.Room), threads: make(map[threadKey]storage.Counts),
+		partition: first.Partition, followed: followed{last.Seq, in.streak(first.Partition, first.Seq)}}
+	if last.Seq-first.Seq != int64(len(records)-1) {
+		b.followed.seq = 0 // some were put aside, and may be applied out of turn
+	}
 	for i := range records {
 		switch r := &records[i]; r.Type {
 		case roomserver.TypeEvent:
@@ -95,13 +132,15 @@ func (b *batch) keep() {
 		b.remember(output)
 	}
 	for room, r := range b.rooms {
-		b.in.rooms.Add(room, r)
+		b.in.rooms.Add(room, keptRoom{r, b.followed.streak})
 	}
+	b.in.follow(b.partition, b.followed)
 }
 
 // forget makes the next batch read the counts: another replica may follow the partition now.
 func (b *batch) forget() {
 	for room := range b.rooms {
 		b.in.rooms.Remove(room)
+		b.in.rules.changed(room)
 	}
 }

@@ -235,6 +235,11 @@ func (s *routes) markers(ctx context.Context, tx *sqlutil.Tx, pos int64, user id
 			continue
 		}
 		if !isBehind(old, markerType, thread, event, p) {
+			for i := range old {
+				if p.pos == 0 && old[i].Type == markerType && old[i].Thread == thread {
+					p.pos = old[i].Place // nothing becomes unread again by a receipt for an event that is not known yet
+				}
+			}
 			changes.Receipts = append(changes.Receipts, storage.Receipt{RoomID: room, UserID: user, Type: markerType, Thread: thread, Pos: pos,
 				EventID: event, Order: p.order, Place: p.pos, TS: time.Now().UnixMilli()})
 		}

@@ -15,7 +15,7 @@ import (
 
 type readStatements struct {
 	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest *sqlutil.Stmt
-	history, latest                                                          *sqlutil.Stmt
+	history, latest, joined                                                  *sqlutil.Stmt
 	receipts, receiptsSince, receiptsOf                                      *sqlutil.Stmt
 	accountData, accountDataOne, rules, ignored                              *sqlutil.Stmt
 	mentionsAt, unread, mainUnread, threadUnread                             *sqlutil.Stmt
@@ -52,6 +52,8 @@ func newReadStatements(db *sqlutil.DB) readStatements {
 			WHERE user_id = $1 ORDER BY pos`),
 		latest: db.Stmt(`SELECT m.user_id, m.room_id, m.pos, m.membership, m.event_id, m.sender, m.root, m.stripped FROM syncapi_memberships m
 			WHERE m.user_id = ANY($2) AND m.room_id = $1
+			AND m.pos = (SELECT MAX(x.pos) FROM syncapi_memberships x WHERE x.user_id = m.user_id AND x.room_id = m.room_id)`),
+		joined: db.Stmt(`SELECT m.user_id FROM syncapi_memberships m WHERE m.room_id = $1 AND m.membership = 'join'
 			AND m.pos = (SELECT MAX(x.pos) FROM syncapi_memberships x WHERE x.user_id = m.user_id AND x.room_id = m.room_id)`),
 		receipts: db.Stmt(`SELECT ` + receiptColumns + ` FROM syncapi_receipts
 			WHERE room_id = ANY($1) AND pos > $2 AND pos <= $3 AND (type = 'm.read' OR user_id = $4) ORDER BY pos`),
@@ -171,6 +173,14 @@ func (d *Database) Latest(ctx context.Context, tx *sqlutil.Tx, room id.RoomID, u
 		byID[m.UserID] = m
 	}
 	return byID, err
+}
+
+// Joined lists the users of this server who are joined to a room.
+func (d *Database) Joined(ctx context.Context, tx *sqlutil.Tx, room id.RoomID) ([]id.UserID, error) {
+	rows, err := d.reads.joined.Query(ctx, tx, room)
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (user id.UserID, err error) {
+		return user, rows.Scan(&user)
+	})
 }
 
 func scanMembership(rows *sql.Rows) (Membership, error) {

@@ -19,7 +19,7 @@ const (
 	Forked                // it was sent where the room's state was another one
 	Notify                // it notifies those who follow the default rules
 	Highlight             // and highlights for them
-	// Local is the greatest flag: the sender is a user of this server. An index depends on its value.
+	// Local is the greatest flag: a user of this server has said or done something in the room. An index depends on its value.
 	Local = 1 << 10
 )
 
@@ -108,8 +108,10 @@ type Receipt struct {
 	Pos     int64
 	EventID id.EventID
 	Order   roomserver.OrderKey
-	Place   int64 // position of the newest event that it covers; 0 if the event is not known yet
-	TS      int64 // ms
+	// Place is the position of the newest event that it covers. If the event is not known yet, Order is zero, and Place that of the
+	// receipt before it.
+	Place int64
+	TS    int64 // ms
 }
 
 // AccountData is one entry of a user's account data.

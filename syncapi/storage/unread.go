@@ -30,10 +30,11 @@ func places(receipts string) string {
 		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)`
 }
 
-// receiptPlace is the last place that receipts of user $1 reach. A receipt for an event that came later finds it now.
+// receiptPlace is the last place that receipts of user $1 reach. A receipt for an event that came later, which has no order, finds
+// it now; until then it reaches as far as the one before it.
 func receiptPlace(room, condition string) string {
-	return `COALESCE((SELECT MAX(CASE WHEN c.place > 0 THEN c.place ELSE COALESCE(
-		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id = c.room_id), 0) END)
+	return `COALESCE((SELECT MAX(CASE WHEN c.seg <> 0 OR c.idx <> 0 THEN c.place ELSE GREATEST(c.place, COALESCE(
+		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id = c.room_id), 0)) END)
 		FROM syncapi_receipts c WHERE c.room_id = ` + room + ` AND c.user_id = $1 AND ` + condition + `), 0)`
 }
 

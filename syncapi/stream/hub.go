@@ -6,6 +6,7 @@ package stream
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
@@ -22,7 +24,9 @@ import (
 const (
 	windowRows = 64     // of each room, of each kind
 	maxRooms   = 20_000 // that have changed
-	maxUsers   = 50_000 // that have changed or are looked at
+	maxUsers   = 50_000 // that have changed or are looked at; more only while more than half of them sleep
+	// maxSleepers is how many syncs of one user are answered at a time: each costs something whenever anything happens.
+	maxSleepers = 100
 )
 
 // patience is how long a commit may wait for the one before it, which another replica tells of.
@@ -37,8 +41,8 @@ type Options struct {
 	Log       *logrus.Entry
 	// Sole says that no other replica exists.
 	Sole bool
-	// RulesChanged is called when somebody's push rules, or whom they ignore, have changed.
-	RulesChanged func()
+	// RulesChanged is called when the push rules of users, or whom they ignore, have changed; nil: it may be anybody's.
+	RulesChanged func(users []id.UserID)
 }
 
 // Hub is what one replica knows.
@@ -57,6 +61,8 @@ type Hub struct {
 	inRoom map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
 	early  map[int64]update                     // by the position before them
 	typing typingState
+	// mostRooms and mostUsers are how many are kept at present.
+	mostRooms, mostUsers int
 }
 
 // room is what has happened in a room after the floor.
@@ -98,8 +104,9 @@ type count struct {
 func New(o Options, replica string) *Hub {
 	h := &Hub{o: o, replica: replica, outbox: make(chan wake, 1024), moved: make(chan struct{}),
 		rooms: make(map[id.RoomID]*room), users: make(map[id.UserID]*user),
-		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update)}
-	h.typing.rooms = make(map[id.RoomID]typingserver.OutputTyping)
+		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update),
+		mostRooms: maxRooms, mostUsers: maxUsers}
+	h.typing.rooms = make(map[id.RoomID]heardTyping)
 	return h
 }
 
@@ -149,7 +156,7 @@ func (h *Hub) receive(u update) {
 	defer h.mu.Unlock()
 	if u.prev > h.pos {
 		if len(h.early) == 0 {
-			time.AfterFunc(patience, h.settle)
+			h.settleLater()
 		}
 		h.early[u.prev] = u
 		return
@@ -162,11 +169,20 @@ func (h *Hub) receive(u update) {
 	}
 }
 
-// settle gives up waiting for what was to come before the updates that wait.
-func (h *Hub) settle() {
+func (h *Hub) settleLater() {
+	pos := h.pos
+	time.AfterFunc(patience, func() { h.settle(pos) })
+}
+
+// settle gives up waiting for what was to come before the updates that wait, if nothing of it has come since a position.
+func (h *Hub) settle(pos int64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.early) == 0 {
+		return
+	}
+	if h.pos > pos {
+		h.settleLater() // where many commit, something always waits
 		return
 	}
 	last := h.pos
@@ -192,7 +208,7 @@ func (h *Hub) reset(pos int64) {
 		u.wake()
 	}
 	h.o.Events.Purge()
-	h.o.RulesChanged()
+	h.o.RulesChanged(nil)
 	h.advanced()
 }
 
@@ -204,7 +220,7 @@ func (h *Hub) advanced() {
 func (h *Hub) apply(u *update) {
 	h.o.Events.Drop(u.redacted)
 	if u.rules {
-		h.o.RulesChanged()
+		h.o.RulesChanged(u.views)
 	}
 	h.pos = u.pos
 	awake := make(map[id.UserID]struct{})
@@ -267,10 +283,53 @@ func (h *Hub) apply(u *update) {
 		}
 	}
 	h.advanced()
-	if len(h.rooms) > maxRooms || len(h.users) > maxUsers {
-		h.reset(h.pos)
+	if len(h.rooms) > h.mostRooms || len(h.users) > h.mostUsers {
+		h.evict()
 	}
 }
+
+// evict raises the floor so that half of the rooms, or of the users who do not sleep, are below it, and forgets these.
+func (h *Hub) evict() {
+	var last []int64
+	users := len(h.users) > h.mostUsers
+	if users {
+		for _, u := range h.users {
+			if len(u.sleepers) == 0 {
+				last = append(last, u.last())
+			}
+		}
+	} else {
+		for _, r := range h.rooms {
+			last = append(last, r.last())
+		}
+	}
+	if len(last) > 0 {
+		slices.Sort(last)
+		h.floor = max(h.floor, last[len(last)/2])
+	}
+	for name, r := range h.rooms {
+		if r.last() > h.floor {
+			continue
+		}
+		delete(h.rooms, name)
+		for user := range h.inRoom[name] {
+			delete(h.users[user].counts, name) // they are brought up to date by the room's last event
+		}
+	}
+	if users {
+		for name, u := range h.users {
+			if len(u.sleepers) == 0 && u.last() <= h.floor {
+				h.dropView(name, u)
+				delete(h.users, name)
+			}
+		}
+		h.mostUsers = max(maxUsers, 2*len(h.users))
+	}
+}
+
+func (r *room) last() int64 { return max(r.lastTimeline, r.lastReceipt) }
+
+func (u *user) last() int64 { return max(u.lastData, u.lastMembership, u.lastCounts) }
 
 // recount makes a count be read again.
 func (h *Hub) recount(c count) {
@@ -377,13 +436,17 @@ func (u *user) wake() {
 	}
 }
 
-// Sleep registers a sleeper. Whoever sleeps registers first and looks then.
-func (h *Hub) Sleep(name id.UserID) *Sleeper {
+// Sleep registers a sleeper. Whoever sleeps registers first and looks then. M_LIMIT_EXCEEDED if the user has too many.
+func (h *Hub) Sleep(name id.UserID) (*Sleeper, error) {
 	s := &Sleeper{make(chan struct{}, 1)}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.user(name).sleepers[s] = struct{}{}
-	return s
+	u := h.user(name)
+	if len(u.sleepers) >= maxSleepers {
+		return nil, mxerr.LimitExceeded(time.Second)
+	}
+	u.sleepers[s] = struct{}{}
+	return s, nil
 }
 
 // Leave ends a sleep.

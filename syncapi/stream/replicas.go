@@ -133,7 +133,14 @@ func (h *Hub) watchPosition(ctx context.Context) error {
 
 // typingState is who types where, as the typingserver told it last.
 type typingState struct {
-	rooms  map[id.RoomID]typingserver.OutputTyping
+	rooms  map[id.RoomID]heardTyping
+	number int64 // the greatest
+}
+
+// heardTyping is a change as it was heard. Its number here is greater than all that were heard before, whatever the clock was where
+// the change was made: who has seen a number has seen all that is below it.
+type heardTyping struct {
+	typingserver.OutputTyping
 	number int64
 }
 
@@ -141,11 +148,16 @@ func (h *Hub) hearTyping(outputs []typingserver.OutputTyping) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, output := range outputs {
-		if output.Number <= h.typing.rooms[output.RoomID].Number {
+		old := h.typing.rooms[output.RoomID]
+		if output.Number <= old.Number {
 			continue
 		}
-		h.typing.rooms[output.RoomID] = output
-		h.typing.number = max(h.typing.number, output.Number)
+		if old.Number > 0 && slices.Equal(old.Users, output.Users) {
+			h.typing.rooms[output.RoomID] = heardTyping{output, old.number}
+			continue
+		}
+		h.typing.number = max(h.typing.number+1, output.Number)
+		h.typing.rooms[output.RoomID] = heardTyping{output, h.typing.number}
 		for name := range h.inRoom[output.RoomID] {
 			if u := h.users[name]; u != nil {
 				u.wake()
@@ -168,8 +180,9 @@ func (h *Hub) askTyping(ctx context.Context) error {
 		answer, err := h.o.Typing.QueryTyping(ctx, typingserver.QueryTypingRequest{})
 		if err == nil {
 			h.hearTyping(answer.Rooms)
-			h.endTyping(answer.Rooms)
-		} else if ctx.Err() == nil {
+			err = h.endTyping(ctx, answer.Rooms)
+		}
+		if err != nil && ctx.Err() == nil {
 			h.o.Log.WithError(err).Warn("the typingserver cannot be asked now")
 		}
 		select {
@@ -180,24 +193,36 @@ func (h *Hub) askTyping(ctx context.Context) error {
 	}
 }
 
-// endTyping ends what the typingserver does not know of: it was started anew, or its last message was lost.
-func (h *Hub) endTyping(now []typingserver.OutputTyping) {
-	still := make(map[id.RoomID]bool, len(now))
-	for _, output := range now {
+// endTyping ends what the typingserver does not know of: it was started anew, or its last message was lost. The replica that told
+// what is known may not be the one that keeps a room, which is asked for by itself.
+func (h *Hub) endTyping(ctx context.Context, known []typingserver.OutputTyping) error {
+	still := make(map[id.RoomID]bool, len(known))
+	for _, output := range known {
 		still[output.RoomID] = true
 	}
-	var over []typingserver.OutputTyping
+	var unknown []id.RoomID
 	h.mu.Lock()
 	asked := time.Now().Add(-typingCheck).UnixMicro()
 	forgotten := time.Now().Add(-typingEnds).UnixMicro()
 	for name, output := range h.typing.rooms {
 		switch {
 		case len(output.Users) > 0 && !still[name] && output.Number < asked:
-			over = append(over, typingserver.OutputTyping{RoomID: name, Users: []id.UserID{}, Number: time.Now().UnixMicro()})
+			unknown = append(unknown, name)
 		case len(output.Users) == 0 && output.Number < forgotten:
 			delete(h.typing.rooms, name)
 		}
 	}
 	h.mu.Unlock()
-	h.hearTyping(over)
+	for _, name := range unknown {
+		now := time.Now().UnixMicro() // what comes later is newer than the answer
+		answer, err := h.o.Typing.QueryTyping(ctx, typingserver.QueryTypingRequest{RoomIDs: []id.RoomID{name}})
+		if err != nil {
+			return err
+		}
+		if len(answer.Rooms) == 0 {
+			answer.Rooms = []typingserver.OutputTyping{{RoomID: name, Users: []id.UserID{}, Number: now}}
+		}
+		h.hearTyping(answer.Rooms)
+	}
+	return nil
 }

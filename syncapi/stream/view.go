@@ -33,6 +33,22 @@ func (v *View) MembershipAt(room id.RoomID, pos int64) *storage.Membership {
 	return nil
 }
 
+// LeftAt is the change of membership by which the user, who is not joined at a position, ceased to be; nil if they never were.
+func (v *View) LeftAt(room id.RoomID, pos int64) *storage.Membership {
+	history := v.Rooms[room]
+	var left *storage.Membership
+	for i := len(history) - 1; i >= 0; i-- {
+		if history[i].Pos > pos {
+			continue
+		}
+		if history[i].Membership == "join" {
+			return left
+		}
+		left = &history[i]
+	}
+	return nil
+}
+
 func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error) {
 	v := &View{Rooms: make(map[id.RoomID][]storage.Membership), Rules: new(pushrules.Document)}
 	var at int64
@@ -45,6 +61,9 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 			return err
 		}
 		for _, m := range history {
+			if before := v.Rooms[m.RoomID]; len(before) > 0 {
+				before[len(before)-1].Stripped = nil // only the last is an invite that may be shown
+			}
 			v.Rooms[m.RoomID] = append(v.Rooms[m.RoomID], m)
 		}
 		rules, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.PushRules)
@@ -157,8 +176,8 @@ func (h *Hub) look(name id.UserID, since, typing int64) *Window {
 	w.MembershipChanged = !w.Complete || u.lastMembership > since
 	w.TypingNumber = h.typing.number
 	for _, name := range u.view.Joined {
-		if t, has := h.typing.rooms[name]; has && t.Number > min(typing, h.typing.number) {
-			w.Typing = append(w.Typing, t)
+		if t, has := h.typing.rooms[name]; has && t.number > min(typing, h.typing.number) {
+			w.Typing = append(w.Typing, t.OutputTyping)
 		}
 		r := h.rooms[name]
 		if !w.Complete || r == nil || r.lastTimeline <= since && r.lastReceipt <= since {

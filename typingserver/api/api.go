@@ -35,9 +35,17 @@ type SetTypingResponse struct {
 	Number int64 `json:"number"`
 }
 
-// QueryTypingRequest names rooms; none stands for every room in which somebody types.
+// QueryTypingRequest names rooms; none stands for every room in which somebody types and that the replica keeps that answers.
 type QueryTypingRequest struct {
 	RoomIDs []id.RoomID `json:"room_ids,omitempty"`
+}
+
+// AffinityKey asks the replica that keeps a room; which one is asked of all rooms does not matter, because none knows of all.
+func (r QueryTypingRequest) AffinityKey() string {
+	if len(r.RoomIDs) != 1 {
+		return ""
+	}
+	return string(r.RoomIDs[0])
 }
 
 // QueryTypingResponse has one entry for each room in which somebody types.

@@ -23,12 +23,15 @@ type Tracker struct {
 
 	mu     sync.Mutex
 	rooms  map[id.RoomID]map[id.UserID]time.Time // until when
-	number int64
+	number int64                                 // of the last change
+	// numbers are of the last changes of the rooms where somebody types.
+	numbers map[id.RoomID]int64
 }
 
 // New makes a Tracker that hands each change to announce, in order for each room.
 func New(announce func(context.Context, api.OutputTyping), now func() time.Time) *Tracker {
-	return &Tracker{announce: announce, now: now, changed: make(chan struct{}, 1), rooms: make(map[id.RoomID]map[id.UserID]time.Time)}
+	return &Tracker{announce: announce, now: now, changed: make(chan struct{}, 1), rooms: make(map[id.RoomID]map[id.UserID]time.Time),
+		numbers: make(map[id.RoomID]int64)}
 }
 
 // Set begins, prolongs or ends that a user types. Only a beginning or an end is announced: a prolongation changes nothing that
@@ -124,7 +127,11 @@ func (t *Tracker) drop(room id.RoomID, user id.UserID) {
 
 func (t *Tracker) tell(ctx context.Context, room id.RoomID) {
 	t.number = max(t.number+1, t.now().UnixMicro())
+	t.numbers[room] = t.number
 	t.announce(ctx, t.output(room))
+	if len(t.rooms[room]) == 0 {
+		delete(t.numbers, room)
+	}
 }
 
 func (t *Tracker) output(room id.RoomID) api.OutputTyping {
@@ -133,5 +140,5 @@ func (t *Tracker) output(room id.RoomID) api.OutputTyping {
 		users = append(users, user)
 	}
 	slices.Sort(users)
-	return api.OutputTyping{RoomID: room, Users: users, Number: t.number}
+	return api.OutputTyping{RoomID: room, Users: users, Number: t.numbers[room]}
 }

@@ -53,6 +53,16 @@ func TestEachChangeIsToldOnceWithAllWhoType(t *testing.T) {
 	})
 }
 
+func TestARoomKeepsItsNumberWhileOthersChange(t *testing.T) {
+	world(t, func(tracker *Tracker, told *[]api.OutputTyping) {
+		tracker.Set(t.Context(), room, alice, true, time.Minute)
+		tracker.Set(t.Context(), "!other:test", bob, true, time.Minute)
+		if got := tracker.Rooms([]id.RoomID{room}); len(got) != 1 || got[0].Number != (*told)[0].Number {
+			t.Errorf("%+v, want the number of the room's own change, %d", got, (*told)[0].Number)
+		}
+	})
+}
+
 func TestTypingEndsByItself(t *testing.T) {
 	world(t, func(tracker *Tracker, told *[]api.OutputTyping) {
 		tracker.Set(t.Context(), room, alice, true, 10*time.Second)

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -172,12 +173,16 @@ func Healthy(base string) func(context.Context) error {
 
 // FreePort is a port that nobody listens on now.
 func FreePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("looking for a free port: %w", err)
+	// Below the ports from which systems pick for outgoing connections: one of those could be taken before the server listens.
+	const first, count, attempts = 15_000, 15_000, 100
+	for range attempts {
+		port := strconv.Itoa(first + rand.IntN(count))
+		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
+		if err == nil {
+			return port, l.Close()
+		}
 	}
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, errors.Join(err, l.Close())
+	return "", fmt.Errorf("no free port was found in %d attempts", attempts)
 }
 
 // Cache is the folder of the repository in which downloads are kept.

@@ -45,7 +45,8 @@ CREATE TABLE syncapi_frozen (
     PRIMARY KEY (user_id, room_id)
 );
 
--- thread is '' for a receipt that has none. place is the position of the newest event that the receipt covers; 0: unknown yet.
+-- thread is '' for a receipt that has none. place is the position of the newest event that it covers; if its event is not
+-- known yet, seg and idx are 0, and place is that of the receipt before it.
 CREATE TABLE syncapi_receipts (
     room_id TEXT NOT NULL, user_id TEXT NOT NULL, type TEXT NOT NULL, thread TEXT NOT NULL, pos BIGINT NOT NULL,
     event_id TEXT NOT NULL, seg BIGINT NOT NULL, idx BIGINT NOT NULL, place BIGINT NOT NULL, ts BIGINT NOT NULL,
