@@ -129,7 +129,7 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 		if refused := new(pq.Error); errors.As(err, &refused) && refused.Code.Class() != "57" && refused.Code.Class() != "53" {
 			return fmt.Errorf("database: %w: check user, password and database name in the connection string", err)
 		}
-		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and is the connection string right?")
+		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and does database.connection_string name its host and port?")
 		select {
 		case <-ctx.Done():
 			return errors.Join(fmt.Errorf("the database cannot be reached: %w: check that it runs and that database.connection_string names its host and port", err), db.pool.Close())

@@ -117,7 +117,7 @@ func TestADatabaseThatCannotBeReachedIsWaitedFor(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	cmd := exec.Command(path, "--config", dir+"/"+"dendrite-config.yaml", "--listen", "127.0.0.1:0")
-	said := &waiting{want: "the database cannot be reached", heard: make(chan struct{})}
+	said := &waiting{want: "does database.connection_string name its host and port?", heard: make(chan struct{})}
 	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
