@@ -79,6 +79,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				active, err := owned.accounts.Active(ctx, q.UserIDs)
 				return api.QueryUsersResponse{Active: active}, err
 			},
+			QueryOpenID: func(ctx context.Context, q api.QueryOpenIDRequest) (api.QueryOpenIDResponse, error) {
+				user, err := owned.tokens.OpenIDUser(q.Token)
+				if err == nil {
+					_, err = owned.accounts.Local(ctx, user)
+				}
+				return api.QueryOpenIDResponse{UserID: user}, err
+			},
 			ReadLog: users.Read,
 			Heads:   users.Heads,
 		},

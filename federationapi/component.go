@@ -5,13 +5,17 @@ package federationapi
 import (
 	"context"
 
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/federationapi/routing"
 	"github.com/matrix-org/dendrite/federationapi/serverkeys"
 )
 
+// Peers are the contracts that federationapi calls.
+type Peers struct{ Client *clientapi.ClientAPI }
+
 // New builds the component.
-func New(_ context.Context, deps component.Deps) (*component.Component, error) {
+func New(_ context.Context, deps component.Deps, p Peers) (*component.Component, error) {
 	keys := serverkeys.New(deps.Signer, deps.Config.Matrix.KeyValidity)
-	return &component.Component{Name: "federationapi", Routes: routing.Routes(keys)}, nil
+	return &component.Component{Name: "federationapi", Routes: routing.Routes(keys, p.Client)}, nil
 }

@@ -194,6 +194,8 @@ func (s *Service) Login(ctx context.Context, user id.UserID, r DeviceRequest) (*
 			return mxerr.Forbidden("there is no such account")
 		case account.Deactivated:
 			return mxerr.New(http.StatusForbidden, "M_USER_DEACTIVATED", "this account was deactivated")
+		case account.Locked:
+			return mxerr.Locked()
 		}
 		ended, err := s.Store.DeleteTokens(ctx, tx, user, session.DeviceID)
 		if err != nil {

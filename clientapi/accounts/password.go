@@ -80,6 +80,8 @@ func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password st
 		return fmt.Errorf("check the password of %s: %w", user, err)
 	case err != nil || !exists:
 		return wrongPassword()
+	case account.Locked:
+		return mxerr.Locked()
 	}
 	return nil
 }

@@ -21,6 +21,9 @@ type ClientAPI struct {
 	// QueryUsers tells which of these local users have an account that is not deactivated.
 	QueryUsers rpc.Call[QueryUsersRequest, QueryUsersResponse]
 
+	// QueryOpenID tells whose an OpenID token is. M_UNKNOWN_TOKEN if nobody's who is active.
+	QueryOpenID rpc.Call[QueryOpenIDRequest, QueryOpenIDResponse]
+
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
 }
@@ -64,6 +67,16 @@ type QueryUsersRequest struct {
 // QueryUsersResponse has the active ones.
 type QueryUsersResponse struct {
 	Active []id.UserID `json:"active"`
+}
+
+// QueryOpenIDRequest has the token as another service got it from its user.
+type QueryOpenIDRequest struct {
+	Token string `json:"token"`
+}
+
+// QueryOpenIDResponse is who the token stands for.
+type QueryOpenIDResponse struct {
+	UserID id.UserID `json:"user_id"`
 }
 
 // Types of the messages on Topic.

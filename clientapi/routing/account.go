@@ -9,6 +9,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -24,6 +25,22 @@ func (e *endpoints) whoami(_ context.Context, r *httputil.Request) (any, error) 
 		answer["device_id"] = r.Caller.DeviceID
 	}
 	return answer, nil
+}
+
+// openID is POST /user/{userId}/openid/request_token.
+func (e *endpoints) openID(_ context.Context, r *httputil.Request) (any, error) {
+	user, err := r.UserID("userID")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := r.Object(); err != nil {
+		return nil, err
+	}
+	if user != r.Caller.UserID {
+		return nil, mxerr.Forbidden("you can prove only who you are")
+	}
+	return httputil.Object{"access_token": e.Tokens.OpenIDToken(user), "token_type": "Bearer", "matrix_server_name": e.Config.ServerName,
+		"expires_in": int64(tokens.OpenIDLifetime.Seconds())}, nil
 }
 
 // changePassword is POST /account/password. Without an access token, the old password alone says whose it is.

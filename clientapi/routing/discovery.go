@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 
+	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -62,22 +63,31 @@ func (e *endpoints) wellKnownSupport(context.Context, *httputil.Request) (any, e
 }
 
 // capabilities is GET /capabilities.
-func (e *endpoints) capabilities(context.Context, *httputil.Request) (any, error) {
+func (e *endpoints) capabilities(_ context.Context, r *httputil.Request) (any, error) {
 	available := make(map[id.RoomVersion]string)
 	for _, version := range roomversion.All() {
 		available[version] = "stable"
 	}
 	enabled := func(is bool) httputil.Object { return httputil.Object{"enabled": is} }
-	return httputil.Object{"capabilities": httputil.Object{
-		"m.change_password":          enabled(true),
+	account := enabled(!r.Caller.Guest)
+	fields := httputil.Object{"enabled": true}
+	if r.Caller.Guest {
+		fields["allowed"] = []string{profiles.KeyDisplayName}
+	}
+	all := httputil.Object{
+		"m.change_password":          account,
 		"m.room_versions":            httputil.Object{"default": e.Config.DefaultRoomVersion, "available": available},
-		"m.profile_fields":           enabled(true),
+		"m.profile_fields":           fields,
 		"m.set_displayname":          enabled(true),
-		"m.set_avatar_url":           enabled(true),
+		"m.set_avatar_url":           account,
 		"m.3pid_changes":             enabled(false),
-		"m.get_login_token":          enabled(true),
+		"m.get_login_token":          account,
 		"m.forget_forced_upon_leave": enabled(false),
-	}}, nil
+	}
+	if r.Caller.Admin {
+		all["m.account_moderation"] = httputil.Object{"lock": true, "suspend": true}
+	}
+	return httputil.Object{"capabilities": all}, nil
 }
 
 // turnServer is GET /voip/turnServer. With a shared secret, credentials are made that end after a time.

@@ -89,6 +89,7 @@ func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event ro
 		return nil, mxerr.InvalidParam("the event type is empty")
 	}
 	event.Sender, event.DeviceID, event.Guest = r.Caller.UserID, r.Caller.DeviceID, r.Caller.Guest
+	event.Suspended = r.Caller.Suspended
 	sent, err := e.Room.SendEvent(ctx, event)
 	if err != nil {
 		return nil, err

@@ -17,22 +17,26 @@ type Account struct {
 	Admin        bool
 	Guest        bool
 	Deactivated  bool
+	Locked       bool
+	Suspended    bool
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, updatePassword, deactivate *sqlutil.Stmt
+	insertAccount, selectAccount, selectActive, updatePassword, deactivate, moderate *sqlutil.Stmt
 }
 
 func prepareAccounts(db *sqlutil.DB) accountStatements {
 	return accountStatements{
 		insertAccount: db.Stmt(`INSERT INTO clientapi_accounts (user_id, password_hash, created_ms, admin, guest)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id) DO NOTHING`),
-		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated FROM clientapi_accounts
+		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated, locked, suspended FROM clientapi_accounts
 			WHERE user_id = $1`),
 		selectActive:   db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
 		deactivate: db.Stmt(`UPDATE clientapi_accounts SET password_hash = '', deactivated = TRUE
 			WHERE user_id = $1 AND deactivated = FALSE`),
+		moderate: db.Stmt(`UPDATE clientapi_accounts SET locked = CASE WHEN $2 = 'locked' THEN $3 ELSE locked END,
+			suspended = CASE WHEN $2 = 'suspended' THEN $3 ELSE suspended END WHERE user_id = $1`),
 	}
 }
 
@@ -45,7 +49,7 @@ func (s *Store) InsertAccount(ctx context.Context, tx *sqlutil.Tx, a Account) (b
 // Account returns the account of a user; nil if there is none.
 func (s *Store) Account(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*Account, error) {
 	a := new(Account)
-	err := s.selectAccount.QueryRow(ctx, tx, user).Scan(&a.UserID, &a.PasswordHash, &a.CreatedMS, &a.Admin, &a.Guest, &a.Deactivated)
+	err := s.selectAccount.QueryRow(ctx, tx, user).Scan(&a.UserID, &a.PasswordHash, &a.CreatedMS, &a.Admin, &a.Guest, &a.Deactivated, &a.Locked, &a.Suspended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -68,6 +72,12 @@ func (s *Store) UpdatePassword(ctx context.Context, tx *sqlutil.Tx, user id.User
 func (s *Store) Deactivate(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (bool, error) {
 	n, err := s.deactivate.Exec(ctx, tx, user)
 	return n == 1, err
+}
+
+// Moderate sets the column locked or suspended of an account.
+func (s *Store) Moderate(ctx context.Context, tx *sqlutil.Tx, user id.UserID, column string, is bool) error {
+	_, err := s.moderate.Exec(ctx, tx, user, column, is)
+	return err
 }
 
 func scanOne[T any](rows *sql.Rows) (v T, err error) {

@@ -27,7 +27,7 @@ func (t *Token) Expired(nowMS int64) bool { return t.ExpiresMS != 0 && t.Expires
 // TokenOwner is a token with what of its account decides about it.
 type TokenOwner struct {
 	Token
-	Admin, Guest bool
+	Admin, Guest, Locked, Suspended bool
 }
 
 type tokenStatements struct {
@@ -40,10 +40,10 @@ func prepareTokens(db *sqlutil.DB) tokenStatements {
 		insertToken: db.Stmt(`INSERT INTO clientapi_tokens (access_hash, refresh_hash, user_id, device_id, created_ms, expires_ms, parent)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)`),
 		selectToken: db.Stmt(`SELECT t.access_hash, t.refresh_hash, t.refresh_used, t.user_id, t.device_id, t.created_ms, t.expires_ms,
-			t.parent, a.admin, a.guest FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
+			t.parent, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
 			WHERE t.access_hash = $1 AND a.deactivated = FALSE`),
 		selectRefresh: db.Stmt(`SELECT t.access_hash, t.refresh_hash, t.refresh_used, t.user_id, t.device_id, t.created_ms, t.expires_ms,
-			t.parent, a.admin, a.guest FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
+			t.parent, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
 			WHERE t.refresh_hash = $1 AND a.deactivated = FALSE FOR UPDATE`),
 		useRefresh:        db.Stmt(`UPDATE clientapi_tokens SET refresh_used = TRUE WHERE access_hash = $1`),
 		confirmToken:      db.Stmt(`UPDATE clientapi_tokens SET parent = NULL WHERE access_hash = $1`),
@@ -83,7 +83,7 @@ func (s *Store) TokenByRefresh(ctx context.Context, tx *sqlutil.Tx, hash []byte)
 func scanToken(row *sqlutil.Row) (*TokenOwner, error) {
 	t := new(TokenOwner)
 	err := row.Scan(&t.AccessHash, &t.RefreshHash, &t.RefreshUsed, &t.UserID, &t.DeviceID, &t.CreatedMS, &t.ExpiresMS, &t.Parent,
-		&t.Admin, &t.Guest)
+		&t.Admin, &t.Guest, &t.Locked, &t.Suspended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

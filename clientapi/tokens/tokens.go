@@ -116,7 +116,7 @@ func (s *Service) Query(ctx context.Context, token string) (httputil.Caller, err
 			return httputil.Caller{}, fmt.Errorf("end the refresh token before this one: %w", err)
 		}
 	}
-	return httputil.Caller{UserID: owner.UserID, DeviceID: owner.DeviceID, Guest: owner.Guest, Admin: owner.Admin,
+	return httputil.Caller{UserID: owner.UserID, DeviceID: owner.DeviceID, Guest: owner.Guest, Admin: owner.Admin, Locked: owner.Locked, Suspended: owner.Suspended,
 		TokenHash: hex.EncodeToString(owner.AccessHash)}, nil
 }
 
@@ -134,6 +134,9 @@ func (s *Service) Refresh(ctx context.Context, refreshToken string) (Issued, err
 		}
 		if old == nil || old.RefreshUsed {
 			return unknownRefresh(old != nil)
+		}
+		if old.Locked {
+			return mxerr.Locked()
 		}
 		if old.Parent != nil {
 			if err := s.store.ConfirmToken(ctx, tx, old.Token); err != nil {

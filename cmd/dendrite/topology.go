@@ -56,8 +56,8 @@ func topology() []row {
 				return typingserver.New(ctx, d)
 			}},
 		{"federationapi", "the server-server API", nil,
-			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {
-				return federationapi.New(ctx, d)
+			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
+				return federationapi.New(ctx, d, federationapi.Peers{Client: &c.client})
 			}},
 		{"appservice", "application services", nil,
 			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {

@@ -33,11 +33,13 @@ type Route struct {
 	// Path has segments that are literal, a variable {name}, or a choice {a|b|c}.
 	Path string
 	// Name is the endpoint's in metrics, traces and logs.
-	Name    string
-	Auth    Auth
-	MaxBody int64  // bytes; 0: DefaultMaxBody
-	Limit   string // name of the rate limit; empty: none
-	Handler Handler
+	Name string
+	Auth Auth
+	// Locked says that locked accounts may use it too, Active that suspended ones may not (§ Account moderation).
+	Locked, Active bool
+	MaxBody        int64  // bytes; 0: DefaultMaxBody
+	Limit          string // name of the rate limit; empty: none
+	Handler        Handler
 }
 
 // Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty
@@ -60,6 +62,8 @@ type Caller struct {
 	DeviceID   id.DeviceID `json:"device_id,omitempty"`
 	Guest      bool        `json:"guest,omitempty"`
 	Admin      bool        `json:"admin,omitempty"`
+	Locked     bool        `json:"locked,omitempty"`
+	Suspended  bool        `json:"suspended,omitempty"`
 	AppService string      `json:"app_service,omitempty"` // id of the application service that acts
 	// TokenHash names the access token, for what is scoped by it.
 	TokenHash string `json:"token_hash,omitempty"`

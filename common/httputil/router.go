@@ -244,6 +244,12 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 			if err != nil {
 				return err
 			}
+			if caller.Locked && !q.route.Locked {
+				return mxerr.Locked()
+			}
+			if caller.Suspended && q.route.Active {
+				return mxerr.Suspended()
+			}
 			if caller.Guest && q.route.Auth == AuthUser {
 				return mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not use this endpoint: register an account")
 			}

@@ -116,6 +116,16 @@ func LimitExceeded(after time.Duration) *Error {
 	return e
 }
 
+// Locked is for users whose account is locked (Client-Server API, § Account locking).
+func Locked() *Error {
+	return New(http.StatusUnauthorized, "M_USER_LOCKED", "this account is locked: ask the server's administrator").With("soft_logout", true)
+}
+
+// Suspended is for what users may not do whose account is suspended (Client-Server API, § Account suspension).
+func Suspended() *Error {
+	return New(http.StatusForbidden, "M_USER_SUSPENDED", "this account is suspended: it can read, leave and redact its own events only")
+}
+
 // Unavailable is for a failure that passes: the caller should send the same request again.
 func Unavailable(format string, args ...any) *Error {
 	e := New(http.StatusServiceUnavailable, "M_UNKNOWN", format, args...)

@@ -57,6 +57,7 @@ type SendEventRequest struct {
 	RoomID        id.RoomID       `json:"room_id"`
 	Sender        id.UserID       `json:"sender"`
 	Guest         bool            `json:"guest"`
+	Suspended     bool            `json:"suspended,omitempty"` // may redact their own events only
 	DeviceID      id.DeviceID     `json:"device_id"`
 	TransactionID string          `json:"transaction_id"` // appears in unsigned to the same device
 	Type          string          `json:"type"`

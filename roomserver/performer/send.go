@@ -24,6 +24,9 @@ func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (ap
 	if err := p.checkContent(ctx, &req); err != nil {
 		return api.SendEventResponse{}, err
 	}
+	if req.Suspended && req.Redacts == "" {
+		return api.SendEventResponse{}, mxerr.Suspended()
+	}
 	proto := input.Proto{DeviceID: req.DeviceID, TransactionID: req.TransactionID, Proto: pdu.Proto{
 		Type: req.Type, StateKey: req.StateKey, Sender: req.Sender, Content: req.Content, Redacts: req.Redacts, OriginServerTS: req.Timestamp}}
 	eventID, err := p.Input.Local(ctx, req.RoomID, req.RequestKey, func(ctx context.Context, v input.View) (_ []input.Proto, _ id.EventID, err error) {
@@ -136,6 +139,9 @@ func (p *Performer) checkRedaction(ctx context.Context, v input.View, req *api.S
 	}
 	if target.PDU.Sender() == req.Sender {
 		return nil
+	}
+	if req.Suspended {
+		return mxerr.Suspended()
 	}
 	levels, err := input.PowerLevels(ctx, v)
 	if err != nil {

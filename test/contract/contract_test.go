@@ -7,9 +7,12 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tidwall/gjson"
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/routing"
 	"github.com/matrix-org/dendrite/common/config"
@@ -99,6 +102,7 @@ type step struct {
 	query    string
 	body     any
 	keep     string // what to learn: name=member, separated by spaces
+	refusal  string // status and errcode, where it must fail
 }
 
 var variable = regexp.MustCompile(`\{([a-zA-Z0-9]+)\}`)
@@ -161,6 +165,12 @@ func (w *walk) do(s step) {
 		token = w.vars[s.as]
 	}
 	status, answer := w.send(method, path, token, body)
+	if s.refusal != "" {
+		if want := fmt.Sprintf("%d %s", status, gjson.GetBytes(answer, "errcode")); want != s.refusal {
+			w.t.Errorf("%s %s: %d %s, want %s", method, path, status, answer, s.refusal)
+		}
+		return
+	}
 	if status != http.StatusOK {
 		w.t.Fatalf("%s %s: %d %s", method, path, status, answer)
 	}
@@ -238,6 +248,15 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		m.Registration.Verification, m.Registration.Tokens, m.Registration.Guests = config.VerificationToken, []string{"welcome"}, true
 		c.TURN = config.TURN{URIs: []string{"turn:test.example?transport=udp"}, UserLifetime: 3600e9, SharedSecret: "turning"}
 	}})
+	path, err := deploy.Binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	makeAdmin := exec.Command(path, "create-account", "--config", d.File, "--username", "admin", "--admin", "--password-stdin")
+	makeAdmin.Stdin = strings.NewReader("the password")
+	if out, err := makeAdmin.CombinedOutput(); err != nil {
+		t.Fatalf("create-account: %v: %s", err, out)
+	}
 	w := &walk{t: t, base: d.URL(), documents: documents, operations: operations, driven: make(map[string]bool), vars: map[string]string{
 		"a": "@alice:test.example", "b": "@bob:test.example", "userId": "@alice:test.example", "alias": "#room:test.example", "other": "#other:test.example"}}
 	for _, s := range steps {

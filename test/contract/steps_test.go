@@ -9,6 +9,20 @@ func invitation(token, user string) object {
 		"initial_device_display_name": "A phone", "refresh_token": false}
 }
 
+// identity is what proves that somebody has an address.
+func identity(more ...string) object {
+	o := object{"client_secret": "secret", "sid": "1"}
+	for i := 0; i < len(more); i += 2 {
+		o[more[i]] = more[i+1]
+	}
+	return o
+}
+
+var (
+	mail  = object{"client_secret": "secret", "email": "a@test.example", "send_attempt": 1}
+	phone = object{"client_secret": "secret", "country": "GB", "phone_number": "07700900001", "send_attempt": 1}
+)
+
 // steps succeed, one after the other, and drive every endpoint.
 var steps = []step{
 	{endpoint: "GET /_matrix/client/versions"},
@@ -38,6 +52,33 @@ var steps = []step{
 	{as: "alice", endpoint: "DELETE /devices/{deviceId}", with: "deviceId={device2}", body: object{"auth": password("alice")}},
 	{as: "alice", endpoint: "POST /delete_devices", body: object{"devices": []string{"{device3}"}, "auth": password("alice")}},
 	{as: "alice", endpoint: "POST /account/password", body: object{"new_password": "the password", "logout_devices": true, "auth": password("alice")}},
+
+	{as: "alice", endpoint: "POST /user/{userId}/openid/request_token", body: object{}},
+	{endpoint: "POST /login", body: password("admin"), keep: "admin=access_token"},
+	{as: "admin", endpoint: "GET /admin/whois/{userId}"},
+	{as: "admin", endpoint: "PUT /_matrix/client/v1/admin/lock/{userId}", with: "userId={b}", body: object{"locked": true}},
+	{as: "admin", endpoint: "GET /_matrix/client/v1/admin/lock/{userId}", with: "userId={b}"},
+	{as: "bob", endpoint: "GET /account/whoami", refusal: "401 M_USER_LOCKED"},
+	{as: "admin", endpoint: "PUT /_matrix/client/v1/admin/lock/{userId}", with: "userId={b}", body: object{"locked": false}},
+	{as: "admin", endpoint: "PUT /_matrix/client/v1/admin/suspend/{userId}", with: "userId={b}", body: object{"suspended": true}},
+	{as: "admin", endpoint: "GET /_matrix/client/v1/admin/suspend/{userId}", with: "userId={b}"},
+	{as: "bob", endpoint: "PUT /profile/{userId}/{keyName}", with: "userId={b} keyName=m.tz", body: object{"m.tz": "UTC"}, refusal: "403 M_USER_SUSPENDED"},
+	{as: "admin", endpoint: "PUT /_matrix/client/v1/admin/suspend/{userId}", with: "userId={b}", body: object{"suspended": false}},
+	{as: "admin", endpoint: "GET /capabilities"},
+
+	// Third-party identifiers, which this server has none of.
+	{as: "alice", endpoint: "GET /account/3pid"},
+	{as: "alice", endpoint: "POST /account/3pid", body: object{"three_pid_creds": identity("id_server", "test.example", "id_access_token", "t")}, refusal: "403 M_THREEPID_AUTH_FAILED"},
+	{as: "alice", endpoint: "POST /account/3pid/add", body: identity(), refusal: "403 M_THREEPID_DENIED"},
+	{as: "alice", endpoint: "POST /account/3pid/bind", body: identity("id_server", "test.example", "id_access_token", "t"), refusal: "403 M_SERVER_NOT_TRUSTED"},
+	{as: "alice", endpoint: "POST /account/3pid/delete", body: object{"medium": "email", "address": "a@test.example"}},
+	{as: "alice", endpoint: "POST /account/3pid/unbind", body: object{"medium": "email", "address": "a@test.example"}},
+	{endpoint: "POST /account/3pid/email/requestToken", body: mail, refusal: "400 M_THREEPID_MEDIUM_NOT_SUPPORTED"},
+	{endpoint: "POST /account/3pid/msisdn/requestToken", body: phone, refusal: "400 M_THREEPID_MEDIUM_NOT_SUPPORTED"},
+	{endpoint: "POST /account/password/email/requestToken", body: mail, refusal: "400 M_THREEPID_NOT_FOUND"},
+	{endpoint: "POST /account/password/msisdn/requestToken", body: phone, refusal: "400 M_THREEPID_NOT_FOUND"},
+	{endpoint: "POST /register/email/requestToken", body: mail, refusal: "403 M_THREEPID_DENIED"},
+	{endpoint: "POST /register/msisdn/requestToken", body: phone, refusal: "403 M_THREEPID_DENIED"},
 
 	// Profiles.
 	{as: "alice", endpoint: "PUT /profile/{userId}/{keyName}", with: "keyName=displayname", body: object{"displayname": "Alice"}},
