@@ -96,16 +96,12 @@ func limit(r *httputil.Request, usual, most int) (int, error) {
 }
 
 // clientEvents writes events for the client that asks.
-func clientEvents(r *httputil.Request, events []roomserver.Event) []json.RawMessage {
-	all := make([]json.RawMessage, len(events))
-	for i := range events {
-		all[i] = clientEvent(r, &events[i])
-	}
-	return all
+func clientEvents(r *httputil.Request, events []roomserver.Event) json.RawMessage {
+	return roomserver.AppendClients(nil, events, viewer(r), pdu.ClientOptions{WithRoomID: true})
 }
 
 func clientEvent(r *httputil.Request, event *roomserver.Event) json.RawMessage {
-	return event.Client(viewer(r), pdu.ClientOptions{WithRoomID: true})
+	return event.AppendClient(nil, viewer(r), pdu.ClientOptions{WithRoomID: true})
 }
 
 // roomAlias is a variable of the path that must be an alias.

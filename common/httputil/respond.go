@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/sirupsen/logrus"
@@ -14,8 +15,15 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-// Marshal writes JSON as Matrix likes it: without escapes for HTML.
+// Marshal writes JSON as Matrix likes it: without escapes for HTML. The members of an Object that are json.RawMessage are JSON
+// already, and copied as they are.
 func Marshal(v any) ([]byte, error) {
+	switch v := v.(type) {
+	case json.RawMessage:
+		return v, nil
+	case Object:
+		return marshalObject(v)
+	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
@@ -23,6 +31,34 @@ func Marshal(v any) ([]byte, error) {
 		return nil, err
 	}
 	return bytes.TrimRight(b.Bytes(), "\n"), nil
+}
+
+func marshalObject(o Object) ([]byte, error) {
+	names, size := make([]string, 0, len(o)), 2
+	for name, value := range o {
+		raw, _ := value.(json.RawMessage)
+		names, size = append(names, name), size+len(name)+len(raw)+32
+	}
+	slices.Sort(names)
+	out := append(make([]byte, 0, size), '{')
+	for i, name := range names {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		key, err := Marshal(name)
+		if err != nil {
+			return nil, err
+		}
+		value, err := Marshal(o[name])
+		if err != nil {
+			return nil, err
+		}
+		if len(value) == 0 {
+			value = []byte("null")
+		}
+		out = append(append(append(out, key...), ':'), value...)
+	}
+	return append(out, '}'), nil
 }
 
 func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
@@ -37,8 +73,6 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 		switch v := result.(type) {
 		case nil:
 			answer.Body = Empty
-		case json.RawMessage:
-			answer.Body = v
 		default:
 			body, err := Marshal(v)
 			if err != nil {

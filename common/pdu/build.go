@@ -140,7 +140,7 @@ func (e *Event) buildContent(p *Proto) ([]byte, error) {
 		return content, nil
 	}
 	content = appendKey(content[:len(content)-1], 0, []byte("redacts"))
-	content = append(appendString(content, p.Redacts), '}')
+	content = append(AppendString(content, p.Redacts), '}')
 	return canonical(make([]byte, 0, len(content)), content, e.props.StrictJSON)
 }
 
@@ -150,23 +150,23 @@ func (e *Event) appendParts(dst []byte, p *Proto, content []byte, hashes, signat
 	dst = append(append(dst, `,"content":`...), content...)
 	dst = strconv.AppendInt(append(dst, `,"depth":`...), e.depth, 10)
 	if !e.props.HashIDs() {
-		dst = appendString(append(dst, `,"event_id":`...), e.id)
+		dst = AppendString(append(dst, `,"event_id":`...), e.id)
 	}
 	dst = append(append(dst, ','), hashes...)
 	dst = strconv.AppendInt(append(dst, `"origin_server_ts":`...), e.ts, 10)
 	dst = e.appendReferences(append(dst, `,"prev_events":`...), p.PrevEvents, p)
 	if p.Redacts != "" && e.eventType == TypeRedaction && !e.props.RedactsInContent && !redacted {
-		dst = appendString(append(dst, `,"redacts":`...), p.Redacts)
+		dst = AppendString(append(dst, `,"redacts":`...), p.Redacts)
 	}
 	if e.roomIDGiven {
-		dst = appendString(append(dst, `,"room_id":`...), e.roomID)
+		dst = AppendString(append(dst, `,"room_id":`...), e.roomID)
 	}
-	dst = appendString(append(dst, `,"sender":`...), e.sender)
+	dst = AppendString(append(dst, `,"sender":`...), e.sender)
 	dst = append(append(dst, ','), signatures...)
 	if e.isState {
-		dst = append(appendString(append(dst, `"state_key":`...), e.stateKey), ',')
+		dst = append(AppendString(append(dst, `"state_key":`...), e.stateKey), ',')
 	}
-	return append(appendString(append(dst, `"type":`...), e.eventType), '}')
+	return append(AppendString(append(dst, `"type":`...), e.eventType), '}')
 }
 
 func (e *Event) appendReferences(dst []byte, refs []id.EventID, p *Proto) []byte {
@@ -176,10 +176,10 @@ func (e *Event) appendReferences(dst []byte, refs []id.EventID, p *Proto) []byte
 			dst = append(dst, ',')
 		}
 		if e.props.HashIDs() {
-			dst = appendString(dst, ref)
+			dst = AppendString(dst, ref)
 			continue
 		}
-		dst = append(appendString(append(dst, '['), ref), ",{"...)
+		dst = append(AppendString(append(dst, '['), ref), ",{"...)
 		if hash, known := p.ReferenceHashes[ref]; known {
 			dst = append(dst, `"sha256":"`+base64.RawStdEncoding.EncodeToString(hash[:])+`"`...)
 		}

@@ -345,8 +345,8 @@ func appendRune(dst []byte, r rune) ([]byte, bool) {
 	return append(dst, '\\', 'u', '0', '0', '0'+byte(r>>4), "0123456789abcdef"[r&15]), true
 }
 
-// appendString writes a string in canonical form.
-func appendString[S ~string](dst []byte, s S) []byte {
+// AppendString appends a string in canonical form.
+func AppendString[S ~string](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	start := 0
 	for i := 0; i < len(s); i++ {

@@ -2,6 +2,7 @@ package pdu
 
 import (
 	"encoding/json"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -10,46 +11,46 @@ import (
 type ClientOptions struct {
 	// WithRoomID adds room_id, which /sync leaves out.
 	WithRoomID bool
-	// Unsigned is the object that becomes unsigned; none if empty. What the PDU itself came with is not shown: any server
+	// Unsigned appends the object that becomes unsigned; nil for none. What the PDU itself came with is not shown: any server
 	// could have written it.
-	Unsigned json.RawMessage
+	Unsigned func(dst []byte) []byte
 	// Fields are the dot-separated paths of a filter's event_fields; nil for all.
 	Fields []string
 	// Federation asks for the PDU as servers exchange it (event_format of a filter).
 	Federation bool
 }
 
-// Client is the event in the form of the Client-Server API (§ Room event format). The target of a redaction is both at the
-// top level and in content, in every room version.
-func (e *Event) Client(o ClientOptions) []byte {
-	out := make([]byte, 0, len(e.json)+len(o.Unsigned)+128)
+// AppendClient appends the event in the form of the Client-Server API (§ Room event format). The target of a redaction is both at
+// the top level and in content, in every room version.
+func (e *Event) AppendClient(dst []byte, o ClientOptions) []byte {
+	out := dst
 	if o.Federation {
 		out = append(out, e.json[:len(e.json)-1]...)
 		if e.props.HashIDs() && lookup(e.json, "event_id") == nil {
-			out = appendString(append(out, `,"event_id":`...), e.id)
+			out = AppendString(append(out, `,"event_id":`...), e.id)
 		}
 	} else {
 		out = append(append(out, `{"content":`...), e.clientContent()...)
-		out = appendString(append(out, `,"event_id":`...), e.id)
+		out = AppendString(append(out, `,"event_id":`...), e.id)
 		out = strconv.AppendInt(append(out, `,"origin_server_ts":`...), e.ts, 10)
 		if e.redacts != "" {
-			out = appendString(append(out, `,"redacts":`...), e.redacts)
+			out = AppendString(append(out, `,"redacts":`...), e.redacts)
 		}
 		if o.WithRoomID {
-			out = appendString(append(out, `,"room_id":`...), e.roomID)
+			out = AppendString(append(out, `,"room_id":`...), e.roomID)
 		}
-		out = appendString(append(out, `,"sender":`...), e.sender)
+		out = AppendString(append(out, `,"sender":`...), e.sender)
 		if e.isState {
-			out = appendString(append(out, `,"state_key":`...), e.stateKey)
+			out = AppendString(append(out, `,"state_key":`...), e.stateKey)
 		}
-		out = appendString(append(out, `,"type":`...), e.eventType)
+		out = AppendString(append(out, `,"type":`...), e.eventType)
 	}
-	if len(o.Unsigned) > 0 {
-		out = append(append(out, `,"unsigned":`...), o.Unsigned...)
+	if o.Unsigned != nil {
+		out = o.Unsigned(append(out, `,"unsigned":`...))
 	}
 	out = append(out, '}')
 	if o.Fields != nil {
-		out = parsePaths(o.Fields).filter(nil, out)
+		return parsePaths(o.Fields).filter(dst, slices.Clone(out[len(dst):]))
 	}
 	return out
 }
@@ -61,15 +62,15 @@ func (e *Event) clientContent() []byte {
 	}
 	content := appendMembers(nil, e.content, func(key string) bool { return key != "redacts" })
 	content = appendKey(content[:len(content)-1], 0, []byte("redacts"))
-	return append(appendString(content, e.redacts), '}')
+	return append(AppendString(content, e.redacts), '}')
 }
 
 // Stripped is the event as stripped state (Client-Server API, § Stripped state).
 func (e *Event) Stripped() json.RawMessage {
 	out := append(append(make([]byte, 0, len(e.content)+256), `{"content":`...), e.content...)
-	out = appendString(append(out, `,"sender":`...), e.sender)
-	out = appendString(append(out, `,"state_key":`...), e.stateKey)
-	return append(appendString(append(out, `,"type":`...), e.eventType), '}')
+	out = AppendString(append(out, `,"sender":`...), e.sender)
+	out = AppendString(append(out, `,"state_key":`...), e.stateKey)
+	return append(AppendString(append(out, `,"type":`...), e.eventType), '}')
 }
 
 // paths is a tree of property names. A nil subtree selects the whole property.

@@ -187,7 +187,7 @@ func TestRedactsIsWhereTheRoomVersionHasIt(t *testing.T) {
 			t.Errorf("version %s: parsed %v %v", v, parsed, err)
 		}
 		// Clients get it in both places, in every version.
-		client := e.Client(pdu.ClientOptions{})
+		client := e.AppendClient(nil, pdu.ClientOptions{})
 		if string(pdu.Member(client, "redacts")) != `"$target:domain"` || string(pdu.Member(pdu.Member(client, "content"), "redacts")) != `"$target:domain"` {
 			t.Errorf("version %s: client form %s", v, client)
 		}
@@ -472,8 +472,8 @@ func FuzzParse(f *testing.F) {
 		if reparsed, err := pdu.Parse(e.Version(), redacted.JSON()); err != nil || reparsed.ID() != e.ID() {
 			t.Fatalf("the redacted event is another one: %v", err)
 		}
-		for _, form := range [][]byte{e.Client(pdu.ClientOptions{WithRoomID: true}), e.Client(pdu.ClientOptions{Federation: true}),
-			e.Client(pdu.ClientOptions{Fields: []string{"content.membership"}}), e.Stripped()} {
+		for _, form := range [][]byte{e.AppendClient(nil, pdu.ClientOptions{WithRoomID: true}), e.AppendClient(nil, pdu.ClientOptions{Federation: true}),
+			e.AppendClient(nil, pdu.ClientOptions{Fields: []string{"content.membership"}}), e.Stripped()} {
 			if !json.Valid(form) {
 				t.Fatalf("no JSON: %s", form)
 			}
@@ -521,7 +521,7 @@ func BenchmarkParse(b *testing.B) {
 	})
 	b.Run("client form", func(b *testing.B) {
 		for b.Loop() {
-			e.Client(pdu.ClientOptions{WithRoomID: true})
+			e.AppendClient(nil, pdu.ClientOptions{WithRoomID: true})
 		}
 	})
 }

@@ -102,7 +102,7 @@ func TestTheUnsignedOfAPDUIsNoPartOfIt(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if string(e.Unsigned()) != `{"age":1}` || pdu.Member(e.JSON(), "unsigned") != nil || pdu.Member(e.Client(pdu.ClientOptions{}), "unsigned") != nil || e.Redact().Unsigned() != nil {
+	if string(e.Unsigned()) != `{"age":1}` || pdu.Member(e.JSON(), "unsigned") != nil || pdu.Member(e.AppendClient(nil, pdu.ClientOptions{}), "unsigned") != nil || e.Redact().Unsigned() != nil {
 		t.Errorf("unsigned %s in %s", e.Unsigned(), e.JSON())
 	}
 }
@@ -117,24 +117,24 @@ func TestClientForm(t *testing.T) {
 		got  []byte
 		want string
 	}{
-		"plain":                        {e.Client(pdu.ClientOptions{}), `{` + head + `,` + tail + `}`},
-		"with room id":                 {e.Client(pdu.ClientOptions{WithRoomID: true}), `{` + head + `,"room_id":"!room:domain",` + tail + `}`},
-		"with unsigned":                {e.Client(pdu.ClientOptions{Unsigned: json.RawMessage(`{"age":1}`)}), `{` + head + `,` + tail + `,"unsigned":{"age":1}}`},
-		"federation":                   {e.Client(pdu.ClientOptions{Federation: true, Unsigned: json.RawMessage(`{}`)}), string(e.JSON()[:len(e.JSON())-1]) + `,"event_id":"` + string(e.ID()) + `","unsigned":{}}`},
+		"plain":                        {e.AppendClient(nil, pdu.ClientOptions{}), `{` + head + `,` + tail + `}`},
+		"with room id":                 {e.AppendClient(nil, pdu.ClientOptions{WithRoomID: true}), `{` + head + `,"room_id":"!room:domain",` + tail + `}`},
+		"with unsigned":                {e.AppendClient(nil, pdu.ClientOptions{Unsigned: func(dst []byte) []byte { return append(dst, `{"age":1}`...) }}), `{` + head + `,` + tail + `,"unsigned":{"age":1}}`},
+		"federation":                   {e.AppendClient(nil, pdu.ClientOptions{Federation: true, Unsigned: func(dst []byte) []byte { return append(dst, `{}`...) }}), string(e.JSON()[:len(e.JSON())-1]) + `,"event_id":"` + string(e.ID()) + `","unsigned":{}}`},
 		"stripped":                     {e.Stripped(), `{"content":{"a\\b":3,"m.relates_to":{"a.b":1,"c":2},"topic":"x"},` + tail + `}`},
-		"fields":                       {e.Client(pdu.ClientOptions{Fields: []string{"type", "content.topic"}}), `{"content":{"topic":"x"},"type":"m.room.topic"}`},
-		"fields, escape":               {e.Client(pdu.ClientOptions{Fields: []string{`content.m\.relates_to.a\.b`, `content.a\\b`}}), `{"content":{"a\\b":3,"m.relates_to":{"a.b":1}}}`},
-		"fields, not escaped dot":      {e.Client(pdu.ClientOptions{Fields: []string{`content.m.relates_to`}}), `{"content":{}}`},
-		"fields, other escape":         {e.Client(pdu.ClientOptions{Fields: []string{`content.a\b`}}), `{"content":{"a\\b":3}}`},
-		"fields, a part and the whole": {e.Client(pdu.ClientOptions{Fields: []string{"content.topic", "content", "content.topic"}}), `{"content":{"a\\b":3,"m.relates_to":{"a.b":1,"c":2},"topic":"x"}}`},
-		"fields, path into a string":   {e.Client(pdu.ClientOptions{Fields: []string{"type.x"}}), `{}`},
-		"no fields":                    {e.Client(pdu.ClientOptions{Fields: []string{}}), `{}`},
+		"fields":                       {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{"type", "content.topic"}}), `{"content":{"topic":"x"},"type":"m.room.topic"}`},
+		"fields, escape":               {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{`content.m\.relates_to.a\.b`, `content.a\\b`}}), `{"content":{"a\\b":3,"m.relates_to":{"a.b":1}}}`},
+		"fields, not escaped dot":      {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{`content.m.relates_to`}}), `{"content":{}}`},
+		"fields, other escape":         {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{`content.a\b`}}), `{"content":{"a\\b":3}}`},
+		"fields, a part and the whole": {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{"content.topic", "content", "content.topic"}}), `{"content":{"a\\b":3,"m.relates_to":{"a.b":1,"c":2},"topic":"x"}}`},
+		"fields, path into a string":   {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{"type.x"}}), `{}`},
+		"no fields":                    {e.AppendClient(nil, pdu.ClientOptions{Fields: []string{}}), `{}`},
 	} {
 		if string(test.got) != test.want {
 			t.Errorf("%s:\n%s\nwant\n%s", name, test.got, test.want)
 		}
 	}
-	if state := pdu.Member(build(t, "11", p).Client(pdu.ClientOptions{}), "state_key"); state != nil {
+	if state := pdu.Member(build(t, "11", p).AppendClient(nil, pdu.ClientOptions{}), "state_key"); state != nil {
 		t.Errorf("a message has the state key %s", state)
 	}
 }

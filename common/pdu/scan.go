@@ -199,7 +199,7 @@ func integer(field string, value []byte) (int64, error) {
 func Member(object []byte, name string) []byte {
 	for i := 0; i < len(name); i++ {
 		if name[i] < 0x20 || name[i] == '"' || name[i] == '\\' {
-			quoted := appendString(nil, name)
+			quoted := AppendString(nil, name)
 			name = string(trimQuotes(quoted))
 			break
 		}

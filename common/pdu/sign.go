@@ -56,9 +56,9 @@ func (e *Event) withJSON(canonicalJSON []byte) *Event {
 
 // appendSignature writes "server":{"key":"signature"}.
 func appendSignature(dst []byte, s Signer, signature []byte) []byte {
-	dst = append(appendString(dst, s.ServerName), ":{"...)
-	dst = append(appendString(dst, s.KeyID), ':')
-	return append(appendString(dst, base64.RawStdEncoding.EncodeToString(signature)), '}')
+	dst = append(AppendString(dst, s.ServerName), ":{"...)
+	dst = append(AppendString(dst, s.KeyID), ':')
+	return append(AppendString(dst, base64.RawStdEncoding.EncodeToString(signature)), '}')
 }
 
 func trimQuotes(text []byte) []byte { return text[1 : len(text)-1] }

@@ -1,29 +1,49 @@
 package api
 
 import (
-	"encoding/json"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/pdu"
 )
 
-// Client is the event as its viewer's client gets it: with the unsigned data that this server vouches for (Client-Server API,
-// § Room event format). o.Unsigned is made here, whatever it holds.
-func (e *Event) Client(v Viewer, o pdu.ClientOptions) []byte {
-	o.Unsigned = e.unsigned(v, o, time.Now())
-	return e.PDU.Client(o)
+// AppendClient appends the event as its viewer's client gets it: with the unsigned data that this server vouches for (Client-Server
+// API, § Room event format). o.Unsigned is made here, whatever it holds.
+func (e *Event) AppendClient(dst []byte, v Viewer, o pdu.ClientOptions) []byte {
+	return e.appendClient(dst, v, o, time.Now())
 }
 
-func (e *Event) unsigned(v Viewer, o pdu.ClientOptions, now time.Time) json.RawMessage {
-	out := append(make([]byte, 0, 64+len(e.PrevContent)), `{"age":`...)
+func (e *Event) appendClient(dst []byte, v Viewer, o pdu.ClientOptions, now time.Time) []byte {
+	o.Unsigned = func(dst []byte) []byte { return e.appendUnsigned(dst, v, o, now) }
+	return e.PDU.AppendClient(dst, o)
+}
+
+// AppendClients appends a JSON array of such events.
+func AppendClients(dst []byte, events []Event, v Viewer, o pdu.ClientOptions) []byte {
+	now, size := time.Now(), 2
+	for i := range events {
+		size += len(events[i].PDU.JSON()) // which has hashes and signatures instead of unsigned
+	}
+	dst = append(slices.Grow(dst, size), '[')
+	for i := range events {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		dst = events[i].appendClient(dst, v, o, now)
+	}
+	return append(dst, ']')
+}
+
+func (e *Event) appendUnsigned(out []byte, v Viewer, o pdu.ClientOptions, now time.Time) []byte {
+	out = append(out, `{"age":`...)
 	out = strconv.AppendInt(out, now.UnixMilli()-e.PDU.OriginServerTS(), 10)
 	out = appendText(out, "membership", e.Membership)
 	if len(e.PrevContent) > 0 {
 		out = append(append(out, `,"prev_content":`...), e.PrevContent...)
 	}
 	if because := e.RedactedBecause; because != nil {
-		out = append(append(out, `,"redacted_because":`...), because.Client(pdu.ClientOptions{WithRoomID: o.WithRoomID})...)
+		out = because.AppendClient(append(out, `,"redacted_because":`...), pdu.ClientOptions{WithRoomID: o.WithRoomID})
 	}
 	out = appendText(out, "replaces_state", string(e.ReplacesState))
 	if v.UserID != "" && v.UserID == e.PDU.Sender() && v.DeviceID == e.DeviceID {
@@ -37,9 +57,5 @@ func appendText(out []byte, name, value string) []byte {
 	if value == "" {
 		return out
 	}
-	text, err := json.Marshal(value)
-	if err != nil {
-		return out // a string always has a JSON form
-	}
-	return append(append(append(append(out, `,"`...), name...), `":`...), text...)
+	return pdu.AppendString(append(append(append(out, `,"`...), name...), `":`...), value)
 }

@@ -25,7 +25,7 @@ func TestUnsignedSaysWhatTheViewerMayKnow(t *testing.T) {
 		ReplacesState: "$old", PrevContent: json.RawMessage(`{"name":"old"}`), DeviceID: "D", TransactionID: `t"1`, Membership: "join",
 	}
 	for viewer, txn := range map[Viewer]string{{UserID: "@a:s", DeviceID: "D"}: `t"1`, {UserID: "@a:s", DeviceID: "E"}: "", {UserID: "@b:s", DeviceID: "D"}: "", {}: ""} {
-		got := e.Client(viewer, pdu.ClientOptions{WithRoomID: true})
+		got := e.AppendClient(nil, viewer, pdu.ClientOptions{WithRoomID: true})
 		if !json.Valid(got) {
 			t.Fatalf("no JSON: %s", got)
 		}
@@ -39,7 +39,7 @@ func TestUnsignedSaysWhatTheViewerMayKnow(t *testing.T) {
 		}
 	}
 	plain := Event{PDU: e.PDU}
-	if got := gjson.GetBytes(plain.Client(Viewer{}, pdu.ClientOptions{}), "unsigned"); len(got.Map()) != 1 {
+	if got := gjson.GetBytes(plain.AppendClient(nil, Viewer{}, pdu.ClientOptions{}), "unsigned"); len(got.Map()) != 1 {
 		t.Errorf("unsigned of an event of which nothing is known is %s", got.Raw)
 	}
 }

@@ -157,7 +157,7 @@ func (o *out) counts(c storage.Counts) {
 func (a *answering) writeEvents(o *out, name string, events []*roomserver.Event) {
 	viewer := a.viewer()
 	options := pdu.ClientOptions{Fields: a.Filter.EventFields, Federation: a.Filter.EventFormat == filter.FormatFederation}
-	o.batch(name, len(events), func(i int) { o.b = append(o.b, events[i].Client(viewer, options)...) })
+	o.batch(name, len(events), func(i int) { o.b = events[i].AppendClient(o.b, viewer, options) })
 }
 
 func (o *out) writeAccountData(data []storage.AccountData) {
