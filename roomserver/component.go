@@ -58,6 +58,7 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 			PublishRoom: aliases.PublishRoom, QueryPublished: aliases.QueryPublished, QueryPublicRooms: aliases.QueryPublicRooms,
 			QueryEvents: ask.QueryEvents, QueryState: ask.QueryState, QueryStateDiff: ask.QueryStateDiff, QueryStrippedState: ask.QueryStrippedState,
 			QueryMembers: ask.QueryMembers, QueryMessages: ask.QueryMessages, QueryContext: ask.QueryContext,
+			QueryRelations: ask.QueryRelations, QueryThreads: ask.QueryThreads, QueryAggregations: ask.QueryAggregations, QueryTimestamp: ask.QueryTimestamp,
 			QueryMemberships: ask.QueryMemberships, QueryMembership: ask.QueryMembership, QueryRooms: ask.QueryRooms,
 			ReadLog: topic.Read, Heads: topic.Heads,
 		},

@@ -92,6 +92,14 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	return &component.Component{
 		Name: "syncapi",
 		API: &api.SyncAPI{
+			QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
+				err = db.Read(ctx, "ignored users", func(ctx context.Context, tx *sqlutil.Tx) error {
+					content, err := db.AccountDataOne(ctx, tx, req.UserID, "", storage.IgnoredUsers)
+					res.Users = storage.IgnoredIn(content)
+					return err
+				})
+				return res, err
+			},
 			TranslateToken: func(ctx context.Context, req api.TranslateTokenRequest) (api.TranslateTokenResponse, error) {
 				return translateToken(ctx, db, req)
 			},

@@ -226,6 +226,9 @@ func (f *rooms) api() *api.RoomserverAPI {
 			}
 			return res, nil
 		},
+		QueryAggregations: func(context.Context, api.QueryAggregationsRequest) (res api.QueryAggregationsResponse, err error) {
+			return res, nil // what relates to what is the roomserver's to know: test/blackbox has the tests
+		},
 		QueryState: func(_ context.Context, req api.QueryStateRequest) (res api.QueryStateResponse, err error) {
 			f.mu.Lock()
 			defer f.mu.Unlock()

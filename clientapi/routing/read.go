@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"slices"
 
 	"github.com/tidwall/gjson"
 
@@ -65,7 +66,11 @@ func (e *endpoints) event(ctx context.Context, r *httputil.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.Room.QueryEvents(ctx, roomserver.QueryEventsRequest{Viewer: viewer(r), RoomID: room, EventIDs: []id.EventID{eventID}})
+	var found roomserver.QueryEventsResponse
+	err = e.aggregated(ctx, r, func(v roomserver.Viewer) ([]roomserver.Event, error) {
+		found, err = e.Room.QueryEvents(ctx, roomserver.QueryEventsRequest{Viewer: v, RoomID: room, EventIDs: []id.EventID{eventID}, Aggregate: true})
+		return found.Events, err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +107,11 @@ func (e *endpoints) context(ctx context.Context, r *httputil.Request) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.Room.QueryContext(ctx, roomserver.QueryContextRequest{Viewer: viewer(r), RoomID: room, EventID: eventID, Limit: n, Filter: filter})
+	var found roomserver.QueryContextResponse
+	err = e.aggregated(ctx, r, func(v roomserver.Viewer) ([]roomserver.Event, error) {
+		found, err = e.Room.QueryContext(ctx, roomserver.QueryContextRequest{Viewer: v, RoomID: room, EventID: eventID, Limit: n, Filter: filter})
+		return slices.Concat([]roomserver.Event{found.Event}, found.Before, found.After), err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +137,7 @@ func (e *endpoints) messages(ctx context.Context, r *httputil.Request) (any, err
 	if err := oneOf("dir", dir, "b", "f"); err != nil {
 		return nil, err
 	}
-	query := roomserver.QueryMessagesRequest{Viewer: viewer(r), RoomID: room, Backward: dir == "b"}
+	query := roomserver.QueryMessagesRequest{RoomID: room, Backward: dir == "b"}
 	if query.Limit, err = limit(r, usualEvents, maxEvents); err != nil {
 		return nil, err
 	}
@@ -141,7 +150,12 @@ func (e *endpoints) messages(ctx context.Context, r *httputil.Request) (any, err
 	if query.To, err = e.place(ctx, r, "to", room); err != nil {
 		return nil, err
 	}
-	page, err := e.Room.QueryMessages(ctx, query)
+	var page roomserver.QueryMessagesResponse
+	err = e.aggregated(ctx, r, func(v roomserver.Viewer) ([]roomserver.Event, error) {
+		query.Viewer = v
+		page, err = e.Room.QueryMessages(ctx, query)
+		return page.Chunk, err
+	})
 	if err != nil {
 		return nil, err
 	}

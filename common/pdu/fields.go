@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
@@ -273,4 +275,39 @@ func (e *Event) checkSignatures() error {
 		return wrong
 	}
 	return nil
+}
+
+// Relation is what an event says of another one that it relates to (Client-Server API, § Forming relationships between events).
+type Relation struct {
+	Type   string     // rel_type; empty for what is no relationship by the specification, such as a rich reply
+	Parent id.EventID // event_id; empty if there is none
+	Key    string     // of an m.annotation
+}
+
+// The types of relations that the server looks at.
+const (
+	RelAnnotation = "m.annotation"
+	RelReference  = "m.reference"
+	RelReplace    = "m.replace"
+	RelThread     = "m.thread"
+)
+
+// Relation reads m.relates_to. What does not match its schema is no relation.
+func (e *Event) Relation() Relation { return RelationIn(e.content) }
+
+// RelationIn reads m.relates_to of an event's content, which need not be canonical.
+func RelationIn(content []byte) (r Relation) {
+	relates := gjson.GetBytes(content, `m\.relates_to`)
+	if !relates.IsObject() {
+		return r
+	}
+	parent, err := id.ParseEventID(relates.Get("event_id").Str)
+	if err != nil {
+		return r // anything may stand there
+	}
+	r = Relation{Type: relates.Get("rel_type").Str, Parent: parent, Key: relates.Get("key").Str}
+	if strings.ContainsRune(r.Type, 0) {
+		r.Type = "" // a name has no such characters
+	}
+	return r
 }

@@ -53,6 +53,14 @@ type RoomserverAPI struct {
 	QueryMembers       rpc.Call[QueryMembersRequest, QueryMembersResponse]
 	QueryMessages      rpc.Call[QueryMessagesRequest, QueryMessagesResponse]
 	QueryContext       rpc.Call[QueryContextRequest, QueryContextResponse]
+	// QueryRelations lists the events that relate to one. M_NOT_FOUND if the viewer may not see that one.
+	QueryRelations rpc.Call[QueryRelationsRequest, QueryPageResponse]
+	// QueryThreads lists the roots of threads, that of the thread with the newest event first.
+	QueryThreads rpc.Call[QueryThreadsRequest, QueryPageResponse]
+	// QueryAggregations aggregates what relates to events.
+	QueryAggregations rpc.Call[QueryAggregationsRequest, QueryAggregationsResponse]
+	// QueryTimestamp finds the visible event closest to a time. M_NOT_FOUND if there is none in that direction.
+	QueryTimestamp rpc.Call[QueryTimestampRequest, QueryTimestampResponse]
 	// QueryMemberships lists the rooms of one user.
 	QueryMemberships rpc.Call[QueryMembershipsRequest, QueryMembershipsResponse]
 	// QueryMembership answers the question of authority: what is this user in this room, now?

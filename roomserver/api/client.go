@@ -45,6 +45,9 @@ func (e *Event) appendUnsigned(out []byte, v Viewer, o pdu.ClientOptions, now ti
 	if because := e.RedactedBecause; because != nil {
 		out = because.AppendClient(append(out, `,"redacted_because":`...), pdu.ClientOptions{WithRoomID: o.WithRoomID})
 	}
+	if e.Relations != nil {
+		out = e.Relations.append(append(out, `,"m.relations":`...), v, o, now)
+	}
 	out = appendText(out, "replaces_state", string(e.ReplacesState))
 	if v.UserID != "" && v.UserID == e.PDU.Sender() && v.DeviceID == e.DeviceID {
 		out = appendText(out, "transaction_id", e.TransactionID)
@@ -58,4 +61,39 @@ func appendText(out []byte, name, value string) []byte {
 		return out
 	}
 	return pdu.AppendString(append(append(append(out, `,"`...), name...), `":`...), value)
+}
+
+// append writes the aggregations as the value of m.relations.
+func (r *Relations) append(out []byte, v Viewer, o pdu.ClientOptions, now time.Time) []byte {
+	begin := len(out)
+	name := func(relType string) {
+		if len(out) > begin+1 {
+			out = append(out, ',')
+		}
+		out = append(pdu.AppendString(out, relType), ':')
+	}
+	out = append(out, '{')
+	if r.Reference != nil {
+		name(pdu.RelReference)
+		out = append(out, `{"chunk":[`...)
+		for i, child := range r.Reference {
+			if i > 0 {
+				out = append(out, ',')
+			}
+			out = append(pdu.AppendString(append(out, `{"event_id":`...), string(child)), '}')
+		}
+		out = append(out, `]}`...)
+	}
+	if r.Replace != nil {
+		name(pdu.RelReplace)
+		out = r.Replace.appendClient(out, v, o, now)
+	}
+	if t := r.Thread; t != nil {
+		name(pdu.RelThread)
+		out = t.Latest.appendClient(append(out, `{"latest_event":`...), v, o, now)
+		out = strconv.AppendInt(append(out, `,"count":`...), t.Count, 10)
+		out = strconv.AppendBool(append(out, `,"current_user_participated":`...), t.Participated)
+		out = append(out, '}')
+	}
+	return append(out, '}')
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 )
 
@@ -24,8 +25,8 @@ func TestUnsignedSaysWhatTheViewerMayKnow(t *testing.T) {
 			`"room_id":"!r:s","sender":"@b:s","type":"m.room.redaction"}`),
 		ReplacesState: "$old", PrevContent: json.RawMessage(`{"name":"old"}`), DeviceID: "D", TransactionID: `t"1`, Membership: "join",
 	}
-	for viewer, txn := range map[Viewer]string{{UserID: "@a:s", DeviceID: "D"}: `t"1`, {UserID: "@a:s", DeviceID: "E"}: "", {UserID: "@b:s", DeviceID: "D"}: "", {}: ""} {
-		got := e.AppendClient(nil, viewer, pdu.ClientOptions{WithRoomID: true})
+	for viewer, txn := range map[[2]string]string{{"@a:s", "D"}: `t"1`, {"@a:s", "E"}: "", {"@b:s", "D"}: "", {}: ""} {
+		got := e.AppendClient(nil, Viewer{UserID: id.UserID(viewer[0]), DeviceID: id.DeviceID(viewer[1])}, pdu.ClientOptions{WithRoomID: true})
 		if !json.Valid(got) {
 			t.Fatalf("no JSON: %s", got)
 		}

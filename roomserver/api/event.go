@@ -13,6 +13,8 @@ type Viewer struct {
 	UserID   id.UserID   `json:"user,omitempty"`
 	DeviceID id.DeviceID `json:"device,omitempty"` // whose transaction ids appear in unsigned
 	Guest    bool        `json:"guest,omitempty"`  // sees joined and world-readable rooms only
+	// Ignored are the users whose events do not count where events are aggregated.
+	Ignored []id.UserID `json:"ignored,omitempty"`
 }
 
 // Event is an event as its viewer may see it.
@@ -30,4 +32,21 @@ type Event struct {
 	TransactionID string      `json:"transaction_id,omitempty"`
 	// Membership is the viewer's own at the time of the event (unsigned.membership).
 	Membership string `json:"membership,omitempty"`
+	// Relations is what relates to it, where a call aggregates that; nil if nothing does.
+	Relations *Relations `json:"relations,omitempty"`
+}
+
+// Relations aggregates the events that relate to one (Client-Server API, § Aggregations of child events), as far as the viewer may see
+// them.
+type Relations struct {
+	Replace   *Event       `json:"replace,omitempty"`   // the most recent valid one
+	Reference []id.EventID `json:"reference,omitempty"` // oldest first
+	Thread    *Thread      `json:"thread,omitempty"`
+}
+
+// Thread sums up the events of a thread.
+type Thread struct {
+	Latest       Event `json:"latest"`
+	Count        int64 `json:"count"`
+	Participated bool  `json:"participated"` // whether the viewer has sent its root or one of its events
 }

@@ -79,6 +79,8 @@ type QueryEventsRequest struct {
 	Viewer   Viewer       `json:"viewer"`
 	RoomID   id.RoomID    `json:"room_id,omitempty"`
 	EventIDs []id.EventID `json:"event_ids"`
+	// Aggregate asks for Relations.
+	Aggregate bool `json:"aggregate,omitempty"`
 }
 
 // AffinityKey finds the replica that has the room in its caches.
@@ -196,6 +198,72 @@ type QueryContextResponse struct {
 	Before []Event  `json:"before"` // newest first
 	After  []Event  `json:"after"`  // oldest first
 	State  []Event  `json:"state"`  // at the last of these events
+}
+
+// QueryRelationsRequest is GET /rooms/{roomId}/relations/{eventId}, with its relType and eventType where they are given.
+type QueryRelationsRequest struct {
+	Viewer    Viewer     `json:"viewer"`
+	RoomID    id.RoomID  `json:"room_id"`
+	EventID   id.EventID `json:"event_id"`
+	RelType   string     `json:"rel_type,omitempty"`
+	EventType string     `json:"event_type,omitempty"`
+	From      *OrderKey  `json:"from,omitempty"`
+	To        *OrderKey  `json:"to,omitempty"`
+	Backward  bool       `json:"backward"`
+	Limit     int        `json:"limit"`
+	Recurse   bool       `json:"recurse"` // events that relate to those that relate to it too, RelationsDepth levels deep
+}
+
+// RelationsDepth is how many levels of relations are followed where that is asked for.
+const RelationsDepth = 3
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryRelationsRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryThreadsRequest is GET /rooms/{roomId}/threads.
+type QueryThreadsRequest struct {
+	Viewer       Viewer    `json:"viewer"`
+	RoomID       id.RoomID `json:"room_id"`
+	Participated bool      `json:"participated"` // only those in which the viewer has taken part
+	From         *OrderKey `json:"from,omitempty"`
+	Limit        int       `json:"limit"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryThreadsRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryPageResponse is a page of events. End is nil when there is nothing more in this direction.
+type QueryPageResponse struct {
+	Chunk []Event   `json:"chunk"`
+	End   *OrderKey `json:"end,omitempty"`
+}
+
+// QueryAggregationsRequest asks what relates to events of any rooms.
+type QueryAggregationsRequest struct {
+	Viewer   Viewer       `json:"viewer"`
+	EventIDs []id.EventID `json:"event_ids"`
+}
+
+// QueryAggregationsResponse has those of the events to which something relates.
+type QueryAggregationsResponse struct {
+	Relations map[id.EventID]*Relations `json:"relations"`
+}
+
+// QueryTimestampRequest is GET /rooms/{roomId}/timestamp_to_event.
+type QueryTimestampRequest struct {
+	Viewer    Viewer    `json:"viewer"`
+	RoomID    id.RoomID `json:"room_id"`
+	Timestamp int64     `json:"timestamp"` // ms
+	Backward  bool      `json:"backward"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryTimestampRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryTimestampResponse is the closest event.
+type QueryTimestampResponse struct {
+	EventID   id.EventID `json:"event_id"`
+	Timestamp int64      `json:"timestamp"` // ms
 }
 
 // QueryMembershipsRequest asks for the rooms in which a user has one of these memberships; nil for all but forgotten ones.

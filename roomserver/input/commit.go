@@ -196,7 +196,7 @@ func (in *Input) writeAside(ctx context.Context, tx *sqlutil.Tx, d *draft) error
 		}
 	}
 	for _, r := range d.redacting {
-		if err := s.Redact(ctx, tx, r.target.NID, r.redaction, r.target.PDU); err != nil {
+		if err := s.Redact(ctx, tx, r.target.NID, r.redaction, r.target.PDU, r.related); err != nil {
 			return err
 		}
 	}

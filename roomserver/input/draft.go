@@ -53,6 +53,7 @@ type draft struct {
 type redaction struct {
 	target    *storage.Event
 	redaction id.EventID
+	related   bool // the target related to another event
 }
 
 func (in *Input) newDraft(room *storage.Room) *draft {
@@ -119,6 +120,11 @@ func (d *draft) empty() bool {
 
 // Room is the room as the draft has it.
 func (d *draft) Room() *storage.Room { return &d.room }
+
+// Appended is of the View.
+func (d *draft) Appended(is func(*pdu.Event) bool) bool {
+	return slices.ContainsFunc(d.events, func(e *storage.NewEvent) bool { return is(e.PDU) })
+}
 
 // State reads entries of the current state, as the draft has it. Those that it does not have are nil.
 func (d *draft) State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*storage.Event, error) {

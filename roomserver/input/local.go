@@ -25,6 +25,8 @@ type View interface {
 	One(ctx context.Context, eventType, stateKey string) (*storage.Event, error)
 	// State reads several.
 	State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*storage.Event, error)
+	// Appended tells whether an event is among those that are about to be committed, and so not in the database yet.
+	Appended(is func(*pdu.Event) bool) bool
 }
 
 // Proto is an event that a local user wants in a room. References, depth and room are filled in.

@@ -57,7 +57,7 @@ func (d *draft) applyRedaction(ctx context.Context, target *storage.Event, by id
 			d.summary = d.summary || k.StateKey == "" && state.InSummary(k.Type)
 		}
 	}
-	d.redacting = append(d.redacting, redaction{&redacted, by})
+	d.redacting = append(d.redacting, redaction{&redacted, by, target.PDU.Relation().Type != ""})
 	d.redacted = append(d.redacted, &redacted)
 	d.byID[target.PDU.ID()] = &redacted
 	for i, e := range d.events {

@@ -37,7 +37,7 @@ func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (ap
 			}
 		}
 		if req.StateKey == nil {
-			return []input.Proto{proto}, "", nil
+			return []input.Proto{proto}, "", p.checkRelation(ctx, v, &req)
 		}
 		if req.Type == pdu.TypeMember {
 			if proto.Content, err = p.memberContent(ctx, v, &req); err != nil {
@@ -149,6 +149,32 @@ func (p *Performer) checkRedaction(ctx context.Context, v input.View, req *api.S
 	}
 	if own, needed := levels.User(req.Sender), levels.Redact(); own < needed {
 		return mxerr.Forbidden("redacting the events of others needs power level %d, yours is %d", needed, own)
+	}
+	return nil
+}
+
+// checkRelation refuses a second annotation of the same kind (§ Avoiding duplicate annotations), and a thread on an event that itself
+// relates to another (§ Validation of m.thread relationships).
+func (p *Performer) checkRelation(ctx context.Context, v input.View, req *api.SendEventRequest) error {
+	r := pdu.RelationIn(req.Content)
+	switch r.Type {
+	case pdu.RelAnnotation:
+		same := func(e *pdu.Event) bool { return e.Sender() == req.Sender && e.Type() == req.Type && e.Relation() == r }
+		has, err := p.Storage.Annotated(ctx, v.Room().NID, r, req.Sender, req.Type)
+		if err != nil {
+			return err
+		}
+		if has || v.Appended(same) {
+			return mxerr.New(http.StatusBadRequest, "M_DUPLICATE_ANNOTATION", "you have this annotation on %s already: redact it first", r.Parent)
+		}
+	case pdu.RelThread:
+		found, err := p.Reader.EventsByID(ctx, []id.EventID{r.Parent}, true)
+		if err != nil {
+			return err
+		}
+		if root := found[r.Parent]; root != nil && root.PDU.Relation().Type != "" {
+			return mxerr.New(http.StatusBadRequest, "M_UNKNOWN", "no thread can begin at %s, which itself relates to another event", r.Parent)
+		}
 	}
 	return nil
 }

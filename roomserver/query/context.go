@@ -3,36 +3,17 @@ package query
 import (
 	"context"
 
-	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/roomserver/api"
-	"github.com/matrix-org/dendrite/roomserver/storage"
 	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // QueryContext is of the contract. The limit is shared by the events before, which get the smaller half, and those after.
 func (q *Query) QueryContext(ctx context.Context, req api.QueryContextRequest) (res api.QueryContextResponse, err error) {
-	room, v, err := q.view(ctx, req.RoomID, req.Viewer)
+	room, v, middle, shownMiddle, err := q.seen(ctx, req.RoomID, req.Viewer, req.EventID)
 	if err != nil {
 		return res, err
 	}
-	found, err := q.rooms.EventsByID(ctx, []id.EventID{req.EventID}, true)
-	if err != nil {
-		return res, err
-	}
-	absent := mxerr.NotFound("there is no event %s in this room that you may see", req.EventID)
-	middle := found[req.EventID]
-	if middle == nil || middle.RoomNID != room.NID || !middle.InTimeline {
-		return res, absent
-	}
-	seen, err := v.Filter(ctx, []*storage.Event{middle})
-	if err != nil {
-		return res, err
-	}
-	if len(seen) == 0 {
-		return res, absent
-	}
-	res.Event, res.Start, res.End = seen[0], gapBefore(middle.Order), middle.Order
+	res.Event, res.Start, res.End = *shownMiddle, gapBefore(middle.Order), middle.Order
 	limit := min(max(req.Limit, 0), maxLimit)
 	around := walk{q: q, room: room, view: v, filter: req.Filter}
 	last := middle
@@ -63,6 +44,12 @@ func (q *Query) QueryContext(ctx context.Context, req api.QueryContextRequest) (
 	if err != nil {
 		return res, err
 	}
-	res.State, err = v.Show(ctx, state)
-	return res, err
+	if res.State, err = v.Show(ctx, state); err != nil {
+		return res, err
+	}
+	if err := q.aggregate(ctx, room, v, req.Viewer, shown); err != nil {
+		return res, err
+	}
+	res.Event, res.Before, res.After = shown[0], shown[1:1+len(res.Before)], shown[1+len(res.Before):]
+	return res, nil
 }

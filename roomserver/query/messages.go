@@ -43,23 +43,8 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	if req.Filter != nil && req.Filter.Limit > 0 {
 		limit = min(limit, req.Filter.Limit)
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), filter: req.Filter, from: newest(), to: oldest()}
-	if !req.Backward {
-		w.from, w.to = w.to, w.from
-	}
-	if req.From != nil {
-		w.from = *req.From
-	}
-	if req.To != nil {
-		w.to = *req.To
-	}
-	if until, bounded := v.Until(); bounded {
-		if w.backward && w.from.Compare(until) > 0 {
-			w.from = until
-		} else if !w.backward && w.to.Compare(until) > 0 {
-			w.to = until
-		}
-	}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), filter: req.Filter}
+	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
 		return res, err
@@ -78,6 +63,9 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	if found.more {
 		res.End = &found.stop
 	}
+	if err := q.aggregate(ctx, room, v, req.Viewer, res.Chunk); err != nil {
+		return res, err
+	}
 	if req.Filter != nil && req.Filter.LazyLoadMembers {
 		res.State, err = q.senders(ctx, room, v, found.newest, found.events)
 	}
@@ -93,6 +81,37 @@ type walk struct {
 	backward bool
 	limit    int
 	filter   *api.EventFilter
+	// children has the walk look through events that relate to others, instead of through the whole timeline.
+	children *storage.Children
+}
+
+// page reads events after the gap from.
+func (w *walk) page(ctx context.Context, from api.OrderKey, size int) ([]*storage.Event, error) {
+	if w.children != nil {
+		return w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)
+	}
+	return w.q.rooms.Storage.Timeline(ctx, w.room.NID, from, w.to, w.backward, size)
+}
+
+// bound sets where the walk begins and ends: where it is told, or at the ends of what the viewer may see.
+func (w *walk) bound(from, to *api.OrderKey) {
+	w.from, w.to = newest(), oldest()
+	if !w.backward {
+		w.from, w.to = w.to, w.from
+	}
+	if from != nil {
+		w.from = *from
+	}
+	if to != nil {
+		w.to = *to
+	}
+	if until, bounded := w.view.Until(); bounded {
+		if w.backward && w.from.Compare(until) > 0 {
+			w.from = until
+		} else if !w.backward && w.to.Compare(until) > 0 {
+			w.to = until
+		}
+	}
 }
 
 // walked is what a walk found.
@@ -109,7 +128,7 @@ func (w *walk) run(ctx context.Context) (found walked, err error) {
 	found.stop = w.from
 	size := w.limit + 1 // one more than wanted tells whether there is more
 	for range pagesAtMost {
-		page, err := w.q.rooms.Storage.Timeline(ctx, w.room.NID, found.stop, w.to, w.backward, size)
+		page, err := w.page(ctx, found.stop, size)
 		if err != nil || len(page) == 0 {
 			return found, err
 		}

@@ -107,6 +107,15 @@ func (q *Query) QueryEvents(ctx context.Context, req api.QueryEventsRequest) (re
 		if err != nil {
 			return res, err
 		}
+		if req.Aggregate {
+			v, err := q.checker.View(ctx, room, req.Viewer)
+			if err != nil {
+				return res, err
+			}
+			if err := q.aggregate(ctx, room, v, req.Viewer, seen); err != nil {
+				return res, err
+			}
+		}
 		res.Events = append(res.Events, seen...)
 	}
 	if len(roomIDs) > 1 {

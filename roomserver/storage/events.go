@@ -75,6 +75,8 @@ type events struct {
 	pend        *sqlutil.Insert
 	pending     *sqlutil.Stmt
 	unpend      *sqlutil.Stmt
+	after       *sqlutil.Stmt
+	before      *sqlutil.Stmt
 }
 
 const eventColumns = `e.nid, e.room_nid, e.event_id, e.seg, e.idx, e.outcome, e.root, e.visibility, e.auth, e.redacted_by, e.device_id, e.txn_id, r.version, e.json`
@@ -83,7 +85,7 @@ func newEvents(db *sqlutil.DB) events {
 	from := ` FROM roomserver_events e JOIN roomserver_rooms r ON r.nid = e.room_nid `
 	return events{
 		insert: db.Insert("roomserver_events", []string{"nid", "room_nid", "event_id", "part", "seq", "seg", "idx", "outcome", "flags", "root",
-			"visibility", "joined", "invited", "auth", "redacted_by", "request_key", "device_id", "txn_id", "logged", "trace", "json"}, ""),
+			"visibility", "joined", "invited", "auth", "redacted_by", "request_key", "device_id", "txn_id", "logged", "trace", "sent", "json"}, ""),
 		insertDelta: db.Insert("roomserver_deltas", []string{"event_nid", "root_before", "root_after", "changes"}, ""),
 		deleteAside: db.Stmt(`DELETE FROM roomserver_events WHERE nid = ANY($1) AND part IS NULL`),
 		byIDs:       db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.event_id = ANY($1)`),
@@ -97,6 +99,10 @@ func newEvents(db *sqlutil.DB) events {
 			ORDER BY e.seg, e.idx LIMIT $6`),
 		backward: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND (e.seg, e.idx) <= ($2, $3) AND (e.seg, e.idx) > ($4, $5)
 			ORDER BY e.seg DESC, e.idx DESC LIMIT $6`),
+		after: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND e.sent >= $2 AND (e.sent, e.nid) > ($2, $3) AND e.seg IS NOT NULL
+			ORDER BY e.sent, e.nid LIMIT $4`),
+		before: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND e.sent <= $2 AND (e.sent, e.nid) < ($2, $3) AND e.seg IS NOT NULL
+			ORDER BY e.sent DESC, e.nid DESC LIMIT $4`),
 		pend:    db.Insert("roomserver_pending_redactions", []string{"target", "redaction", "room_nid"}, "ON CONFLICT (target, redaction) DO NOTHING"),
 		pending: db.Stmt(`SELECT target, redaction FROM roomserver_pending_redactions WHERE target = ANY($1) AND room_nid = $2`),
 		unpend:  db.Stmt(`DELETE FROM roomserver_pending_redactions WHERE target = ANY($1) AND room_nid = $2`),
@@ -115,7 +121,7 @@ func (s *Storage) Log() eventlog.Store { return roomLog{s} }
 type roomLog struct{ s *Storage }
 
 func (l roomLog) Insert(ctx context.Context, tx *sqlutil.Tx, records []eventlog.Appended) error {
-	var rows, deltas [][]any
+	var rows, deltas, relations [][]any
 	for i := range records {
 		r := &records[i]
 		e, is := r.Value.(*NewEvent)
@@ -131,6 +137,9 @@ func (l roomLog) Insert(ctx context.Context, tx *sqlutil.Tx, records []eventlog.
 			flags |= flagRedacts
 		}
 		rows = append(rows, e.row(&r.Partition, &r.Seq, flags, o.Joined, o.Invited, r.Time, r.Trace))
+		if relation := e.relation(); relation != nil {
+			relations = append(relations, relation)
+		}
 		if o.RootBefore != o.RootAfter || o.StateRoot != o.RootBefore {
 			changes, err := json.Marshal(o.Changes)
 			if err != nil {
@@ -141,6 +150,11 @@ func (l roomLog) Insert(ctx context.Context, tx *sqlutil.Tx, records []eventlog.
 	}
 	if _, err := l.s.events.insert.Exec(ctx, tx, rows); err != nil {
 		return err
+	}
+	if len(relations) > 0 {
+		if _, err := l.s.relations.insert.Exec(ctx, tx, relations); err != nil {
+			return err
+		}
 	}
 	if len(deltas) == 0 {
 		return nil
@@ -162,7 +176,7 @@ func (e *NewEvent) row(part *int32, seq *int64, flags, joined, invited, logged i
 		requestKey = e.RequestKey
 	}
 	return []any{e.NID, e.RoomNID, e.PDU.ID(), p, q, seg, idx, e.Outcome, flags, rootBytes(e.Root), e.Visibility, joined, invited,
-		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.JSON()}
+		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.OriginServerTS(), e.PDU.JSON()}
 }
 
 // InsertAside stores events that are not part of the log: rejected ones and outliers.
@@ -311,9 +325,12 @@ func (s *Storage) EventOfRequest(ctx context.Context, key []byte) (eventID id.Ev
 	return eventID, err
 }
 
-// Redact replaces an event by its redacted form.
-func (s *Storage) Redact(ctx context.Context, tx *sqlutil.Tx, nid stateres.EventNID, redaction id.EventID, redacted *pdu.Event) error {
-	_, err := s.events.redact.Exec(ctx, tx, nid, redaction, redacted.JSON())
+// Redact replaces an event by its redacted form, which relates to nothing; related says that the event did.
+func (s *Storage) Redact(ctx context.Context, tx *sqlutil.Tx, nid stateres.EventNID, redaction id.EventID, redacted *pdu.Event, related bool) error {
+	if _, err := s.events.redact.Exec(ctx, tx, nid, redaction, redacted.JSON()); err != nil || !related {
+		return err
+	}
+	_, err := s.relations.unrelate.Exec(ctx, tx, nid)
 	return err
 }
 
@@ -325,6 +342,20 @@ func (s *Storage) Timeline(ctx context.Context, roomNID int64, from, to api.Orde
 	}
 	err = s.DB.ReadOne(ctx, "timeline", func(ctx context.Context, tx *sqlutil.Tx) error {
 		all, err = collectEvents(stmt.Query(ctx, tx, roomNID, from.Segment, from.Index, to.Segment, to.Index, limit))
+		return err
+	})
+	return all, err
+}
+
+// SentAround reads a page of a room's timeline by the time at which events were sent (origin_server_ts): those before or after the
+// time, and of those at the time itself the ones whose number is smaller or greater.
+func (s *Storage) SentAround(ctx context.Context, roomNID, time int64, nid stateres.EventNID, backward bool, limit int) (all []*Event, err error) {
+	stmt := s.events.after
+	if backward {
+		stmt = s.events.before
+	}
+	err = s.DB.ReadOne(ctx, "events by time", func(ctx context.Context, tx *sqlutil.Tx) error {
+		all, err = collectEvents(stmt.Query(ctx, tx, roomNID, time, nid, limit))
 		return err
 	})
 	return all, err

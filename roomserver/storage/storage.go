@@ -28,6 +28,7 @@ type Storage struct {
 	aliases
 	staged
 	requests
+	relations
 
 	roomIDs, eventIDs, keyIDs *sqlutil.IDs
 }
@@ -38,7 +39,7 @@ func New(ctx context.Context, db *sqlutil.DB) (*Storage, error) {
 		return nil, fmt.Errorf("tables of the roomserver: %w", err)
 	}
 	return &Storage{DB: db, rooms: newRooms(db), events: newEvents(db), nodes: newNodes(db), keys: newKeys(db), memberships: newMemberships(db),
-		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db),
+		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db),
 		roomIDs: db.IDs("roomserver_rooms"), eventIDs: db.IDs("roomserver_events"), keyIDs: db.IDs("roomserver_state_keys")}, nil
 }
 

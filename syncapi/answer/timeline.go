@@ -54,6 +54,40 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 			r.timeline = append(r.timeline, &one)
 		}
 	}
+	return a.aggregate(ctx)
+}
+
+// aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of child events):
+// in the others the client gets the related events themselves.
+func (a *answering) aggregate(ctx context.Context) error {
+	ask := roomserver.QueryAggregationsRequest{Viewer: a.viewer()}
+	for _, r := range a.rooms {
+		if !r.limited {
+			continue
+		}
+		for _, e := range r.timeline {
+			if !e.PDU.IsState() {
+				ask.EventIDs = append(ask.EventIDs, e.PDU.ID())
+			}
+		}
+	}
+	if len(ask.EventIDs) == 0 {
+		return nil
+	}
+	for user := range a.window.View.Ignored {
+		ask.Viewer.Ignored = append(ask.Viewer.Ignored, user)
+	}
+	found, err := a.Room.QueryAggregations(ctx, ask)
+	if err != nil || len(found.Relations) == 0 {
+		return err
+	}
+	for _, r := range a.rooms {
+		if r.limited {
+			for _, e := range r.timeline {
+				e.Relations = found.Relations[e.PDU.ID()]
+			}
+		}
+	}
 	return nil
 }
 

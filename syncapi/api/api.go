@@ -17,6 +17,8 @@ type SyncAPI struct {
 	// TranslateToken turns a token of /sync into the place in a room up to which that sync had seen it. M_INVALID_PARAM if
 	// it is no token of ours.
 	TranslateToken rpc.Call[TranslateTokenRequest, TranslateTokenResponse]
+	// QueryIgnored lists the users whom a user ignores.
+	QueryIgnored rpc.Call[QueryIgnoredRequest, QueryIgnoredResponse]
 
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
@@ -31,6 +33,16 @@ type TranslateTokenRequest struct {
 // TranslateTokenResponse is the place of the newest event that the token covers.
 type TranslateTokenResponse struct {
 	Order roomserver.OrderKey `json:"order"`
+}
+
+// QueryIgnoredRequest asks about one user.
+type QueryIgnoredRequest struct {
+	UserID id.UserID `json:"user_id"`
+}
+
+// QueryIgnoredResponse has m.ignored_user_list as it is stored now.
+type QueryIgnoredResponse struct {
+	Users []id.UserID `json:"users"`
 }
 
 // Types of the messages on Topic.

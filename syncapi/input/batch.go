@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/storage"
@@ -55,8 +56,8 @@ func (b *batch) load(ctx context.Context) error {
 			}
 			b.rooms[output.RoomID] = room.Room
 		}
-		if relation := relationOf(output.Event); relation.parent != "" && relation.thread == "" {
-			related = append(related, relation.parent)
+		if relation := output.Event.Relation(); relation.Parent != "" && relation.Type != pdu.RelThread {
+			related = append(related, relation.Parent)
 		}
 		if output.Redacts != "" {
 			related = append(related, output.Redacts)

@@ -15,39 +15,17 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// relation is m.relates_to of an event, as far as threads are concerned.
-type relation struct {
-	parent id.EventID
-	thread id.EventID // root, if the relation is m.thread
-}
-
-func relationOf(e *pdu.Event) relation {
-	r := gjson.GetBytes(e.Content(), `m\.relates_to`)
-	if !r.IsObject() {
-		return relation{}
-	}
-	parent, err := id.ParseEventID(r.Get("event_id").Str)
-	if err != nil {
-		return relation{} // anything may stand there
-	}
-	out := relation{parent: parent}
-	if r.Get("rel_type").Str == "m.thread" {
-		out.thread = out.parent
-	}
-	return out
-}
-
 // threadOf finds the thread of an event: by its own relation, or by that of the event that it relates to, whose thread is known
 // (Client-Server API, § Threaded read receipts).
 func (b *batch) threadOf(output *roomserver.OutputEvent) id.EventID {
-	r := relationOf(output.Event)
-	if r.thread != "" || r.parent == "" {
-		return r.thread
+	r := output.Event.Relation()
+	if r.Parent == "" || r.Type == pdu.RelThread {
+		return r.Parent
 	}
-	if thread, has := b.parents[r.parent]; has {
+	if thread, has := b.parents[r.Parent]; has {
 		return thread
 	}
-	if row, has := b.known[r.parent]; has && row.RoomID == output.RoomID {
+	if row, has := b.known[r.Parent]; has && row.RoomID == output.RoomID {
 		return row.Thread
 	}
 	return ""
