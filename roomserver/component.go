@@ -52,12 +52,13 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 	return &component.Component{
 		Name: storage.Component,
 		API: &api.RoomserverAPI{
-			CreateRoom: perform.CreateRoom, SendEvent: perform.SendEvent, JoinRoom: perform.JoinRoom, ChangeMembership: perform.ChangeMembership,
+			CreateRoom: perform.CreateRoom, UpgradeRoom: perform.UpgradeRoom, SendEvent: perform.SendEvent, JoinRoom: perform.JoinRoom, ChangeMembership: perform.ChangeMembership,
 			ForgetRoom: perform.ForgetRoom, InputPDUs: in.InputPDUs,
 			SetAlias: aliases.SetAlias, RemoveAlias: aliases.RemoveAlias, QueryAlias: aliases.QueryAlias, QueryRoomAliases: aliases.QueryRoomAliases,
 			PublishRoom: aliases.PublishRoom, QueryPublished: aliases.QueryPublished, QueryPublicRooms: aliases.QueryPublicRooms,
 			QueryEvents: ask.QueryEvents, QueryState: ask.QueryState, QueryStateDiff: ask.QueryStateDiff, QueryStrippedState: ask.QueryStrippedState,
 			QueryMembers: ask.QueryMembers, QueryMessages: ask.QueryMessages, QueryContext: ask.QueryContext,
+			QueryRoomSummary: ask.QueryRoomSummary, QueryHierarchy: ask.QueryHierarchy,
 			QueryRelations: ask.QueryRelations, QueryThreads: ask.QueryThreads, QueryAggregations: ask.QueryAggregations, QueryTimestamp: ask.QueryTimestamp,
 			QueryMemberships: ask.QueryMemberships, QueryMembership: ask.QueryMembership, QueryRooms: ask.QueryRooms,
 			ReadLog: topic.Read, Heads: topic.Heads,

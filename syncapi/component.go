@@ -100,6 +100,16 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				})
 				return res, err
 			},
+			QueryBlockInvites: func(ctx context.Context, req api.QueryBlockInvitesRequest) (res api.QueryBlockInvitesResponse, err error) {
+				err = db.Read(ctx, "invite permissions", func(ctx context.Context, tx *sqlutil.Tx) error {
+					res.Blocking, err = db.BlockInvites(ctx, tx, req.UserIDs)
+					return err
+				})
+				return res, err
+			},
+			InheritRoom: func(ctx context.Context, req api.InheritRoomRequest) (none api.Empty, err error) {
+				return none, inheritRoom(ctx, db, &req)
+			},
 			TranslateToken: func(ctx context.Context, req api.TranslateTokenRequest) (api.TranslateTokenResponse, error) {
 				return translateToken(ctx, db, req)
 			},

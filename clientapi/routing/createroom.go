@@ -45,6 +45,9 @@ func (e *endpoints) createRoom(ctx context.Context, r *httputil.Request) (any, e
 	if request.Profiles, err = e.Profiles.Names(ctx, append(slices.Clone(request.Invite), request.Creator)...); err != nil {
 		return nil, err
 	}
+	if err := e.mayInvite(ctx, request.Invite...); err != nil {
+		return nil, err
+	}
 	made, err := e.Room.CreateRoom(ctx, *request)
 	if err != nil {
 		return nil, err
@@ -63,7 +66,7 @@ func (e *endpoints) createRoomRequest(r *httputil.Request, body *createRoomReque
 		return nil, err
 	}
 	if body.RoomVersion != "" && !roomversion.Supported(body.RoomVersion) {
-		return nil, mxerr.New(http.StatusBadRequest, "M_UNSUPPORTED_ROOM_VERSION", "room version %q is not one of %v", body.RoomVersion, roomversion.All())
+		return nil, unsupportedVersion(body.RoomVersion)
 	}
 	if len(body.Invite3PID) > 0 {
 		return nil, noThirdParty()

@@ -179,6 +179,12 @@ type publicRoom struct {
 	RoomType         string       `json:"room_type,omitempty"`
 }
 
+func publicRoomOf(room *roomserver.RoomSummary) publicRoom {
+	return publicRoom{RoomID: room.RoomID, Name: room.Name, Topic: room.Topic, AvatarURL: room.AvatarURL, CanonicalAlias: room.CanonicalAlias,
+		NumJoinedMembers: room.Joined, WorldReadable: room.HistoryVisibility == "world_readable", GuestCanJoin: room.GuestAccess == "can_join",
+		JoinRule: room.JoinRule, RoomType: room.RoomType}
+}
+
 func (e *endpoints) listRooms(ctx context.Context, r *httputil.Request, query roomserver.QueryPublicRoomsRequest) (any, error) {
 	if server := r.Query("server"); server != "" && server != string(e.Config.ServerName) {
 		return nil, mxerr.NotFound("the directory of %s cannot be reached from here", server)
@@ -189,9 +195,7 @@ func (e *endpoints) listRooms(ctx context.Context, r *httputil.Request, query ro
 	}
 	chunk := make([]publicRoom, len(page.Rooms))
 	for i, room := range page.Rooms {
-		chunk[i] = publicRoom{RoomID: room.RoomID, Name: room.Name, Topic: room.Topic, AvatarURL: room.AvatarURL, CanonicalAlias: room.CanonicalAlias,
-			NumJoinedMembers: room.Joined, WorldReadable: room.HistoryVisibility == "world_readable", GuestCanJoin: room.GuestAccess == "can_join",
-			JoinRule: room.JoinRule, RoomType: room.RoomType}
+		chunk[i] = publicRoomOf(&room)
 	}
 	answer := httputil.Object{"chunk": chunk, "total_room_count_estimate": page.Total}
 	if page.NextBatch != "" {

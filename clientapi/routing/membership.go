@@ -3,12 +3,15 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 )
 
 // joinByIDOrAlias is POST /join/{roomIdOrAlias}.
@@ -63,6 +66,11 @@ func (e *endpoints) join(ctx context.Context, r *httputil.Request, room string) 
 		Guest: r.Caller.Guest, RoomIDOrAlias: room, Via: servers, Reason: body.Reason, Profile: names[r.Caller.UserID], ThirdPartySigned: signed, Timestamp: ts})
 	if err != nil {
 		return nil, err
+	}
+	if joined.Predecessor != "" {
+		if err := e.inherit(ctx, r.Caller.UserID, joined.Predecessor, joined.RoomID); err != nil {
+			return nil, err
+		}
 	}
 	return httputil.Object{"room_id": joined.RoomID}, nil
 }
@@ -144,9 +152,82 @@ func (e *endpoints) changeMembership(ctx context.Context, r *httputil.Request, q
 		}
 		q.Profile = names[q.Target]
 	}
+	if q.Action == roomserver.ActionInvite {
+		if err := e.mayInvite(ctx, q.Target); err != nil {
+			return err
+		}
+	}
 	_, err = e.Room.ChangeMembership(ctx, q)
 	return err
 }
+
+// mayInvite refuses to invite those who want no invites (Client-Server API, § Invite permission).
+func (e *endpoints) mayInvite(ctx context.Context, users ...id.UserID) error {
+	if len(users) == 0 {
+		return nil
+	}
+	found, err := e.Sync.QueryBlockInvites(ctx, syncapi.QueryBlockInvitesRequest{UserIDs: users})
+	if err == nil && len(found.Blocking) > 0 {
+		err = mxerr.New(http.StatusForbidden, "M_INVITE_BLOCKED", "%s does not want to be invited", found.Blocking[0])
+	}
+	return err
+}
+
+// mutualRooms is GET /mutual_rooms.
+func (e *endpoints) mutualRooms(ctx context.Context, r *httputil.Request) (any, error) {
+	other, err := userIDOf("user_id", r.Query("user_id"))
+	if err != nil {
+		return nil, err
+	}
+	if other == r.Caller.UserID {
+		return nil, mxerr.InvalidParam("user_id must be of another user")
+	}
+	joined := func(user id.UserID) (map[id.RoomID]bool, error) {
+		found, err := e.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{UserID: user, Memberships: []string{"join"}})
+		rooms := make(map[id.RoomID]bool, len(found.Rooms))
+		for _, room := range found.Rooms {
+			rooms[room.RoomID] = true
+		}
+		return rooms, err
+	}
+	own, err := joined(r.Caller.UserID)
+	if err != nil {
+		return nil, err
+	}
+	theirs, err := joined(other)
+	if err != nil {
+		return nil, err
+	}
+	mutual := make([]id.RoomID, 0, min(len(own), len(theirs)))
+	for room := range own {
+		if theirs[room] {
+			mutual = append(mutual, room)
+		}
+	}
+	slices.Sort(mutual)
+	answer := httputil.Object{"count": len(mutual)}
+	if from := r.Query("from"); from != "" {
+		// A token is the last room of the page before it.
+		last, err := id.ParseRoomID(from)
+		if err != nil {
+			return nil, mxerr.InvalidParam("from is not a token of this endpoint")
+		}
+		at, has := slices.BinarySearch(mutual, last)
+		if has {
+			at++
+		}
+		mutual = mutual[at:]
+	}
+	if len(mutual) > maxMutual {
+		mutual = mutual[:maxMutual]
+		answer["next_batch"] = mutual[maxMutual-1]
+	}
+	answer["joined"] = mutual
+	return answer, nil
+}
+
+// maxMutual is how many rooms a page of mutual_rooms has.
+const maxMutual = 500
 
 // forget is POST /rooms/{roomId}/forget.
 func (e *endpoints) forget(ctx context.Context, r *httputil.Request) (any, error) {

@@ -109,6 +109,7 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/user_directory/search", Name: "user_directory_search", Auth: user, Limit: "directory", Handler: e.searchUsers},
 
 		{Method: post, Path: v3 + "/createRoom", Name: "create_room", Auth: user, Active: true, Limit: "room", Handler: e.createRoom},
+		{Method: post, Path: v3 + "/rooms/{roomID}/upgrade", Name: "upgrade", Auth: user, Active: true, Limit: "room", Handler: e.upgradeRoom},
 		{Method: post, Path: v3 + "/join/{roomIDOrAlias}", Name: "join", Auth: guest, Active: true, Limit: "membership", Handler: e.joinByIDOrAlias},
 		{Method: post, Path: v3 + "/knock/{roomIDOrAlias}", Name: "knock", Auth: user, Active: true, Limit: "membership", Handler: e.knock},
 		{Method: post, Path: v3 + "/rooms/{roomID}/join", Name: "room_join", Auth: guest, Active: true, Limit: "membership", Handler: e.joinByID},
@@ -118,6 +119,11 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/rooms/{roomID}/ban", Name: "ban", Auth: user, Active: true, Limit: "membership", Handler: e.membership(roomserver.ActionBan)},
 		{Method: post, Path: v3 + "/rooms/{roomID}/unban", Name: "unban", Auth: user, Active: true, Limit: "membership", Handler: e.membership(roomserver.ActionUnban)},
 		{Method: post, Path: v3 + "/rooms/{roomID}/forget", Name: "forget", Auth: user, Limit: "membership", Handler: e.forget},
+		{Method: get, Path: v1 + "/mutual_rooms", Name: "mutual_rooms", Auth: user, Limit: "directory", Handler: e.mutualRooms},
+		{Method: post, Path: v3 + "/rooms/{roomID}/report", Name: "report_room", Auth: guest, Limit: "room", Handler: e.reportRoom},
+		{Method: post, Path: v3 + "/rooms/{roomID}/report/{eventID}", Name: "report_event", Auth: guest, Limit: "room", Handler: e.reportEvent},
+		{Method: post, Path: v3 + "/users/{userID}/report", Name: "report_user", Auth: guest, Limit: "room", Handler: e.reportUser},
+		{Method: get, Path: "/_dendrite/admin/v1/reports", Name: "reports", Auth: user, Handler: e.reports},
 		{Method: get, Path: v3 + "/joined_rooms", Name: "joined_rooms", Auth: user, Handler: e.joinedRooms},
 
 		{Method: put, Path: v3 + "/rooms/{roomID}/send/{type}/{txnID}", Name: "send", Auth: guest, Limit: "message", Handler: e.send},
@@ -135,6 +141,8 @@ func Routes(d Deps) []httputil.Route {
 		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}/{relType}/{eventType}", Name: "relations", Auth: guest, Handler: e.relations},
 		{Method: get, Path: v1 + "/rooms/{roomID}/threads", Name: "threads", Auth: guest, Handler: e.threads},
 		{Method: get, Path: v1 + "/rooms/{roomID}/timestamp_to_event", Name: "timestamp_to_event", Auth: guest, Handler: e.timestampToEvent},
+		{Method: get, Path: v1 + "/rooms/{roomID}/hierarchy", Name: "hierarchy", Auth: guest, Limit: "directory", Handler: e.hierarchy},
+		{Method: get, Path: v1 + "/room_summary/{roomIDOrAlias}", Name: "room_summary", Auth: optional, Limit: "directory", Handler: e.roomSummary},
 		{Method: get, Path: v3 + "/rooms/{roomID}/members", Name: "members", Auth: guest, Handler: e.members},
 		{Method: get, Path: v3 + "/rooms/{roomID}/joined_members", Name: "joined_members", Auth: user, Handler: e.joinedMembers},
 		{Method: get, Path: v3 + "/rooms/{roomID}/aliases", Name: "room_aliases", Auth: user, Handler: e.roomAliases},

@@ -77,6 +77,11 @@ func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, err
 		return nil, err
 	}
 	eventType, stateKey := r.Var("type"), r.Var("stateKey")
+	if eventType == member && gjson.GetBytes(content, "membership").Str == "invite" {
+		if err := e.mayInvite(ctx, id.UserID(stateKey)); err != nil {
+			return nil, err
+		}
+	}
 	return e.sendEvent(ctx, r, roomserver.SendEventRequest{RequestKey: newKey(), RoomID: room, Type: eventType, StateKey: &stateKey, Content: content})
 }
 

@@ -27,6 +27,7 @@ type Store struct {
 	sessionStatements
 	onceStatements
 	pendingStatements
+	reportStatements
 }
 
 // Open brings the tables to their newest version.
@@ -43,5 +44,6 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		sessionStatements: prepareSessions(db),
 		onceStatements:    prepareOnce(db),
 		pendingStatements: preparePending(db),
+		reportStatements:  prepareReports(db),
 	}, nil
 }

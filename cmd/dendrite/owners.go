@@ -8,6 +8,7 @@ func owners() *httputil.Owners {
 	return httputil.NewOwners([]httputil.Owned{
 		{Path: "/.well-known/matrix", Component: "clientapi"},
 		{Path: "/_synapse/admin", Component: "clientapi"},
+		{Path: "/_dendrite/admin", Component: "clientapi"},
 		{Path: "/_matrix/client", Component: "clientapi"},
 
 		{Path: client + "/{sync|events|initialSync|notifications|pushers|pushrules|presence|sendToDevice}", Component: "syncapi"},

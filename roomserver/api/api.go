@@ -21,6 +21,8 @@ const Topic = "room"
 type RoomserverAPI struct {
 	// CreateRoom makes a room with its first events, up to and including the invites of local users, in one commit.
 	CreateRoom rpc.Call[CreateRoomRequest, CreateRoomResponse]
+	// UpgradeRoom replaces a room by one of another version.
+	UpgradeRoom rpc.Call[UpgradeRoomRequest, UpgradeRoomResponse]
 	// SendEvent builds, signs, checks and stores an event of a local user: messages, state and redactions. Membership goes
 	// through ChangeMembership or JoinRoom, but a member event given here is checked in the same way.
 	SendEvent rpc.Call[SendEventRequest, SendEventResponse]
@@ -65,6 +67,10 @@ type RoomserverAPI struct {
 	QueryMemberships rpc.Call[QueryMembershipsRequest, QueryMembershipsResponse]
 	// QueryMembership answers the question of authority: what is this user in this room, now?
 	QueryMembership rpc.Call[QueryMembershipRequest, QueryMembershipResponse]
+	// QueryRoomSummary returns what the viewer may know of a room before they join it. M_NOT_FOUND if that is nothing.
+	QueryRoomSummary rpc.Call[QueryRoomSummaryRequest, QueryRoomSummaryResponse]
+	// QueryHierarchy walks the tree of a space. M_FORBIDDEN if the viewer may not know of the space.
+	QueryHierarchy rpc.Call[QueryHierarchyRequest, QueryHierarchyResponse]
 	// QueryRooms returns the summary rows of rooms.
 	QueryRooms rpc.Call[QueryRoomsRequest, QueryRoomsResponse]
 

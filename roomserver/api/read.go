@@ -74,6 +74,44 @@ type RoomSummary struct {
 	Creator           id.UserID      `json:"creator"`
 }
 
+// QueryRoomSummaryRequest is GET /room_summary/{roomIdOrAlias}. The zero Viewer is nobody here, who sees what everybody sees.
+type QueryRoomSummaryRequest struct {
+	Viewer Viewer    `json:"viewer"`
+	RoomID id.RoomID `json:"room_id"`
+}
+
+// QueryRoomSummaryResponse is what the viewer may know of a room.
+type QueryRoomSummaryResponse struct {
+	RoomSummary
+	Allowed    []id.RoomID `json:"allowed,omitempty"` // whose members may join, where the room is restricted
+	Membership string      `json:"membership"`        // the viewer's
+}
+
+// QueryHierarchyRequest is GET /rooms/{roomId}/hierarchy.
+type QueryHierarchyRequest struct {
+	Viewer        Viewer    `json:"viewer"`
+	RoomID        id.RoomID `json:"room_id"`
+	SuggestedOnly bool      `json:"suggested_only"`
+	MaxDepth      int       `json:"max_depth"` // 0: the space itself
+	Skip          int       `json:"skip"`      // rooms of earlier pages
+	Limit         int       `json:"limit"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryHierarchyRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryHierarchyResponse is a page of the tree, depth first. More says that there are further rooms.
+type QueryHierarchyResponse struct {
+	Rooms []HierarchyRoom `json:"rooms"`
+	More  bool            `json:"more"`
+}
+
+// HierarchyRoom is a room of a tree of spaces.
+type HierarchyRoom struct {
+	QueryRoomSummaryResponse
+	Children []json.RawMessage `json:"children"` // stripped m.space.child events with origin_server_ts
+}
+
 // QueryEventsRequest asks for events by id. With a RoomID, events of other rooms count as absent.
 type QueryEventsRequest struct {
 	Viewer   Viewer       `json:"viewer"`

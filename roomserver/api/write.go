@@ -51,6 +51,24 @@ type CreateRoomResponse struct {
 // AffinityKey spreads new rooms.
 func (r CreateRoomRequest) AffinityKey() string { return string(r.RequestKey) }
 
+// UpgradeRoomRequest is POST /rooms/{roomId}/upgrade. A call that is repeated with the same fields has the first one's result.
+type UpgradeRoomRequest struct {
+	RoomID             id.RoomID      `json:"room_id"`
+	UserID             id.UserID      `json:"user_id"`
+	DeviceID           id.DeviceID    `json:"device_id"`
+	Profile            Profile        `json:"profile"`
+	NewVersion         id.RoomVersion `json:"new_version"`
+	AdditionalCreators []id.UserID    `json:"additional_creators,omitempty"` // for room versions that have such
+}
+
+// AffinityKey keeps the writes of a room on one replica.
+func (r UpgradeRoomRequest) AffinityKey() string { return string(r.RoomID) }
+
+// UpgradeRoomResponse names the room that replaces the other one.
+type UpgradeRoomResponse struct {
+	RoomID id.RoomID `json:"room_id"`
+}
+
 // SendEventRequest is an event that a local user wants in a room.
 type SendEventRequest struct {
 	RequestKey    RequestKey      `json:"request_key"`
@@ -92,9 +110,10 @@ type JoinRoomRequest struct {
 // AffinityKey keeps the writes of a room on one replica, where the room is named by its id.
 func (r JoinRoomRequest) AffinityKey() string { return r.RoomIDOrAlias }
 
-// JoinRoomResponse names the room that was joined.
+// JoinRoomResponse names the room that was joined, and the one that it replaced, if any.
 type JoinRoomResponse struct {
-	RoomID id.RoomID `json:"room_id"`
+	RoomID      id.RoomID `json:"room_id"`
+	Predecessor id.RoomID `json:"predecessor,omitempty"`
 }
 
 // Actions of ChangeMembershipRequest.

@@ -57,7 +57,7 @@ func (p *Performer) CreateRoom(ctx context.Context, req api.CreateRoomRequest) (
 	}
 	props, known := roomversion.Get(version)
 	if !known {
-		return api.CreateRoomResponse{}, mxerr.New(http.StatusBadRequest, "M_UNSUPPORTED_ROOM_VERSION", "this server does not know room version %q", version)
+		return api.CreateRoomResponse{}, unknownVersion(version)
 	}
 	preset, err := presetOf(&req)
 	if err != nil {

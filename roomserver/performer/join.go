@@ -3,8 +3,7 @@ package performer
 import (
 	"context"
 	"net/http"
-
-	"github.com/tidwall/gjson"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -27,10 +26,20 @@ func (p *Performer) JoinRoom(ctx context.Context, req api.JoinRoomRequest) (api.
 	if err != nil {
 		return api.JoinRoomResponse{}, err
 	}
+	res := api.JoinRoomResponse{RoomID: roomID}
 	_, err = p.Input.Local(ctx, roomID, req.RequestKey, func(ctx context.Context, v input.View) ([]input.Proto, id.EventID, error) {
+		create, err := v.One(ctx, pdu.TypeCreate, "")
+		if err != nil {
+			return nil, "", err
+		}
+		if create != nil {
+			if predecessor, err := id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err == nil {
+				res.Predecessor = predecessor
+			}
+		}
 		return p.join(ctx, v, &req)
 	})
-	return api.JoinRoomResponse{RoomID: roomID}, err
+	return res, err
 }
 
 // resolve finds the room that an id or an alias stands for.
@@ -150,14 +159,9 @@ func (p *Performer) allowed(ctx context.Context, rules *pdu.Event, user id.UserI
 	if err != nil {
 		return false, err
 	}
-	joined := make(map[string]bool, len(rooms))
+	joined := make(map[id.RoomID]bool, len(rooms))
 	for _, r := range rooms {
-		joined[string(r.RoomID)] = r.Membership == join
+		joined[r.RoomID] = r.Membership == join
 	}
-	for _, condition := range gjson.GetBytes(rules.Content(), "allow").Array() {
-		if condition.Get("type").Str == "m.room_membership" && joined[condition.Get("room_id").Str] {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.ContainsFunc(state.AllowedRooms(rules), func(room id.RoomID) bool { return joined[room] }), nil
 }

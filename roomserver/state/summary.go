@@ -36,6 +36,16 @@ func ContentString(e *pdu.Event, path string) string {
 	return ""
 }
 
+// AllowedRooms are the rooms whose members may join a room with restricted join rules (Client-Server API, § Restricted rooms).
+func AllowedRooms(joinRules *pdu.Event) (rooms []id.RoomID) {
+	for _, condition := range gjson.GetBytes(joinRules.Content(), "allow").Array() {
+		if room, err := id.ParseRoomID(condition.Get("room_id").Str); err == nil && condition.Get("type").Str == "m.room_membership" {
+			rooms = append(rooms, room)
+		}
+	}
+	return rooms
+}
+
 // Summarize makes the part of a room's summary that comes from its state.
 func Summarize(entries map[auth.Key]*storage.Event) *api.RoomSummary {
 	get := func(eventType, path string) string {

@@ -21,6 +21,7 @@ type aliases struct {
 	alias       *sqlutil.Stmt
 	ofRoom      *sqlutil.Stmt
 	deleteAlias *sqlutil.Stmt
+	moveAliases *sqlutil.Stmt
 }
 
 func newAliases(db *sqlutil.DB) aliases {
@@ -29,6 +30,7 @@ func newAliases(db *sqlutil.DB) aliases {
 		alias:       db.Stmt(`SELECT room_id, creator FROM roomserver_aliases WHERE alias = $1`),
 		ofRoom:      db.Stmt(`SELECT alias FROM roomserver_aliases WHERE room_id = $1 ORDER BY alias`),
 		deleteAlias: db.Stmt(`DELETE FROM roomserver_aliases WHERE alias = $1`),
+		moveAliases: db.Stmt(`UPDATE roomserver_aliases SET room_id = $2 WHERE room_id = $1`),
 	}
 }
 
@@ -58,6 +60,12 @@ func (s *Storage) RoomAliases(ctx context.Context, roomID id.RoomID) (all []id.R
 		return err
 	})
 	return all, err
+}
+
+// MoveAliases has all aliases of a room lead to another one.
+func (s *Storage) MoveAliases(ctx context.Context, tx *sqlutil.Tx, from, to id.RoomID) error {
+	_, err := s.moveAliases.Exec(ctx, tx, from, to)
+	return err
 }
 
 // DeleteAlias removes an alias.

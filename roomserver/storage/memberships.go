@@ -26,6 +26,7 @@ type memberships struct {
 	forget *sqlutil.Stmt
 	joined *sqlutil.Stmt
 	server *sqlutil.Stmt
+	banned *sqlutil.Stmt
 }
 
 func newMemberships(db *sqlutil.DB) memberships {
@@ -36,6 +37,7 @@ func newMemberships(db *sqlutil.DB) memberships {
 			WHERE m.user_id = $1`),
 		one:    db.Stmt(`SELECT membership, event_id, forgotten FROM roomserver_memberships WHERE user_id = $1 AND room_nid = $2`),
 		forget: db.Stmt(`UPDATE roomserver_memberships SET forgotten = $3 WHERE user_id = $1 AND room_nid = $2 AND membership IN ('leave', 'ban')`),
+		banned: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'ban' ORDER BY user_id LIMIT $2`),
 		joined: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join' ORDER BY user_id LIMIT $2`),
 		server: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join'
 			AND substr(user_id, length(user_id) - length($2::text) + 1) = $2::text LIMIT $3`),
@@ -92,6 +94,11 @@ func (s *Storage) Forget(ctx context.Context, roomNID int64, user id.UserID) (do
 // JoinedMembers lists joined members of a room, by name, at most limit.
 func (s *Storage) JoinedMembers(ctx context.Context, roomNID int64, limit int) ([]id.UserID, error) {
 	return s.users(ctx, "joined members", s.memberships.joined, roomNID, limit)
+}
+
+// Banned lists those who are banned from a room, by name, at most limit.
+func (s *Storage) Banned(ctx context.Context, roomNID int64, limit int) ([]id.UserID, error) {
+	return s.users(ctx, "banned users", s.memberships.banned, roomNID, limit)
 }
 
 // JoinedOfServer lists joined members of a room who are of one server, at most limit.

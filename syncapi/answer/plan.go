@@ -121,7 +121,7 @@ func (a *answering) planRoom(name id.RoomID) {
 			r.changed = true
 		}
 	case invite, knock:
-		if _, ignored := view.Ignored[now.Sender]; !isNew || ignored {
+		if _, ignored := view.Ignored[now.Sender]; !isNew || ignored || view.BlocksInvites && now.Membership == invite {
 			return
 		}
 		r.section, r.stripped, r.rowsKnown, r.receiptsKnown = now.Membership, now.Stripped, true, true

@@ -20,6 +20,11 @@ type SyncAPI struct {
 	// QueryIgnored lists the users whom a user ignores.
 	QueryIgnored rpc.Call[QueryIgnoredRequest, QueryIgnoredResponse]
 
+	// QueryBlockInvites finds those of some users who want no invites (m.invite_permission_config).
+	QueryBlockInvites rpc.Call[QueryBlockInvitesRequest, QueryBlockInvitesResponse]
+	// InheritRoom gives a user's settings for a room, tags and push rules among them, to the room that replaces it.
+	InheritRoom rpc.Call[InheritRoomRequest, Empty]
+
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
 }
@@ -34,6 +39,26 @@ type TranslateTokenRequest struct {
 type TranslateTokenResponse struct {
 	Order roomserver.OrderKey `json:"order"`
 }
+
+// QueryBlockInvitesRequest asks about users of this server.
+type QueryBlockInvitesRequest struct {
+	UserIDs []id.UserID `json:"user_ids"`
+}
+
+// QueryBlockInvitesResponse has those who block invites.
+type QueryBlockInvitesResponse struct {
+	Blocking []id.UserID `json:"blocking"`
+}
+
+// InheritRoomRequest names the two rooms. What the user has set for the new one already stays.
+type InheritRoomRequest struct {
+	UserID id.UserID `json:"user_id"`
+	From   id.RoomID `json:"from"`
+	To     id.RoomID `json:"to"`
+}
+
+// Empty is the response of a call that has nothing to say.
+type Empty struct{}
 
 // QueryIgnoredRequest asks about one user.
 type QueryIgnoredRequest struct {

@@ -17,7 +17,7 @@ type readStatements struct {
 	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest *sqlutil.Stmt
 	history, latest, joined                                                  *sqlutil.Stmt
 	receipts, receiptsSince, receiptsOf                                      *sqlutil.Stmt
-	accountData, accountDataOne, rules, ignored                              *sqlutil.Stmt
+	accountData, accountDataOne, rules, ignored, permissions                 *sqlutil.Stmt
 	mentionsAt, unread, mainUnread, threadUnread                             *sqlutil.Stmt
 	filter                                                                   *sqlutil.Stmt
 }
@@ -63,6 +63,7 @@ func newReadStatements(db *sqlutil.DB) readStatements {
 		accountDataOne: db.Stmt(`SELECT content FROM syncapi_account_data WHERE user_id = $1 AND room_id = $2 AND type = $3`),
 		rules:          db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules'`),
 		ignored:        db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.ignored_user_list' AND room_id = ''`),
+		permissions:    db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.invite_permission_config' AND room_id = '' AND user_id = ANY($1)`),
 		mentionsAt:     db.Stmt(`SELECT user_id, room_id, at, thread, SUM(n)::bigint, SUM(h)::bigint FROM syncapi_mentions WHERE room_id = $1 AND at = $2 GROUP BY user_id, room_id, at, thread`),
 		filter:         db.Stmt(`SELECT content FROM syncapi_filters WHERE user_id = $1 AND id = $2`),
 	}
@@ -259,6 +260,19 @@ func (d *Database) Ignored(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID][
 		}
 	}
 	return all, err
+}
+
+// BlockInvites returns those of the users who want no invites.
+func (d *Database) BlockInvites(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]id.UserID, error) {
+	rows, err := d.reads.permissions.Query(ctx, tx, sqlutil.Array(users))
+	permissions, err := contents(rows, err)
+	var block []id.UserID
+	for user, content := range permissions {
+		if BlocksInvites(content) {
+			block = append(block, user)
+		}
+	}
+	return block, err
 }
 
 // contents reads rows of a user and their account data.

@@ -129,6 +129,14 @@ const PushRules = "m.push_rules"
 // IgnoredUsers is the type of the account data that names whom a user ignores.
 const IgnoredUsers = "m.ignored_user_list"
 
+// InvitePermission is the type of the account data that says whether a user wants invites.
+const InvitePermission = "m.invite_permission_config"
+
+// BlocksInvites tells whether the content of InvitePermission, which may be nil, says that the user wants none.
+func BlocksInvites(content json.RawMessage) bool {
+	return gjson.GetBytes(content, "default_action").Str == "block"
+}
+
 // IgnoredIn lists whom the content of IgnoredUsers names.
 func IgnoredIn(content json.RawMessage) []id.UserID {
 	var users []id.UserID

@@ -133,7 +133,7 @@ func (h *Hub) Committed(c storage.Changes) {
 	for i := range c.AccountData {
 		a := &c.AccountData[i]
 		u.data = append(u.data, a.UserID)
-		if a.Type == storage.PushRules || a.Type == storage.IgnoredUsers {
+		if a.Type == storage.PushRules || a.Type == storage.IgnoredUsers || a.Type == storage.InvitePermission {
 			u.views = append(u.views, a.UserID)
 			u.rules = true
 		}

@@ -20,6 +20,8 @@ type View struct {
 	Joined  []id.RoomID
 	Rules   *pushrules.Document
 	Ignored map[id.UserID]struct{} // senders whom the user ignores
+	// BlocksInvites says that the user wants to see no invites.
+	BlocksInvites bool
 }
 
 // MembershipAt is what the user was in a room at a position; nil if nothing yet.
@@ -83,7 +85,9 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 		for _, user := range storage.IgnoredIn(ignored) {
 			v.Ignored[user] = struct{}{}
 		}
-		return nil
+		permission, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.InvitePermission)
+		v.BlocksInvites = storage.BlocksInvites(permission)
+		return err
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("user %s: %w", name, err)

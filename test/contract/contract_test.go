@@ -30,6 +30,7 @@ func TestMain(m *testing.M) { shared.Main(m) }
 var unspecified = map[string]string{
 	"GET /_synapse/admin/v1/register":                    "the tools' way to make accounts",
 	"POST /_synapse/admin/v1/register":                   "the tools' way to make accounts",
+	"GET /_dendrite/admin/v1/reports":                    "what users have reported, for administrators",
 	"POST /_matrix/client/v1/refresh":                    "where clients of the proposal look for it",
 	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",
 	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",

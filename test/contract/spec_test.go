@@ -181,8 +181,8 @@ func (o *operation) token() string {
 	switch {
 	case len(list) == 0:
 		return tokenNever
-	case slices.ContainsFunc(list, func(v any) bool { m, _ := v.(object); return len(m) == 0 }):
-		return tokenOptional
+	case slices.ContainsFunc(list, func(v any) bool { m, _ := v.(object); return len(m) == 0 || m["signedRequest"] != nil }):
+		return tokenOptional // the one operation with a scheme of that name may be served to anybody, by its text
 	}
 	return tokenAlways
 }

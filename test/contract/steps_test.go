@@ -117,6 +117,20 @@ var steps = []step{
 	{as: "bob", endpoint: "GET /rooms/{roomId}/aliases"},
 	{as: "bob", endpoint: "PUT /rooms/{roomId}/typing/{userId}", with: "userId={b}", body: object{"typing": true, "timeout": 30000}},
 
+	// What relates to what.
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/send/{eventType}/{txnId}", with: "eventType=m.room.message txnId=3",
+		body: object{"msgtype": "m.text", "body": "In a thread", "m.relates_to": object{"rel_type": "m.thread", "event_id": "{eventId}"}}, keep: "threadId=event_id"},
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/send/{eventType}/{txnId}", with: "eventType=m.reaction txnId=4",
+		body: object{"m.relates_to": object{"rel_type": "m.annotation", "event_id": "{threadId}", "key": "+"}}},
+	{as: "bob", endpoint: "PUT /rooms/{roomId}/send/{eventType}/{txnId}", with: "eventType=m.reaction txnId=5",
+		body: object{"m.relates_to": object{"rel_type": "m.annotation", "event_id": "{threadId}", "key": "+"}}, refusal: "400 M_DUPLICATE_ANNOTATION"},
+	{as: "alice", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}", query: "recurse=true&limit=1"},
+	{as: "alice", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}", with: "relType=m.thread"},
+	{as: "alice", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/relations/{eventId}/{relType}/{eventType}", with: "relType=m.thread eventType=m.room.message"},
+	{as: "alice", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/threads", query: "include=participated"},
+	{as: "bob", endpoint: "GET /rooms/{roomId}/event/{eventId}"},
+	{as: "bob", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/timestamp_to_event", query: "ts=0&dir=f"},
+
 	// The directory.
 	{endpoint: "GET /directory/room/{roomAlias}", with: "roomAlias={alias}"},
 	{as: "alice", endpoint: "PUT /directory/room/{roomAlias}", with: "roomAlias={other}", body: object{"room_id": "{roomId}"}},
@@ -125,6 +139,19 @@ var steps = []step{
 	{as: "alice", endpoint: "PUT /directory/list/room/{roomId}", body: object{"visibility": "public"}},
 	{endpoint: "GET /publicRooms", query: "limit=5"},
 	{as: "bob", endpoint: "POST /publicRooms", body: object{"limit": 5, "filter": object{"generic_search_term": "room", "room_types": []any{nil}}}},
+
+	{as: "bob", endpoint: "GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", with: "roomIdOrAlias={roomId}"},
+	{endpoint: "GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", with: "roomIdOrAlias={alias}"},
+	{as: "alice", endpoint: "POST /createRoom", body: object{"preset": "public_chat", "creation_content": object{"type": "m.space"}}, keep: "spaceId=room_id"},
+	{as: "alice", endpoint: "PUT /rooms/{roomId}/state/{eventType}/{stateKey}", with: "roomId={spaceId} eventType=m.space.child stateKey={roomId}",
+		body: object{"via": []string{"test.example"}, "suggested": true}},
+	{as: "bob", endpoint: "GET /_matrix/client/v1/rooms/{roomId}/hierarchy", with: "roomId={spaceId}", query: "limit=1&suggested_only=true&max_depth=3"},
+	{as: "alice", endpoint: "POST /rooms/{roomId}/upgrade", with: "roomId={spaceId}", body: object{"new_version": "12", "additional_creators": []string{"{b}"}}},
+	{as: "alice", endpoint: "POST /rooms/{roomId}/upgrade", body: object{"new_version": "0"}, refusal: "400 M_UNSUPPORTED_ROOM_VERSION"},
+	{as: "bob", endpoint: "GET /_matrix/client/v1/mutual_rooms", query: "user_id={a}"},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/report", body: object{"reason": "cake"}},
+	{as: "bob", endpoint: "POST /rooms/{roomId}/report/{eventId}", body: object{"reason": "cake"}},
+	{as: "bob", endpoint: "POST /users/{userId}/report", body: object{"reason": "cake"}},
 
 	// What /sync shows.
 	{as: "bob", endpoint: "POST /user/{userId}/filter", with: "userId={b}", body: object{"room": object{"timeline": object{"limit": 3, "lazy_load_members": true}}},
