@@ -70,8 +70,9 @@ func (e *endpoints) changePassword(ctx context.Context, r *httputil.Request) (an
 // deactivate is POST /account/deactivate.
 func (e *endpoints) deactivate(ctx context.Context, r *httputil.Request) (any, error) {
 	var body struct {
-		Auth  json.RawMessage `json:"auth"`
-		Erase bool            `json:"erase"`
+		Auth     json.RawMessage `json:"auth"`
+		Erase    bool            `json:"erase"`
+		IDServer string          `json:"id_server"` // nothing is bound anywhere
 	}
 	if err := r.JSON(&body); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (e *endpoints) deactivate(ctx context.Context, r *httputil.Request) (any, e
 		return nil, err
 	}
 	e.Propagate.Tell(ctx, user, accounts.PendingLeave)
-	return httputil.Object{"id_server_unbind_result": "success"}, nil // nothing is bound
+	return httputil.Object{"id_server_unbind_result": "success"}, nil
 }
 
 // noGuest is for endpoints that ask for a token only optionally.

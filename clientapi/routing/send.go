@@ -61,6 +61,9 @@ func (e *endpoints) redact(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	if reason := gjson.GetBytes(content, "reason"); reason.Exists() && reason.Type != gjson.String {
+		return nil, mxerr.BadJSON("reason must be a string")
+	}
 	txnID := r.Var("txnID")
 	return e.sendEvent(ctx, r, roomserver.SendEventRequest{RequestKey: txnKey(r, "redact", string(room), string(target), txnID), RoomID: room,
 		TransactionID: txnID, Type: redaction, Content: content, Redacts: target})

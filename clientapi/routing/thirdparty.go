@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"net/http"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
@@ -50,9 +52,25 @@ func thirdParty(answer any, refusal func() error, required ...string) httputil.H
 				return nil, mxerr.MissingParam("%s is missing", name)
 			}
 		}
+		for _, name := range append([]string{"id_server", "id_access_token", "next_link"}, required...) {
+			if value := gjson.ParseBytes(body[name]); value.Exists() && value.Type != gjson.Null && !isOfThirdParty(name, value) {
+				return nil, mxerr.BadJSON("%s has the wrong type", name)
+			}
+		}
 		if refusal != nil {
 			return nil, refusal()
 		}
 		return answer, nil
 	}
+}
+
+// isOfThirdParty tells whether a member of such a body has its type.
+func isOfThirdParty(name string, value gjson.Result) bool {
+	switch name {
+	case "send_attempt":
+		return value.Type == gjson.Number
+	case "three_pid_creds":
+		return value.IsObject()
+	}
+	return value.Type == gjson.String
 }
