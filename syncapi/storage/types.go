@@ -140,8 +140,10 @@ func BlocksInvites(content json.RawMessage) bool {
 // IgnoredIn lists whom the content of IgnoredUsers names.
 func IgnoredIn(content json.RawMessage) []id.UserID {
 	var users []id.UserID
-	gjson.GetBytes(content, "ignored_users").ForEach(func(user, _ gjson.Result) bool {
-		users = append(users, id.UserID(user.Str))
+	gjson.GetBytes(content, "ignored_users").ForEach(func(name, _ gjson.Result) bool {
+		if user, err := id.ParseUserID(name.Str); err == nil {
+			users = append(users, user) // what is no user id is nobody
+		}
 		return true
 	})
 	return users
