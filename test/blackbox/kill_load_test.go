@@ -19,10 +19,11 @@ import (
 )
 
 const (
-	loadWriters = 4
+	loadWriters = 8
 	loadReaders = 3
 	loadRooms   = 3
-	loadEvery   = 40 * time.Millisecond // between the sends of a writer
+	loadEvery   = 60 * time.Millisecond // between the sends of a writer
+	loadState   = "x.load"              // the type of the state that writers set
 	// recoverWithin is how long a writer or a reader may be without progress.
 	recoverWithin = 45 * time.Second
 	loadTimeline  = "&filter=%7B%22room%22%3A%7B%22timeline%22%3A%7B%22limit%22%3A50%7D%7D%7D" // 50 events of a room at once
@@ -80,6 +81,7 @@ type writer struct {
 	random       *rand.Rand
 	acknowledged []acknowledgement // for the writer's goroutine, until it has ended
 	retried      int
+	set          map[string]int // by room, the last value that the writer has set for its own state there
 	newest       atomic.Pointer[acknowledgement]
 	leave, left  atomic.Bool // it is to end; it has ended
 }
@@ -99,10 +101,11 @@ func newLoad(t *testing.T, d *deployment, seed uint64) *load {
 	l := &load{t: t, d: d, failed: make(chan error, loadWriters+loadReaders)}
 	for i := range loadWriters {
 		name := fmt.Sprintf("writer%d", i)
-		l.writers = append(l.writers, &writer{client: d.user(t, name), name: name, random: rand.New(rand.NewPCG(seed, uint64(i)+1))})
+		l.writers = append(l.writers, &writer{client: d.user(t, name), name: name, set: make(map[string]int), random: rand.New(rand.NewPCG(seed, uint64(i)+1))})
 	}
 	for range loadRooms {
-		l.rooms = append(l.rooms, l.writers[0].publicRoom())
+		l.rooms = append(l.rooms, l.writers[0].createRoom(object{"preset": "public_chat",
+			"power_level_content_override": object{"events": object{loadState: 0}}}))
 	}
 	for i := range loadReaders {
 		l.readers = append(l.readers, &reader{client: d.user(t, fmt.Sprintf("reader%d", i)), seen: make(map[string]bool), order: make(map[string][]string)})
@@ -290,10 +293,11 @@ func (c *client) attempt(ctx context.Context, method, url string, body []byte) (
 	}
 	if response.StatusCode != http.StatusOK {
 		problem := fmt.Sprintf("%s %s: %d %s", method, url, response.StatusCode, text)
-		if response.StatusCode < 500 {
-			return gjson.Result{}, refusal(problem)
+		switch response.StatusCode {
+		case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+			return gjson.Result{}, errors.New(problem) // which tell to try again
 		}
-		return gjson.Result{}, errors.New(problem)
+		return gjson.Result{}, refusal(problem)
 	}
 	return gjson.ParseBytes(text), nil
 }
@@ -321,6 +325,12 @@ func (w *writer) run(ctx context.Context, rooms []string) error {
 			if again.Get("event_id").Str != a.event {
 				return fmt.Errorf("%q was sent as %s, and the same request again as %s", a.text, a.event, again.Get("event_id").Str)
 			}
+		}
+		if n%7 == 0 {
+			if _, _, err := w.insist(ctx, "PUT", at("rooms", a.room, "state", loadState, w.name), object{"n": n}); err != nil {
+				return err
+			}
+			w.set[a.room] = n
 		}
 		w.acknowledged = append(w.acknowledged, a)
 		w.newest.Store(&a)
@@ -370,7 +380,7 @@ func (r *reader) missing(ctx context.Context, room, from string) (events []gjson
 		from = page.Get("end").Str
 		for _, e := range page.Get("chunk").Array() {
 			// Before the first sync there were no messages.
-			if r.has(e.Get("event_id").Str) || e.Get("type").Str != "m.room.message" {
+			if kind := e.Get("type").Str; r.has(e.Get("event_id").Str) || kind != "m.room.message" && kind != loadState {
 				from = ""
 				break
 			}

@@ -3,7 +3,9 @@ package blackbox
 import (
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
@@ -18,10 +20,37 @@ import (
 // envSeed repeats a run of TestAKillOfAnyPartLosesNothing: in which order things are killed, and when.
 const envSeed = "DENDRITE_TEST_SEED"
 
-// Under a steady load of sends, every component and the broker are killed once, in turn, and started again as an init system would.
-// Nothing else is done: whatever was acknowledged is there once, and every reader gets it once, in the order that the room has.
+// kills is how often something is killed in a run, at least.
+const kills = 20
+
+// Under a steady load of 8 senders, every component and the broker are killed, in turn and at random, and started again as an init system
+// would; once the broker loses all that it has. Nothing else is done: whatever was acknowledged is there once, every reader gets it
+// once, in the order that the room has, and clients see only errors that tell them to try again.
 func TestAKillOfAnyPartLosesNothing(t *testing.T) {
-	deploy.Chosen(t, polylith)
+	t.Run("one of each", func(t *testing.T) { killParts(t, nil) })
+	t.Run("two of each", func(t *testing.T) { killParts(t, config.Components()) })
+}
+
+// The same for the server that is one process.
+func TestAKillOfTheMonolithLosesNothing(t *testing.T) {
+	for _, kind := range []deploy.Kind{monolithSQLite, deploy.MonolithPostgres} {
+		t.Run(string(kind), func(t *testing.T) {
+			deploy.Chosen(t, kind)
+			d := own(t, kind, nil)
+			monolith := &victim{Server: d.process(t, "monolith")}
+			killAll(t, d, seeded(t), slices.Repeat([]*victim{monolith}, kills/4))
+		})
+	}
+}
+
+// victim is what is killed. wipe, if set, destroys what it has before it is started again.
+type victim struct {
+	*parts.Server
+	wipe func() error
+}
+
+func seeded(t *testing.T) uint64 {
+	t.Helper()
 	seed := rand.Uint64()
 	if chosen := os.Getenv(envSeed); chosen != "" {
 		var err error
@@ -30,9 +59,14 @@ func TestAKillOfAnyPartLosesNothing(t *testing.T) {
 		}
 	}
 	t.Logf("%s=%d", envSeed, seed)
-	random := rand.New(rand.NewPCG(seed, 0))
+	return seed
+}
 
-	broker, err := parts.NewKafka(t.Context(), t.TempDir(), "")
+// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components.
+func killParts(t *testing.T, twice []string) {
+	deploy.Chosen(t, polylith)
+	dir := t.TempDir()
+	broker, err := parts.NewKafka(t.Context(), dir, "")
 	if err == nil {
 		err = broker.Start(t.Context())
 	}
@@ -45,13 +79,41 @@ func TestAKillOfAnyPartLosesNothing(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	d := deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address}))
-	victims := []*parts.Server{broker.Server}
+	d := deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address, Replicas: twice}))
+	victims := []*victim{{Server: broker.Server}}
 	for _, name := range config.Components() {
-		victims = append(victims, d.process(t, name))
+		victims = append(victims, &victim{Server: d.process(t, name)})
 	}
+	for _, name := range twice {
+		victims = append(victims, &victim{Server: d.process(t, name+"-2")})
+	}
+	seed := seeded(t)
+	random := rand.New(rand.NewPCG(seed, 0))
+	for len(victims) < kills {
+		victims = append(victims, victims[random.IntN(len(victims))])
+	}
+	victims = append(victims, &victim{broker.Server, func() error {
+		_, port, err := net.SplitHostPort(broker.Address)
+		if err == nil {
+			err = os.RemoveAll(filepath.Join(dir, "data"))
+		}
+		if err != nil {
+			return err
+		}
+		fresh, err := parts.NewKafka(t.Context(), dir, port)
+		if err == nil {
+			*broker.Server = *fresh.Server
+		}
+		return err
+	}})
 	random.Shuffle(len(victims), func(i, j int) { victims[i], victims[j] = victims[j], victims[i] })
+	killAll(t, d, seed, victims)
+}
 
+// killAll kills one after the other under load.
+func killAll(t *testing.T, d *deployment, seed uint64, victims []*victim) {
+	t.Helper()
+	random := rand.New(rand.NewPCG(seed, 1<<32))
 	l := newLoad(t, d, seed)
 	l.start()
 	t.Cleanup(l.stop)
@@ -62,14 +124,21 @@ func TestAKillOfAnyPartLosesNothing(t *testing.T) {
 		if err := victim.Kill(); err != nil {
 			t.Fatal(err)
 		}
+		name := victim.Name
+		if victim.wipe != nil {
+			name += ", wiped"
+			if err := victim.wipe(); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if err := victim.Start(t.Context()); err != nil {
-			t.Fatalf("%s does not come back: %v", victim.Name, err)
+			t.Fatalf("%s does not come back: %v", name, err)
 		}
 		back := time.Since(began)
-		l.recover(victim.Name)
-		l.steady(time.Second + time.Duration(random.IntN(200))*time.Millisecond)
+		l.recover(name)
+		l.steady(time.Duration(200+random.IntN(600)) * time.Millisecond)
 		sends, reads := l.longest()
-		t.Logf("%-13s healthy after %4d ms; longest without a send %5d ms, without news in sync %5d ms; %d events", victim.Name,
+		t.Logf("%-16s healthy after %4d ms; longest without a send %5d ms, without news in sync %5d ms; %d events", name,
 			back.Milliseconds(), sends.Milliseconds(), reads.Milliseconds(), l.acknowledged()-before)
 	}
 	l.finish()
@@ -124,6 +193,13 @@ func (l *load) check(t *testing.T) {
 			}
 		}
 		total += sent
+	}
+	for _, w := range l.writers {
+		for room, n := range w.set {
+			if got := w.must("GET", at("rooms", room, "state", loadState, w.name), nil).Get("n").Int(); got != int64(n) {
+				t.Errorf("the state of %s in a room is %d, and %d was acknowledged", w.name, got, n)
+			}
+		}
 	}
 	gaps := 0
 	for _, r := range l.readers {
