@@ -59,11 +59,5 @@ func own(t *testing.T, k deploy.Kind, edit func(*config.Config)) *deployment {
 	return deployed(deploy.Own(t, k, deploy.Options{Edit: edit}))
 }
 
-// replicated starts a polylith for one test, which has two processes of each of these components.
-func replicated(t *testing.T, components ...string) *deployment {
-	t.Helper()
-	return deployed(deploy.Own(t, polylith, deploy.Options{Replicas: components}))
-}
-
 // binary is the path of the server, built once.
 func binary() (string, error) { return deploy.Binary() }

@@ -8,11 +8,12 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/test"
 )
 
 // Shared are the deployments that the tests of a package share, one of each kind, started when the first test wants it. Tests that
-// share one make users and rooms of their own.
+// share one make users and rooms of their own. The polylith has two processes of every component, and its listeners take turns.
 type Shared struct {
 	mutex   sync.Mutex
 	started map[Kind]result
@@ -71,7 +72,11 @@ func (s *Shared) get(kind Kind) (*Deployment, error) {
 	defer s.mutex.Unlock()
 	r, is := s.started[kind]
 	if !is {
-		r.deployment, r.err = Start(kind, Options{})
+		var o Options
+		if kind == Polylith {
+			o.Replicas = config.Components()
+		}
+		r.deployment, r.err = Start(kind, o)
 		if s.started == nil {
 			s.started = make(map[Kind]result)
 		}
