@@ -1,6 +1,7 @@
 package pdu
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/sha256"
@@ -74,7 +75,7 @@ func Build(v id.RoomVersion, p Proto, s Signer) (*Event, error) {
 	}
 	signatures := string(appendSignature([]byte(`"signatures":{`), s, signature)) + "},"
 
-	e.json = e.appendParts(make([]byte, 0, len(hashed)+len(e.content)+len(hashes)+len(signatures)), &p, e.content, hashes, signatures, false)
+	e.json = bytes.Clone(e.appendParts(redacted[:0], &p, e.content, hashes, signatures, false)) // as long as it is: events are kept
 	if len(e.json) > MaxBytes {
 		return nil, mxerr.TooLarge("the event has %d bytes, of at most %d", len(e.json), MaxBytes)
 	}

@@ -170,7 +170,7 @@ func (db *DB) openSQLite(ctx context.Context, o Options) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w: is the directory there and writable?", path, err), writers.Close())
 	}
-	if db.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-4000)"); err != nil {
+	if db.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w", path, err), writers.Close())
 	}
 	readers := o.MaxOpenConns

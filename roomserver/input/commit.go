@@ -230,6 +230,9 @@ func (in *Input) committed(d *draft) {
 	for _, e := range d.events {
 		stored := e.Event // without what only the log needs
 		in.Reader.Stored(&stored)
+		if k, is := keyOf(stored.PDU); is && d.changed[k] == &e.Event {
+			d.changed[k] = &stored
+		}
 	}
 	for _, e := range d.aside {
 		in.Reader.Stored(&e.Event)

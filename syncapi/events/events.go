@@ -14,8 +14,9 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// kept is how many events stay in memory.
-const kept = 20_000
+// kept is how many events stay in memory. They are those that were sent last: who is woken by one finds it here, and who comes back
+// after a while has the roomserver asked, which keeps some itself.
+const kept = 8_000
 
 // maxAsk is how many events one call to the roomserver asks for.
 const maxAsk = 1000
@@ -27,12 +28,16 @@ type Cache struct {
 	state *lru.Cache[stateKey, []*roomserver.Event]
 	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept. The lock makes looking and
 	// keeping one step.
-	mu    sync.Mutex
-	drops int64
+	mu       sync.Mutex
+	drops    int64
+	inStates int // events in the states that are kept
 }
 
-// keptStates is how many whole states of rooms stay in memory.
-const keptStates = 64
+// keptStates is how many whole states of rooms stay in memory, as long as they have no more than keptInStates events together.
+const (
+	keptStates   = 64
+	keptInStates = 10_000
+)
 
 // maxStateKept is how many events a state may have that is kept.
 const maxStateKept = 2000
@@ -48,11 +53,12 @@ func New(room *roomserver.RoomserverAPI) (*Cache, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cache of events: %w", err)
 	}
-	state, err := lru.New[stateKey, []*roomserver.Event](keptStates)
+	c := &Cache{room: room, byID: byID}
+	c.state, err = lru.NewWithEvict(keptStates, func(_ stateKey, gone []*roomserver.Event) { c.inStates -= len(gone) })
 	if err != nil {
 		return nil, fmt.Errorf("cache of states: %w", err)
 	}
-	return &Cache{room: room, byID: byID, state: state}, nil
+	return c, nil
 }
 
 // Put adds an event that was just sent.
@@ -168,9 +174,20 @@ func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root,
 		state[i] = &answer.Events[i]
 	}
 	if !lazy && len(state) <= maxStateKept {
-		c.keep(drops, func() { c.state.Add(key, state) })
+		c.keep(drops, func() { c.addState(key, state) })
 	}
 	return state, nil
+}
+
+// addState keeps a state, and drops older ones where all together are too large. The caller has the lock.
+func (c *Cache) addState(key stateKey, state []*roomserver.Event) {
+	if c.state.Contains(key) {
+		return
+	}
+	c.state.Add(key, state)
+	for c.inStates += len(state); c.inStates > keptInStates; {
+		c.state.RemoveOldest()
+	}
 }
 
 // Members returns member events of users at a root.
