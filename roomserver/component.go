@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 
+	"golang.org/x/sync/errgroup"
+
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -14,6 +16,7 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/performer"
 	"github.com/matrix-org/dendrite/roomserver/query"
+	"github.com/matrix-org/dendrite/roomserver/search"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 	"github.com/matrix-org/dendrite/roomserver/visibility"
@@ -47,7 +50,8 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 	matrix := deps.Config.Matrix
 	perform := performer.New(performer.Deps{Input: in, Reader: reader, Storage: store, ServerName: matrix.ServerName,
 		DefaultVersion: matrix.DefaultRoomVersion, MayPublish: matrix.RoomDirectory.Allows})
-	ask := query.New(reader, visibility.New(reader))
+	index := &search.Index{Storage: store, Topic: topic, Log: deps.Log}
+	ask := query.New(reader, visibility.New(reader), index)
 	aliases := directory.New(reader, matrix.RoomDirectory, matrix.ServerName)
 	return &component.Component{
 		Name: storage.Component,
@@ -59,12 +63,16 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 			QueryEvents: ask.QueryEvents, QueryState: ask.QueryState, QueryStateDiff: ask.QueryStateDiff, QueryStrippedState: ask.QueryStrippedState,
 			QueryMembers: ask.QueryMembers, QueryMessages: ask.QueryMessages, QueryContext: ask.QueryContext,
 			QueryRoomSummary: ask.QueryRoomSummary, QueryHierarchy: ask.QueryHierarchy,
+			QuerySearch:    ask.QuerySearch,
 			QueryRelations: ask.QueryRelations, QueryThreads: ask.QueryThreads, QueryAggregations: ask.QueryAggregations, QueryTimestamp: ask.QueryTimestamp,
 			QueryMemberships: ask.QueryMemberships, QueryMembership: ask.QueryMembership, QueryRooms: ask.QueryRooms,
 			ReadLog: topic.Read, Heads: topic.Heads,
 		},
 		Run: func(ctx context.Context) error {
-			err := deps.Transport.Relay(ctx, log)
+			group, ctx := errgroup.WithContext(ctx)
+			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
+			group.Go(func() error { return index.Run(ctx) })
+			err := group.Wait()
 			in.Wait()
 			return err
 		},

@@ -153,6 +153,7 @@ func Routes(d Deps) []httputil.Route {
 		{Method: del, Path: v3 + "/directory/room/{alias}", Name: "delete_alias", Auth: user, Limit: "directory", Handler: e.deleteAlias},
 		{Method: get, Path: v3 + "/directory/list/room/{roomID}", Name: "published", Auth: nobody, Limit: "directory", Handler: e.published},
 		{Method: put, Path: v3 + "/directory/list/room/{roomID}", Name: "put_published", Auth: user, Active: true, Limit: "directory", Handler: e.putPublished},
+		{Method: post, Path: v3 + "/search", Name: "search", Auth: user, Limit: "directory", Handler: e.searchEvents},
 		{Method: get, Path: v3 + "/publicRooms", Name: "public_rooms", Auth: nobody, Limit: "directory", Handler: e.publicRooms},
 		{Method: post, Path: v3 + "/publicRooms", Name: "public_rooms_search", Auth: user, Limit: "directory", Handler: e.searchPublicRooms},
 	}

@@ -55,6 +55,8 @@ type RoomserverAPI struct {
 	QueryMembers       rpc.Call[QueryMembersRequest, QueryMembersResponse]
 	QueryMessages      rpc.Call[QueryMessagesRequest, QueryMessagesResponse]
 	QueryContext       rpc.Call[QueryContextRequest, QueryContextResponse]
+	// QuerySearch finds events by their words, in all rooms that the viewer is or was in.
+	QuerySearch rpc.Call[QuerySearchRequest, QuerySearchResponse]
 	// QueryRelations lists the events that relate to one. M_NOT_FOUND if the viewer may not see that one.
 	QueryRelations rpc.Call[QueryRelationsRequest, QueryPageResponse]
 	// QueryThreads lists the roots of threads, that of the thread with the newest event first.

@@ -238,6 +238,45 @@ type QueryContextResponse struct {
 	State  []Event  `json:"state"`  // at the last of these events
 }
 
+// QuerySearchRequest is the category room_events of POST /search.
+type QuerySearchRequest struct {
+	Viewer         Viewer       `json:"viewer"`
+	Term           string       `json:"term"`
+	Keys           []string     `json:"keys"` // of body, name and topic
+	Filter         *EventFilter `json:"filter,omitempty"`
+	Recent         bool         `json:"recent"` // newest first, instead of best
+	Skip           int          `json:"skip"`   // what earlier pages have looked at
+	Limit          int          `json:"limit"`
+	Context        bool         `json:"context"`
+	Before         int          `json:"before"`
+	After          int          `json:"after"`
+	IncludeProfile bool         `json:"include_profile"`
+	IncludeState   bool         `json:"include_state"`
+}
+
+// QuerySearchResponse is a page of results. Next is the Skip of the next one; 0 if there is none.
+type QuerySearchResponse struct {
+	Count      int64                 `json:"count"` // about how many there are
+	Highlights []string              `json:"highlights"`
+	Results    []SearchResult        `json:"results"`
+	State      map[id.RoomID][]Event `json:"state,omitempty"`
+	Next       int                   `json:"next"`
+}
+
+// SearchResult is an event that was found.
+type SearchResult struct {
+	Rank    float64        `json:"rank"` // higher is closer
+	RoomID  id.RoomID      `json:"room_id"`
+	Event   Event          `json:"event"`
+	Context *SearchContext `json:"context,omitempty"`
+}
+
+// SearchContext is what surrounds a result; its Event and State are not set.
+type SearchContext struct {
+	QueryContextResponse
+	Profiles map[id.UserID]Profile `json:"profiles,omitempty"`
+}
+
 // QueryRelationsRequest is GET /rooms/{roomId}/relations/{eventId}, with its relType and eventType where they are given.
 type QueryRelationsRequest struct {
 	Viewer    Viewer     `json:"viewer"`

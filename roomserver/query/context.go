@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/storage"
 	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
@@ -13,31 +14,11 @@ func (q *Query) QueryContext(ctx context.Context, req api.QueryContextRequest) (
 	if err != nil {
 		return res, err
 	}
-	res.Event, res.Start, res.End = *shownMiddle, gapBefore(middle.Order), middle.Order
+	res.Event = *shownMiddle
 	limit := min(max(req.Limit, 0), maxLimit)
-	around := walk{q: q, room: room, view: v, filter: req.Filter}
-	last := middle
-	if around.limit = limit / 2; around.limit > 0 {
-		around.backward, around.from, around.to = true, res.Start, oldest()
-		before, err := around.run(ctx)
-		if err != nil {
-			return res, err
-		}
-		res.Before, res.Start = before.events, before.stop
-	}
-	if around.limit = limit - limit/2; around.limit > 0 {
-		around.backward, around.from, around.to = false, res.End, newest()
-		if until, bounded := v.Until(); bounded {
-			around.to = until
-		}
-		after, err := around.run(ctx)
-		if err != nil {
-			return res, err
-		}
-		res.After, res.End = after.events, after.stop
-		if after.newest != nil {
-			last = after.newest
-		}
+	last, err := q.around(ctx, room, v, middle, limit/2, limit-limit/2, req.Filter, &res)
+	if err != nil {
+		return res, err
 	}
 	shown := append(append([]api.Event{res.Event}, res.Before...), res.After...)
 	state, err := q.state(ctx, room.NID, visibility.StateAfter(last), part{filter: req.Filter, members: sendersOf(shown)})
@@ -52,4 +33,35 @@ func (q *Query) QueryContext(ctx context.Context, req api.QueryContextRequest) (
 	}
 	res.Event, res.Before, res.After = shown[0], shown[1:1+len(res.Before)], shown[1+len(res.Before):]
 	return res, nil
+}
+
+// around finds the events before and after one, and the places where they begin and end. It returns the newest of all.
+func (q *Query) around(ctx context.Context, room *storage.Room, v *visibility.View, middle *storage.Event, before, after int, filter *api.EventFilter,
+	res *api.QueryContextResponse) (last *storage.Event, err error) {
+	res.Start, res.End = gapBefore(middle.Order), middle.Order
+	w := walk{q: q, room: room, view: v, filter: filter}
+	last = middle
+	if w.limit = min(before, maxLimit); w.limit > 0 {
+		w.backward, w.from, w.to = true, res.Start, oldest()
+		found, err := w.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		res.Before, res.Start = found.events, found.stop
+	}
+	if w.limit = min(after, maxLimit); w.limit > 0 {
+		w.backward, w.from, w.to = false, res.End, newest()
+		if until, bounded := v.Until(); bounded {
+			w.to = until
+		}
+		found, err := w.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		res.After, res.End = found.events, found.stop
+		if found.newest != nil {
+			last = found.newest
+		}
+	}
+	return last, nil
 }

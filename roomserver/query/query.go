@@ -21,10 +21,18 @@ import (
 type Query struct {
 	rooms   *state.Reader
 	checker *visibility.Checker
+	index   Index
+}
+
+// Index is brought up to date before it is searched.
+type Index interface {
+	CatchUp(ctx context.Context) error
 }
 
 // New makes a Query.
-func New(r *state.Reader, c *visibility.Checker) *Query { return &Query{rooms: r, checker: c} }
+func New(r *state.Reader, c *visibility.Checker, x Index) *Query {
+	return &Query{rooms: r, checker: c, index: x}
+}
 
 // room is a room that must exist. M_NOT_FOUND if it does not: for questions that no client asks directly.
 func (q *Query) room(ctx context.Context, roomID id.RoomID) (*storage.Room, error) {

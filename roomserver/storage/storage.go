@@ -29,6 +29,7 @@ type Storage struct {
 	staged
 	requests
 	relations
+	search
 
 	roomIDs, eventIDs, keyIDs *sqlutil.IDs
 }
@@ -39,7 +40,7 @@ func New(ctx context.Context, db *sqlutil.DB) (*Storage, error) {
 		return nil, fmt.Errorf("tables of the roomserver: %w", err)
 	}
 	return &Storage{DB: db, rooms: newRooms(db), events: newEvents(db), nodes: newNodes(db), keys: newKeys(db), memberships: newMemberships(db),
-		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db),
+		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db), search: newSearch(db),
 		roomIDs: db.IDs("roomserver_rooms"), eventIDs: db.IDs("roomserver_events"), keyIDs: db.IDs("roomserver_state_keys")}, nil
 }
 

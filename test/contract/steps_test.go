@@ -140,6 +140,9 @@ var steps = []step{
 	{endpoint: "GET /publicRooms", query: "limit=5"},
 	{as: "bob", endpoint: "POST /publicRooms", body: object{"limit": 5, "filter": object{"generic_search_term": "room", "room_types": []any{nil}}}},
 
+	{as: "bob", endpoint: "POST /search", body: object{"search_categories": object{"room_events": object{"search_term": "hello", "keys": []string{"content.body"},
+		"order_by": "recent", "include_state": true, "event_context": object{"before_limit": 1, "after_limit": 1, "include_profile": true},
+		"groupings": object{"group_by": []object{{"key": "room_id"}, {"key": "sender"}}}, "filter": object{"limit": 1}}}}},
 	{as: "bob", endpoint: "GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", with: "roomIdOrAlias={roomId}"},
 	{endpoint: "GET /_matrix/client/v1/room_summary/{roomIdOrAlias}", with: "roomIdOrAlias={alias}"},
 	{as: "alice", endpoint: "POST /createRoom", body: object{"preset": "public_chat", "creation_content": object{"type": "m.space"}}, keep: "spaceId=room_id"},
