@@ -22,6 +22,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/input"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/routing"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
@@ -45,7 +46,11 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, err
 	}
 	var in *input.Input
-	hub := stream.New(stream.Options{Events: cache, Typing: p.Typing, Transport: deps.Transport, Log: deps.Log, Sole: deps.Sole,
+	var tracker *presence.Tracker
+	if deps.Config.Matrix.Presence.Enabled {
+		tracker = presence.NewTracker(time.Now)
+	}
+	hub := stream.New(stream.Options{Events: cache, Typing: p.Typing, Presence: tracker, Transport: deps.Transport, Log: deps.Log, Sole: deps.Sole,
 		RulesChanged: func(users []id.UserID) { in.Forget(users) }}, rand.Text())
 	db, err := storage.New(ctx, deps.DB, hub.Committed)
 	if err != nil {
@@ -85,7 +90,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, err
 	}
 	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: b.wait, Draining: deps.Draining, Log: deps.Log}
-	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Events: cache, Room: p.Room, Output: output, Log: deps.Log})
+	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Events: cache, Room: p.Room, Client: p.Client, Presence: tracker != nil, Output: output, Log: deps.Log})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}

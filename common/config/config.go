@@ -49,6 +49,7 @@ type Matrix struct {
 	PasswordHashCost   int            `yaml:"password_hash_cost"`
 	RateLimits         RateLimits     `yaml:"rate_limits"`
 	RoomDirectory      RoomDirectory  `yaml:"room_directory"`
+	Presence           Presence       `yaml:"presence"`
 }
 
 // WellKnown is what /.well-known/matrix/* answers. What is empty is not answered.
@@ -96,6 +97,11 @@ type RateLimits struct {
 type RateLimit struct {
 	PerSecond float64 `yaml:"per_second"`
 	Burst     int     `yaml:"burst"`
+}
+
+// Presence says whether users see who of those with whom they share rooms is online.
+type Presence struct {
+	Enabled bool `yaml:"enabled"`
 }
 
 // RoomDirectory says who may publish which rooms and aliases.

@@ -36,6 +36,7 @@ func Default() *Config {
 			Registration:       Registration{Verification: VerificationToken},
 			DefaultRoomVersion: roomversion.Default,
 			PasswordHashCost:   10,
+			Presence:           Presence{Enabled: true},
 			RateLimits:         RateLimits{ByName: maps.Clone(defaultRateLimits)},
 		},
 		Media:    Media{BasePath: "media", MaxUploadSize: 100 << 20},

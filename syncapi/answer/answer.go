@@ -17,6 +17,7 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
 )
@@ -33,7 +34,8 @@ type Request struct {
 	Timeout    time.Duration
 	Filter     *filter.Filter
 	FullState  bool
-	StateAfter bool // state_after instead of state
+	StateAfter bool           // state_after instead of state
+	Presence   presence.State // what the client makes of its user
 }
 
 // Engine makes answers.
@@ -61,19 +63,20 @@ func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
 		return httputil.Raw{}, err
 	}
 	defer e.Hub.Leave(req.UserID, sleeper)
+	defer e.Hub.Online(req.UserID, req.DeviceID, req.Presence)()
 	var since Token
 	if req.Since != nil {
 		since = *req.Since
 	}
 	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
 	for {
-		window, err := e.Hub.Look(ctx, req.UserID, since.Pos, since.Typing)
+		window, err := e.Hub.Look(ctx, req.UserID, since.Pos, since.Ephemeral)
 		if err != nil {
 			return httputil.Raw{}, err
 		}
 		a := &answering{Engine: e, Request: req, since: since, window: window, rooms: make(map[id.RoomID]*room)}
 		// A token from the future is one of a database that was restored: what it has seen is not to be known.
-		a.next = Token{Pos: max(window.UpTo, since.Pos), ToDevice: since.ToDevice, Typing: window.TypingNumber}
+		a.next = Token{Pos: max(window.UpTo, since.Pos), ToDevice: since.ToDevice, Ephemeral: window.Number}
 		if err := a.collect(ctx); err != nil {
 			return httputil.Raw{}, err
 		}
@@ -107,7 +110,8 @@ type answering struct {
 	rooms       map[id.RoomID]*room
 	planned     int                   // of them, before account data added some
 	accountData []storage.AccountData // global
-	unread      []storage.Unread      // as it was read
+	presence    []stream.Presence
+	unread      []storage.Unread // as it was read
 }
 
 // initial tells whether the client has seen nothing yet.

@@ -69,6 +69,13 @@ func (a *answering) plan() {
 			a.planRoom(name)
 		}
 	}
+	for i := range w.Presence {
+		p := &w.Presence[i]
+		_, ignored := w.View.Ignored[p.UserID]
+		if p.UserID != a.UserID && !ignored && a.Filter.Presence.MatchesType("m.presence") && a.Filter.Presence.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
+			a.presence = append(a.presence, *p)
+		}
+	}
 	for i := range w.Typing {
 		t := &w.Typing[i]
 		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !a.Filter.Room.Ephemeral.MatchesType("m.typing") ||
@@ -197,4 +204,4 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 }
 
 // empty tells whether there is nothing to say.
-func (a *answering) empty() bool { return len(a.rooms) == 0 && len(a.accountData) == 0 }
+func (a *answering) empty() bool { return len(a.rooms)+len(a.accountData)+len(a.presence) == 0 }

@@ -4,13 +4,16 @@ import (
 	"encoding/json"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
+	"github.com/matrix-org/dendrite/syncapi/stream"
 )
 
 // out appends JSON. Events have their JSON already, which is copied as it is.
@@ -82,9 +85,37 @@ func (a *answering) write() []byte {
 		}
 		o.raw(`}`)
 	}
-	// Presence, messages to devices and device lists are streams of their own, which have nothing to say.
-	o.raw(`},"presence":{"events":[]},"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
+	o.raw(`}`)
+	o.batch("presence", len(a.presence), func(i int) {
+		p := &a.presence[i]
+		o.raw(`{"content":`)
+		o.b = AppendPresence(o.b, p)
+		o.raw(`,"sender":`)
+		o.text(string(p.UserID))
+		o.raw(`,"type":"m.presence"}`)
+	})
+	// Messages to devices and device lists are streams of their own, which have nothing to say.
+	o.raw(`,"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
 		`"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]}`)
+	return o.b
+}
+
+// AppendPresence writes the content of m.presence, which is also the answer of GET /presence.
+func AppendPresence(dst []byte, p *stream.Presence) []byte {
+	o := &out{b: append(dst, '{')}
+	o.key("presence")
+	o.text(string(p.State))
+	if p.Active > 0 {
+		o.key("last_active_ago")
+		o.number(max(0, time.Now().UnixMilli()-p.Active))
+	}
+	if p.StatusMsg != "" {
+		o.key("status_msg")
+		o.text(p.StatusMsg)
+	}
+	o.key("currently_active")
+	o.raw(strconv.FormatBool(p.State == presence.Online))
+	o.raw(`}`)
 	return o.b
 }
 

@@ -79,15 +79,13 @@ func (f *Filter) WantsRoom(room id.RoomID) bool {
 	return (&roomserver.EventFilter{Rooms: f.Room.Rooms, NotRooms: f.Room.NotRooms}).MatchesRoom(room)
 }
 
-// LazyLoadMembers tells whether member events are sent only for the senders of the events that are sent.
-func (f *Filter) LazyLoadMembers() bool {
-	return f.Room.State != nil && f.Room.State.LazyLoadMembers || f.Room.Timeline != nil && f.Room.Timeline.LazyLoadMembers
-}
+// LazyLoadMembers tells whether member events are sent only for the senders of the events that are sent: /sync looks at the state
+// part alone.
+func (f *Filter) LazyLoadMembers() bool { return f.Room.State != nil && f.Room.State.LazyLoadMembers }
 
 // IncludeRedundantMembers tells whether member events are sent again that the client has.
 func (f *Filter) IncludeRedundantMembers() bool {
-	return f.Room.State != nil && f.Room.State.IncludeRedundantMembers ||
-		f.Room.Timeline != nil && f.Room.Timeline.IncludeRedundantMembers
+	return f.Room.State != nil && f.Room.State.IncludeRedundantMembers
 }
 
 // UnreadThreadNotifications tells whether counts are wanted for each thread.

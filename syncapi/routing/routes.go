@@ -8,6 +8,7 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
@@ -25,6 +26,9 @@ type Deps struct {
 	Storage *storage.Database
 	Events  *events.Cache
 	Room    *roomserver.RoomserverAPI
+	Client  *clientapi.ClientAPI
+	// Presence says that presence is switched on.
+	Presence bool
 	// Output is the log of what other servers must hear.
 	Output *eventlog.Topic
 	Log    *logrus.Entry
@@ -57,6 +61,9 @@ func New(deps Deps) ([]httputil.Route, error) {
 	guest, user := httputil.AuthGuest, httputil.AuthUser
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
+
+		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: guest, Limit: limitEphemeral, Handler: s.putPresence},
+		{Method: http.MethodGet, Path: v3 + "/presence/{userId}/status", Name: "get_presence", Auth: guest, Handler: s.getPresence},
 
 		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: guest, Limit: limitAccountData, Handler: s.putFilter},
 		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: guest, Handler: s.getFilter},

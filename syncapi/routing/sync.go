@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 )
 
 // sync is GET /sync.
@@ -34,15 +35,25 @@ func (s *routes) sync(ctx context.Context, r *httputil.Request) (any, error) {
 	if req.StateAfter, err = r.QueryBool("use_state_after"); err != nil {
 		return nil, err
 	}
-	switch presence := r.Query("set_presence"); presence {
-	case "", "online", "offline", "unavailable":
-	default:
-		return nil, mxerr.InvalidParam("set_presence must be online, offline or unavailable, not %q", presence)
+	if req.Presence, err = setPresence(r); err != nil {
+		return nil, err
 	}
 	if req.Filter, err = s.filterOf(ctx, r); err != nil {
 		return nil, err
 	}
 	return s.Engine.Sync(ctx, req)
+}
+
+// setPresence is what a client that syncs makes of its user.
+func setPresence(r *httputil.Request) (presence.State, error) {
+	given := r.Query("set_presence")
+	if given == "" {
+		return presence.Online, nil
+	}
+	if !presence.IsState(given) {
+		return "", mxerr.InvalidParam("set_presence must be online, offline or unavailable, not %q", given)
+	}
+	return presence.State(given), nil
 }
 
 type filterKey struct {

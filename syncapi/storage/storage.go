@@ -28,6 +28,7 @@ type Database struct {
 	position struct{ take, read *sqlutil.Stmt }
 	writes   writeStatements
 	reads    readStatements
+	presence presenceStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -45,6 +46,7 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.position.read = db.Stmt(`SELECT pos FROM syncapi_position WHERE id = 1`)
 	d.writes = newWriteStatements(db)
 	d.reads = newReadStatements(db)
+	d.presence = newPresenceStatements(db)
 	return d, nil
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 )
 
 // Flags of a timeline row.
@@ -112,6 +113,14 @@ type Receipt struct {
 	// receipt before it.
 	Place int64
 	TS    int64 // ms
+}
+
+// Presence is what a user has set last, with the time in ms.
+type Presence struct {
+	UserID    id.UserID      `json:"user_id"`
+	State     presence.State `json:"presence"`
+	StatusMsg string         `json:"status_msg"`
+	TS        int64          `json:"ts"`
 }
 
 // AccountData is one entry of a user's account data.

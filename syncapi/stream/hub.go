@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/syncapi/events"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
@@ -34,9 +35,11 @@ const patience = 100 * time.Millisecond
 
 // Options of a Hub.
 type Options struct {
-	Storage   *storage.Database
-	Events    *events.Cache
-	Typing    *typingserver.TypingserverAPI
+	Storage *storage.Database
+	Events  *events.Cache
+	Typing  *typingserver.TypingserverAPI
+	// Presence follows the clients of this process; nil where presence is switched off.
+	Presence  *presence.Tracker
 	Transport eventlog.Transport
 	Log       *logrus.Entry
 	// Sole says that no other replica exists.
@@ -52,15 +55,16 @@ type Hub struct {
 	position Coalesced[int64]
 	outbox   chan wake
 
-	mu     sync.Mutex
-	pos    int64 // everything up to here is known, from floor on
-	floor  int64
-	moved  chan struct{} // closed when pos grows
-	rooms  map[id.RoomID]*room
-	users  map[id.UserID]*user
-	inRoom map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
-	early  map[int64]update                     // by the position before them
-	typing typingState
+	mu       sync.Mutex
+	pos      int64 // everything up to here is known, from floor on
+	floor    int64
+	moved    chan struct{} // closed when pos grows
+	rooms    map[id.RoomID]*room
+	users    map[id.UserID]*user
+	inRoom   map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
+	early    map[int64]update                     // by the position before them
+	typing   typingState
+	presence presenceState
 	// mostRooms and mostUsers are how many are kept at present.
 	mostRooms, mostUsers int
 }
@@ -107,6 +111,7 @@ func New(o Options, replica string) *Hub {
 		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update),
 		mostRooms: maxRooms, mostUsers: maxUsers}
 	h.typing.rooms = make(map[id.RoomID]heardTyping)
+	h.presence = presenceState{users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1)}
 	return h
 }
 
@@ -207,6 +212,12 @@ func (h *Hub) reset(pos int64) {
 		u.lastData, u.lastMembership, u.lastCounts = h.pos, h.pos, h.pos
 		u.wake()
 	}
+	for name := range h.presence.users {
+		h.presence.moved(name)
+	}
+	if len(h.presence.pending) > 0 {
+		h.announceLater()
+	}
 	h.o.Events.Purge()
 	h.o.RulesChanged(nil)
 	h.advanced()
@@ -240,6 +251,9 @@ func (h *Hub) apply(u *update) {
 		r.lastTimeline = row.Pos
 		if row.Has(storage.Local) {
 			h.recount(count{row.RoomID, row.Sender}) // who speaks has read
+			if h.o.Presence != nil && h.o.Presence.Active(row.Sender) {
+				h.announceLater()
+			}
 		}
 		wakeRoom(row.RoomID)
 	}
@@ -275,12 +289,16 @@ func (h *Hub) apply(u *update) {
 		one := h.user(name)
 		one.lastMembership = u.pos
 		h.dropView(name, one)
+		h.presence.moved(name)
 		awake[name] = struct{}{}
 	}
 	for name := range awake {
 		if one := h.users[name]; one != nil {
 			one.wake()
 		}
+	}
+	if len(h.presence.pending) > 0 {
+		h.announceLater()
 	}
 	h.advanced()
 	if len(h.rooms) > h.mostRooms || len(h.users) > h.mostUsers {

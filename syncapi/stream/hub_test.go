@@ -132,14 +132,14 @@ func TestOneUserSleepsOnlySoOften(t *testing.T) {
 func TestTypingIsToldWhateverTheClocksOfTheReplicasAre(t *testing.T) {
 	h := newHub(t, "!a:test", "!b:test")
 	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!a:test", Users: []id.UserID{"@bob:test"}, Number: 1000}})
-	since := h.look(alice, 100, 0).TypingNumber
+	since := h.look(alice, 100, 0).Number
 	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!b:test", Users: []id.UserID{"@bob:test"}, Number: 900}})
 	w := h.look(alice, 100, since)
 	if len(w.Typing) != 1 || w.Typing[0].RoomID != "!b:test" {
 		t.Errorf("heard %+v, want what was told by a clock that is behind", w.Typing)
 	}
 	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!b:test", Users: []id.UserID{"@bob:test"}, Number: 950}})
-	if again := h.look(alice, 100, w.TypingNumber); len(again.Typing) != 0 {
+	if again := h.look(alice, 100, w.Number); len(again.Typing) != 0 {
 		t.Errorf("heard %+v again", again.Typing)
 	}
 }
@@ -155,7 +155,7 @@ func TestWhoTypesIsAskedOfTheReplicaThatKeepsTheRoom(t *testing.T) {
 	for _, room := range []id.RoomID{"!kept:test", "!over:test"} {
 		h.hearTyping([]typingserver.OutputTyping{{RoomID: room, Users: []id.UserID{"@bob:test"}, Number: 1}})
 	}
-	since := h.look(alice, 100, 0).TypingNumber
+	since := h.look(alice, 100, 0).Number
 	// The replica that was asked of all rooms knew of none.
 	if err := h.endTyping(t.Context(), nil); err != nil {
 		t.Fatal(err)

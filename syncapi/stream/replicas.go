@@ -56,6 +56,22 @@ func (h *Hub) Run(ctx context.Context) error {
 		})
 	})
 	group.Go(func() error { return h.askTyping(ctx) })
+	if h.o.Presence != nil {
+		group.Go(func() error { return h.runPresence(ctx) })
+	}
+	if h.o.Presence != nil && !h.o.Sole {
+		group.Go(func() error {
+			return h.o.Transport.Subscribe(ctx, presenceTopic, func(_ string, value []byte) {
+				var m presenceMessage
+				if err := json.Unmarshal(value, &m); err != nil {
+					h.o.Log.WithError(err).Warn("a message of another replica cannot be read")
+				} else if m.Replica != h.replica {
+					h.hearPresence(m)
+					h.announceLater()
+				}
+			})
+		})
+	}
 	if !h.o.Sole {
 		group.Go(func() error { return h.publish(ctx) })
 		group.Go(func() error {
@@ -134,7 +150,7 @@ func (h *Hub) watchPosition(ctx context.Context) error {
 // typingState is who types where, as the typingserver told it last.
 type typingState struct {
 	rooms  map[id.RoomID]heardTyping
-	number int64 // the greatest
+	number int64 // the greatest, of presence too
 }
 
 // heardTyping is a change as it was heard. Its number here is greater than all that were heard before, whatever the clock was where

@@ -134,7 +134,10 @@ type Window struct {
 	// DataChanged and MembershipChanged say whether the user's account data or memberships may have changed.
 	DataChanged, MembershipChanged bool
 	Typing                         []typingserver.OutputTyping // changes in joined rooms
-	TypingNumber                   int64
+	// Presence are the users whose presence has changed, whether they share a room with this one or not.
+	Presence []Presence
+	// Number is that of the last change of what is ephemeral.
+	Number int64
 }
 
 // Room is what has changed in a room. What is not known is the database's to tell.
@@ -146,10 +149,10 @@ type Room struct {
 	Unread                         *storage.Unread
 }
 
-// Look tells what a user may find new after a position and a number of typing.
-func (h *Hub) Look(ctx context.Context, name id.UserID, since, typing int64) (*Window, error) {
+// Look tells what a user may find new after a position and a number of what is ephemeral.
+func (h *Hub) Look(ctx context.Context, name id.UserID, since, ephemeral int64) (*Window, error) {
 	for {
-		if w := h.look(name, since, typing); w != nil {
+		if w := h.look(name, since, ephemeral); w != nil {
 			return w, nil
 		}
 		view, at, err := h.loadView(ctx, name)
@@ -168,7 +171,7 @@ func (h *Hub) Look(ctx context.Context, name id.UserID, since, typing int64) (*W
 	}
 }
 
-func (h *Hub) look(name id.UserID, since, typing int64) *Window {
+func (h *Hub) look(name id.UserID, since, ephemeral int64) *Window {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	u := h.users[name]
@@ -178,9 +181,10 @@ func (h *Hub) look(name id.UserID, since, typing int64) *Window {
 	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floor}
 	w.DataChanged = !w.Complete || u.lastData > since
 	w.MembershipChanged = !w.Complete || u.lastMembership > since
-	w.TypingNumber = h.typing.number
+	w.Number = h.typing.number
+	w.Presence = h.presence.since(min(ephemeral, h.typing.number))
 	for _, name := range u.view.Joined {
-		if t, has := h.typing.rooms[name]; has && t.number > min(typing, h.typing.number) {
+		if t, has := h.typing.rooms[name]; has && t.number > min(ephemeral, h.typing.number) {
 			w.Typing = append(w.Typing, t.OutputTyping)
 		}
 		r := h.rooms[name]

@@ -1,0 +1,348 @@
+package stream
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/presence"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// presenceTopic is the ephemeral topic on which replicas tell each other what their clients make of their users.
+const presenceTopic = "syncapi_presence"
+
+const (
+	presenceCheck  = 5 * time.Second        // how often it is looked for whom it became too late
+	presencePause  = 200 * time.Millisecond // what changes within it is announced together
+	presenceRepeat = 20 * time.Second       // how often a replica tells all that it knows
+	presenceEnds   = 70 * time.Second       // when what another replica told is forgotten
+	offlineKept    = 24 * time.Hour         // for clients that have not heard of it
+	presenceOfOne  = 500                    // users of a message
+	// quietRoom is a room where so many sync that a change of presence wakes nobody: they hear of it when something else happens.
+	quietRoom = 200
+)
+
+// Presence is what a user is, for those who share a room with them.
+type Presence struct {
+	UserID    id.UserID
+	State     presence.State
+	Active    int64 // when they last did something, ms
+	StatusMsg string
+	rooms     []id.RoomID
+}
+
+// SharesRoom tells whether the user is in one of the rooms in which the viewer is.
+func (p *Presence) SharesRoom(v *View) bool {
+	return slices.ContainsFunc(p.rooms, func(room id.RoomID) bool {
+		history := v.Rooms[room]
+		return len(history) > 0 && history[len(history)-1].Membership == "join"
+	})
+}
+
+// presenceMessage is what a replica tells. A status is told where it changes.
+type presenceMessage struct {
+	Replica string             `json:"replica"`
+	Users   []presence.Update  `json:"users,omitempty"`
+	Status  []storage.Presence `json:"status,omitempty"`
+}
+
+// presenceState is what all replicas have told. Numbers are those of ephemeral things, of which typing is the other.
+type presenceState struct {
+	users   map[id.UserID]*present
+	changes []presenceChange // by number; superseded ones too
+	pending map[id.UserID]struct{}
+	awake   chan struct{}
+}
+
+type presenceChange struct {
+	number int64
+	user   id.UserID
+}
+
+type present struct {
+	Presence
+	by       map[string]told // by replica
+	statusAt int64
+	known    bool // rooms and status are
+	number   int64
+	at       time.Time // of the last change
+}
+
+type told struct {
+	presence.Update
+	at time.Time
+}
+
+// Online says that a client syncs, until the result is called.
+func (h *Hub) Online(name id.UserID, device id.DeviceID, state presence.State) (end func()) {
+	if h.o.Presence == nil {
+		return func() {}
+	}
+	changes, end := h.o.Presence.Poll(name, device, state)
+	if changes {
+		h.announceLater()
+	}
+	return end
+}
+
+func (h *Hub) announceLater() {
+	select {
+	case h.presence.awake <- struct{}{}:
+	default:
+	}
+}
+
+// SetPresence is what a user has set with a client. Who asks this replica afterwards hears of it.
+func (h *Hub) SetPresence(ctx context.Context, device id.DeviceID, p *storage.Presence) {
+	if h.o.Presence == nil {
+		return
+	}
+	h.o.Presence.Set(p.UserID, device, p.State)
+	h.hearPresence(presenceMessage{Replica: h.replica, Status: []storage.Presence{*p}})
+	h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: h.o.Presence.Changed(false), Status: []storage.Presence{*p}})
+	h.announce(ctx)
+}
+
+// PresenceOf is what is known of a user who was here lately; nil if nothing.
+func (h *Hub) PresenceOf(name id.UserID) *Presence {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if p := h.presence.users[name]; p != nil && p.known {
+		one := p.Presence
+		return &one
+	}
+	return nil
+}
+
+// runPresence announces what changes, until ctx ends.
+func (h *Hub) runPresence(ctx context.Context) error {
+	check := time.NewTicker(presenceCheck)
+	defer check.Stop()
+	repeated := time.Now()
+	for {
+		late := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-h.presence.awake:
+		case <-check.C:
+			late = true
+			h.endPresence()
+		}
+		h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: h.o.Presence.Changed(late)})
+		h.announce(ctx)
+		if late && !h.o.Sole && time.Since(repeated) >= presenceRepeat {
+			repeated = time.Now()
+			for users := range slices.Chunk(h.o.Presence.Present(), presenceOfOne) {
+				h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: users})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(presencePause):
+		}
+	}
+}
+
+// tellPresence tells this replica and all others.
+func (h *Hub) tellPresence(ctx context.Context, m presenceMessage) {
+	if len(m.Users)+len(m.Status) == 0 {
+		return
+	}
+	h.hearPresence(m)
+	if h.o.Sole {
+		return
+	}
+	message, err := json.Marshal(m)
+	if err == nil {
+		err = h.o.Transport.Publish(ctx, presenceTopic, h.replica, message)
+	}
+	if err != nil && ctx.Err() == nil {
+		h.o.Log.WithError(err).Warn("other replicas could not be told of presence: they will be with the next repetition")
+	}
+}
+
+func (h *Hub) hearPresence(m presenceMessage) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	for _, u := range m.Users {
+		p := h.presentUser(u.UserID)
+		p.by[m.Replica] = told{u, now}
+		h.combine(p)
+	}
+	for i := range m.Status {
+		s := &m.Status[i]
+		if p := h.presentUser(s.UserID); s.TS > p.statusAt {
+			p.statusAt, p.Active = s.TS, max(p.Active, s.TS)
+			if p.StatusMsg != s.StatusMsg {
+				p.StatusMsg = s.StatusMsg
+				h.presence.pending[s.UserID] = struct{}{}
+			}
+		}
+	}
+}
+
+func (h *Hub) presentUser(name id.UserID) *present {
+	p := h.presence.users[name]
+	if p == nil {
+		p = &present{Presence: Presence{UserID: name, State: presence.Offline}, by: make(map[string]told), at: time.Now()}
+		h.presence.users[name] = p
+	}
+	return p
+}
+
+// combine makes one of what replicas have told of a user.
+func (h *Hub) combine(p *present) {
+	state := presence.Offline
+	for _, t := range p.by {
+		p.Active = max(p.Active, t.Active)
+		if t.State.Before(state) {
+			state = t.State
+		}
+	}
+	if p.State != state {
+		p.State = state
+		h.presence.pending[p.UserID] = struct{}{}
+	}
+}
+
+// endPresence forgets what replicas told that have ended, and who has been offline for long.
+func (h *Hub) endPresence() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	now := time.Now()
+	for name, p := range h.presence.users {
+		for replica, t := range p.by {
+			if t.State == presence.Offline || replica != h.replica && now.Sub(t.at) > presenceEnds {
+				delete(p.by, replica)
+			}
+		}
+		if h.combine(p); p.State == presence.Offline && now.Sub(p.at) > offlineKept {
+			delete(h.presence.users, name)
+		}
+	}
+}
+
+// announce gives what is pending its numbers, and wakes those who share a room with one of the users.
+func (h *Hub) announce(ctx context.Context) {
+	h.mu.Lock()
+	var unknown []id.UserID
+	for name := range h.presence.pending {
+		p := h.presence.users[name]
+		if u := h.users[name]; p != nil && p.statusAt > 0 && u != nil && u.view != nil {
+			p.rooms, p.known = u.view.Joined, true
+		}
+		if p != nil && !p.known {
+			unknown = append(unknown, name)
+		}
+	}
+	h.mu.Unlock()
+	if err := h.learnPresent(ctx, unknown); err != nil {
+		if ctx.Err() == nil {
+			h.o.Log.WithError(err).Warn("presence cannot be announced now")
+		}
+		return // it stays pending
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	awake := make(map[id.UserID]struct{})
+	for name := range h.presence.pending {
+		p := h.presence.users[name]
+		if p != nil && !p.known {
+			continue // its rooms have changed meanwhile
+		}
+		delete(h.presence.pending, name)
+		if p == nil {
+			continue
+		}
+		h.typing.number = max(h.typing.number+1, time.Now().UnixMicro())
+		p.number, p.at = h.typing.number, time.Now()
+		h.presence.changes = append(h.presence.changes, presenceChange{p.number, name})
+		for _, room := range p.rooms {
+			if watchers := h.inRoom[room]; len(watchers) <= quietRoom {
+				maps.Copy(awake, watchers)
+			}
+		}
+		delete(awake, name)
+	}
+	for name := range awake {
+		if u := h.users[name]; u != nil {
+			u.wake()
+		}
+	}
+	if len(h.presence.changes) > 1000+2*len(h.presence.users) {
+		h.presence.changes = slices.DeleteFunc(h.presence.changes, func(c presenceChange) bool {
+			p := h.presence.users[c.user]
+			return p == nil || p.number != c.number
+		})
+	}
+}
+
+// learnPresent reads the rooms and the status of users.
+func (h *Hub) learnPresent(ctx context.Context, users []id.UserID) error {
+	if len(users) == 0 {
+		return nil
+	}
+	var rooms map[id.UserID][]id.RoomID
+	var stored map[id.UserID]storage.Presence
+	err := h.o.Storage.Read(ctx, "presence", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if rooms, err = h.o.Storage.JoinedRooms(ctx, tx, users); err != nil {
+			return err
+		}
+		stored, err = h.o.Storage.Presence(ctx, tx, users)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, name := range users {
+		p := h.presence.users[name]
+		if p == nil {
+			continue
+		}
+		p.rooms, p.known = rooms[name], true
+		if s, has := stored[name]; has && s.TS > p.statusAt {
+			p.StatusMsg, p.statusAt = s.StatusMsg, s.TS
+		}
+		p.statusAt = max(p.statusAt, 1) // that there is none is known too
+	}
+	return nil
+}
+
+// moved makes a user's presence known to those with whom they share a room now.
+func (p *presenceState) moved(name id.UserID) {
+	if one := p.users[name]; one != nil {
+		one.known = false
+		p.pending[name] = struct{}{}
+	}
+}
+
+// since lists those whose presence has changed since a number, who may share no room with the viewer.
+func (p *presenceState) since(number int64) []Presence {
+	var all []Presence
+	if number == 0 {
+		for _, one := range p.users {
+			if one.number > 0 && one.State != presence.Offline {
+				all = append(all, one.Presence)
+			}
+		}
+		return all
+	}
+	from, _ := slices.BinarySearchFunc(p.changes, number+1, func(c presenceChange, n int64) int { return cmp.Compare(c.number, n) })
+	for _, c := range p.changes[from:] {
+		if one := p.users[c.user]; one != nil && one.number == c.number {
+			all = append(all, one.Presence)
+		}
+	}
+	return all
+}
