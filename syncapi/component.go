@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,13 +18,16 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/netpolicy"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/input"
+	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/presence"
+	"github.com/matrix-org/dendrite/syncapi/push"
 	"github.com/matrix-org/dendrite/syncapi/routing"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
@@ -85,6 +90,23 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, fmt.Errorf("consumer of the roomserver's log: %w", err)
 	}
+	devices, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
+		Name: "user", Topic: clientapi.Topic, Component: storage.Component, DB: deps.DB, Start: eventlog.Oldest,
+		Source: eventlog.Source{
+			Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
+				return p.Client.ReadLog(ctx, q)
+			},
+			Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
+				return p.Client.Heads(ctx, q)
+			},
+		},
+		Handle: dropPushers(db), Commit: db.Commit, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
+	}
+	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache}, Log: deps.Log,
+		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}
 	b, err := newBarrier(deps, p.Room, consumer, hub)
 	if err != nil {
 		return nil, err
@@ -127,10 +149,51 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
 			group.Go(func() error { return deps.Transport.Follow(ctx, consumer) })
 			group.Go(func() error { return hub.Run(ctx) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, devices) })
+			group.Go(func() error {
+				if deps.Sole {
+					return pushes.Run(ctx)
+				}
+				return log.Hold(ctx, "push", pushes.Run)
+			})
 			return group.Wait()
 		},
 		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
 	}, nil
+}
+
+// dropPushers removes the pushers of devices that are logged out (Client-Server API, § Push Notifications).
+func dropPushers(db *storage.Database) func(context.Context, []eventlog.Record) (eventlog.Apply, error) {
+	return func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
+		var gone []*clientapi.OutputDevice
+		for i := range records {
+			if records[i].Type != clientapi.TypeDeviceDeleted {
+				continue
+			}
+			device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
+			if err != nil {
+				return nil, err
+			}
+			gone = append(gone, device)
+		}
+		if gone == nil {
+			return nil, nil
+		}
+		return func(_ context.Context, tx *sqlutil.Tx) error {
+			storage.Add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
+				changes := new(storage.Changes)
+				for _, device := range gone {
+					users, err := db.DropPushersOf(ctx, tx, device.UserID, device.DeviceID)
+					if err != nil {
+						return nil, err
+					}
+					changes.Pushers = append(changes.Pushers, users...)
+				}
+				return changes, nil
+			})
+			return nil
+		}, nil
+	}
 }
 
 // translateToken finds the newest event of a room that a token covers.

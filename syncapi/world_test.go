@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/tidwall/gjson"
 
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -149,7 +150,7 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Typing: typing})
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: quiet(), Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +167,14 @@ func (w *world) start() {
 		}
 	})
 	t.Cleanup(w.stop)
+}
+
+// quiet is a clientapi in which nothing happens.
+func quiet() *clientapi.ClientAPI {
+	nothing := func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
+		return eventlog.HeadsResponse{LogID: "quiet", Heads: make([]int64, eventlog.Partitions)}, nil
+	}
+	return &clientapi.ClientAPI{Heads: nothing}
 }
 
 // call asks an endpoint by its name.

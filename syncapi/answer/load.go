@@ -47,7 +47,7 @@ func (a *answering) load(ctx context.Context) error {
 	a.Hub.KeepCounts(a.UserID, a.window.UpTo, a.unread)
 	for _, r := range a.rooms {
 		if a.countsWanted(r) && a.countsKnown(r) {
-			counts := CountsOf(a.window.View.Rules, r.unread)
+			counts := r.unread.Of(a.window.View.Rules)
 			r.counts = &counts
 		}
 		a.settle(r)
@@ -295,7 +295,7 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		return err
 	}
 	for i := range main {
-		counts := CountsOf(a.window.View.Rules, &main[i])
+		counts := main[i].Of(a.window.View.Rules)
 		a.rooms[main[i].RoomID].counts = &counts
 	}
 	threads, err := a.Storage.UnreadThreads(ctx, tx, a.UserID, rooms)
@@ -303,7 +303,7 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		return err
 	}
 	for i := range threads {
-		if counts := CountsOf(a.window.View.Rules, &threads[i]); counts != (storage.Counts{}) {
+		if counts := threads[i].Of(a.window.View.Rules); counts != (storage.Counts{}) {
 			r := a.rooms[threads[i].RoomID]
 			if r.threads == nil {
 				r.threads = make(map[id.EventID]storage.Counts)
@@ -312,18 +312,6 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		}
 	}
 	return nil
-}
-
-// CountsOf is what is unread for somebody with these rules.
-func CountsOf(rules *pushrules.Document, u *storage.Unread) storage.Counts {
-	counts := u.Own.Plus(u.Frozen)
-	switch class, _ := rules.Classify(u.RoomID); class {
-	case pushrules.ClassDefault:
-		counts = counts.Plus(u.ForAll)
-	case pushrules.ClassMentions:
-		counts = counts.Plus(storage.Counts{Notify: u.ForAll.Highlight, Highlight: u.ForAll.Highlight})
-	}
-	return storage.Counts{Notify: max(counts.Notify, 0), Highlight: max(counts.Highlight, 0)}
 }
 
 // settle keeps of a room's rows those that the client gets, and drops rooms of which there is nothing to say.

@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/events"
+	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -28,6 +29,7 @@ type Input struct {
 	Events  *events.Cache
 
 	rules rules
+	judge notify.Judge
 
 	rooms *lru.Cache[id.RoomID, keptRoom] // as committed by this process
 
@@ -69,7 +71,7 @@ func New(server id.ServerName, room *roomserver.RoomserverAPI, db *storage.Datab
 	if err != nil {
 		return nil, fmt.Errorf("cache of rooms: %w", err)
 	}
-	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRules(), followed: make(map[int32]followed)}, nil
+	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRules(), judge: notify.Judge{Room: room, Events: cache}, followed: make(map[int32]followed)}, nil
 }
 
 // Handle is the handler of a consumer of the roomserver's log. It asks and computes; what it returns only adds rows.

@@ -2,15 +2,13 @@ package input
 
 import (
 	"context"
-	"fmt"
 	"slices"
-
-	"github.com/tidwall/gjson"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
@@ -35,8 +33,8 @@ func (b *batch) threadOf(output *roomserver.OutputEvent) id.EventID {
 // beyond their class.
 func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *storage.TimelineRow) error {
 	subject := &pushrules.Subject{Event: output.Event, Members: output.Joined}
-	if gjson.GetBytes(output.Event.Content(), `m\.mentions.room`).Type == gjson.True {
-		mayNotify, err := b.in.mayNotify(ctx, output)
+	if notify.MentionsRoom(output.Event) {
+		mayNotify, err := b.in.judge.MayNotify(ctx, output.RoomID, output.StateRoot, output.Event.Sender())
 		if err != nil {
 			return err
 		}
@@ -138,51 +136,4 @@ func (b *batch) ownTarget(output *roomserver.OutputEvent) (target *storage.Timel
 		}
 	}
 	return target, counted, at
-}
-
-// mayNotify tells which notifications the sender may trigger (§ Conditions, sender_notification_permission).
-func (in *Input) mayNotify(ctx context.Context, output *roomserver.OutputEvent) (func(string) bool, error) {
-	root := output.StateRoot
-	answer, err := in.Room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: output.RoomID, Root: &root,
-		Keys: []roomserver.StateKeyTuple{{Type: "m.room.power_levels"}, {Type: "m.room.create"}}})
-	if err != nil {
-		return nil, fmt.Errorf("power levels of %s: %w", output.RoomID, err)
-	}
-	var levels, create *pdu.Event
-	for i := range answer.Events {
-		switch e := answer.Events[i].PDU; e.Type() {
-		case "m.room.power_levels":
-			levels = e
-		case "m.room.create":
-			create = e
-		}
-	}
-	sender := output.Event.Sender()
-	return func(key string) bool {
-		creator := create != nil && (create.Sender() == sender || isAmong(create, "additional_creators", sender))
-		if creator && create.Properties().PrivilegedCreators {
-			return true
-		}
-		needed, power := int64(50), int64(0)
-		if levels == nil {
-			if creator {
-				power = 100
-			}
-			return power >= needed
-		}
-		content := levels.Content()
-		if v := gjson.GetBytes(content, "notifications."+gjson.Escape(key)); v.Exists() {
-			needed = v.Int()
-		}
-		if v := gjson.GetBytes(content, "users."+gjson.Escape(string(sender))); v.Exists() {
-			power = v.Int()
-		} else {
-			power = gjson.GetBytes(content, "users_default").Int()
-		}
-		return power >= needed
-	}, nil
-}
-
-func isAmong(e *pdu.Event, key string, user id.UserID) bool {
-	return slices.ContainsFunc(gjson.GetBytes(e.Content(), key).Array(), func(v gjson.Result) bool { return v.Str == string(user) })
 }

@@ -160,7 +160,7 @@ func (r *rules) of(ctx context.Context, b *batch, room id.RoomID, root roomserve
 		if exact {
 			continue
 		}
-		displayName, err := b.in.displayName(ctx, room, root, user)
+		displayName, err := b.in.judge.DisplayName(ctx, room, root, user)
 		if err != nil {
 			return nil, err
 		}
@@ -207,14 +207,6 @@ func (b *batch) joined(ctx context.Context, room id.RoomID) (users []id.UserID, 
 		}
 	}
 	return users, err
-}
-
-func (in *Input) displayName(ctx context.Context, room id.RoomID, root roomserver.Root, user id.UserID) (string, error) {
-	members, err := in.Events.Members(ctx, room, root, []id.UserID{user})
-	if err != nil || len(members) == 0 {
-		return "", err
-	}
-	return gjson.GetBytes(members[0].PDU.Content(), "displayname").Str, nil
 }
 
 func (r *rules) load(ctx context.Context, in *Input) error {

@@ -29,6 +29,24 @@ type Result struct {
 	Actions   []json.RawMessage // of the rule that matched
 }
 
+// Tweaks are the tweaks that the actions set, by name.
+func (r *Result) Tweaks() map[string]json.RawMessage {
+	tweaks := make(map[string]json.RawMessage)
+	for _, a := range r.Actions {
+		tweak := gjson.ParseBytes(a)
+		if name := tweak.Get("set_tweak"); name.Exists() {
+			value := tweak.Get("value").Raw
+			if value == "" && name.Str == "highlight" {
+				value = "true"
+			}
+			if value != "" {
+				tweaks[name.Str] = json.RawMessage(value)
+			}
+		}
+	}
+	return tweaks
+}
+
 // Evaluator is a user's rules, compiled. It may be shared.
 type Evaluator struct {
 	rules []compiled
@@ -124,7 +142,7 @@ func compile(c Condition) condition {
 			})
 			return found
 		}
-	case "contains_display_name":
+	case displayNameKind:
 		return func(s *Subject) bool {
 			body := gjson.GetBytes(s.Event.Content(), "body")
 			return s.DisplayName != "" && body.Type == gjson.String && containsWord(strings.ToLower(body.Str), strings.ToLower(s.DisplayName))

@@ -213,7 +213,7 @@ func (s *routes) freeze(ctx context.Context, tx *sqlutil.Tx, user id.UserID, pos
 	frozen := make([]storage.Frozen, len(unread))
 	for i := range unread {
 		u := &unread[i]
-		frozen[i] = storage.Frozen{UserID: user, RoomID: u.RoomID, Pos: pos, Place: u.Place, Counts: answer.CountsOf(before, u), Base: stored[u.RoomID].All}
+		frozen[i] = storage.Frozen{UserID: user, RoomID: u.RoomID, Pos: pos, Place: u.Place, Counts: u.Of(before), Base: stored[u.RoomID].All}
 	}
 	return frozen, nil
 }

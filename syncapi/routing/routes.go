@@ -77,6 +77,10 @@ func New(deps Deps) ([]httputil.Route, error) {
 		{Method: http.MethodPut, Path: userRoom + "/tags/{tag}", Name: "put_tag", Auth: guest, Limit: limitAccountData, Handler: s.putTag},
 		{Method: http.MethodDelete, Path: userRoom + "/tags/{tag}", Name: "delete_tag", Auth: guest, Limit: limitAccountData, Handler: s.deleteTag},
 
+		{Method: http.MethodGet, Path: v3 + "/pushers", Name: "get_pushers", Auth: user, Handler: s.getPushers},
+		{Method: http.MethodPost, Path: v3 + "/pushers/set", Name: "set_pusher", Auth: user, Limit: limitAccountData, Handler: s.setPusher},
+		{Method: http.MethodGet, Path: v3 + "/notifications", Name: "notifications", Auth: user, Handler: s.notifications},
+
 		{Method: http.MethodGet, Path: v3 + "/pushrules/", Name: "get_push_rules", Auth: user, Handler: s.getPushRules},
 		{Method: http.MethodGet, Path: v3 + "/pushrules/global/", Name: "get_global_push_rules", Auth: user, Handler: s.getGlobalPushRules},
 		{Method: http.MethodGet, Path: v3 + "/pushrules/global/{kind}/", Name: "get_push_rules_of_kind", Auth: user, Handler: s.getPushRulesOfKind},

@@ -29,6 +29,7 @@ type Database struct {
 	writes   writeStatements
 	reads    readStatements
 	presence presenceStatements
+	pushers  pusherStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -47,6 +48,7 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.writes = newWriteStatements(db)
 	d.reads = newReadStatements(db)
 	d.presence = newPresenceStatements(db)
+	d.pushers = newPusherStatements(db)
 	return d, nil
 }
 

@@ -168,6 +168,8 @@ type Changes struct {
 	Frozen      []Frozen
 	Receipts    []Receipt
 	AccountData []AccountData
+	// Pushers are users whose pushers have changed.
+	Pushers []id.UserID
 	// Redacted are events whose bodies have changed.
 	Redacted []id.EventID
 }
@@ -181,6 +183,7 @@ func (c *Changes) add(d *Changes) {
 	c.Receipts = append(c.Receipts, d.Receipts...)
 	c.AccountData = append(c.AccountData, d.AccountData...)
 	c.Redacted = append(c.Redacted, d.Redacted...)
+	c.Pushers = append(c.Pushers, d.Pushers...)
 }
 
 func subdirectory() (fs.FS, error) { return fs.Sub(migrations, "migrations") }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/pushrules"
 )
 
 // Unread is what counts after the place up to which a user has read a room, or one thread of it, or what is in no thread.
@@ -20,6 +21,18 @@ type Unread struct {
 	ForAll, Own, Frozen Counts
 
 	threaded bool // the user has receipts of threads
+}
+
+// Of is what is unread for somebody with these rules.
+func (u *Unread) Of(rules *pushrules.Document) Counts {
+	counts := u.Own.Plus(u.Frozen)
+	switch class, _ := rules.Classify(u.RoomID); class {
+	case pushrules.ClassDefault:
+		counts = counts.Plus(u.ForAll)
+	case pushrules.ClassMentions:
+		counts = counts.Plus(Counts{Notify: u.ForAll.Highlight, Highlight: u.ForAll.Highlight})
+	}
+	return Counts{Notify: max(counts.Notify, 0), Highlight: max(counts.Highlight, 0)}
 }
 
 // places is a table of rooms with the place up to which user $1 has read: the last of their own events, or of their receipts as

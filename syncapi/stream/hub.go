@@ -55,14 +55,16 @@ type Hub struct {
 	position Coalesced[int64]
 	outbox   chan wake
 
-	mu       sync.Mutex
-	pos      int64 // everything up to here is known, from floor on
-	floor    int64
-	moved    chan struct{} // closed when pos grows
-	rooms    map[id.RoomID]*room
-	users    map[id.UserID]*user
-	inRoom   map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
-	early    map[int64]update                     // by the position before them
+	mu     sync.Mutex
+	pos    int64 // everything up to here is known, from floor on
+	floor  int64
+	moved  chan struct{} // closed when pos grows
+	rooms  map[id.RoomID]*room
+	users  map[id.UserID]*user
+	inRoom map[id.RoomID]map[id.UserID]struct{} // users with a view who are joined
+	early  map[int64]update                     // by the position before them
+	// pushers gets something when pushers may have changed.
+	pushers  chan struct{}
 	typing   typingState
 	presence presenceState
 	// mostRooms and mostUsers are how many are kept at present.
@@ -96,6 +98,7 @@ type update struct {
 	members   []id.UserID // whose memberships changed
 	redacted  []id.EventID
 	rules     bool
+	pushers   bool // of somebody have changed
 }
 
 // count names what one user has unread in a room; without a user, what all have.
@@ -108,7 +111,7 @@ type count struct {
 func New(o Options, replica string) *Hub {
 	h := &Hub{o: o, replica: replica, outbox: make(chan wake, 1024), moved: make(chan struct{}),
 		rooms: make(map[id.RoomID]*room), users: make(map[id.UserID]*user),
-		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update),
+		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update), pushers: make(chan struct{}, 1),
 		mostRooms: maxRooms, mostUsers: maxUsers}
 	h.typing.rooms = make(map[id.RoomID]heardTyping)
 	h.presence = presenceState{users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1)}
@@ -131,7 +134,7 @@ func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
 
 // Committed tells of a commit of this process.
 func (h *Hub) Committed(c storage.Changes) {
-	u := update{prev: c.Prev, pos: c.Pos, timeline: c.Timeline, receipts: c.Receipts, redacted: c.Redacted}
+	u := update{prev: c.Prev, pos: c.Pos, timeline: c.Timeline, receipts: c.Receipts, redacted: c.Redacted, pushers: len(c.Pushers) > 0}
 	for i := range c.Mentions {
 		u.counts = append(u.counts, count{c.Mentions[i].RoomID, c.Mentions[i].UserID})
 	}
@@ -218,9 +221,20 @@ func (h *Hub) reset(pos int64) {
 	if len(h.presence.pending) > 0 {
 		h.announceLater()
 	}
+	nudge(h.pushers)
 	h.o.Events.Purge()
 	h.o.RulesChanged(nil)
 	h.advanced()
+}
+
+// PushersChanged gets something when pushers may have changed.
+func (h *Hub) PushersChanged() <-chan struct{} { return h.pushers }
+
+func nudge(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 func (h *Hub) advanced() {
@@ -230,6 +244,9 @@ func (h *Hub) advanced() {
 
 func (h *Hub) apply(u *update) {
 	h.o.Events.Drop(u.redacted)
+	if u.pushers {
+		nudge(h.pushers)
+	}
 	if u.rules {
 		h.o.RulesChanged(u.views)
 	}
@@ -447,10 +464,7 @@ type Sleeper struct {
 
 func (u *user) wake() {
 	for s := range u.sleepers {
-		select {
-		case s.C <- struct{}{}:
-		default:
-		}
+		nudge(s.C)
 	}
 }
 

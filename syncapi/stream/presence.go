@@ -91,12 +91,7 @@ func (h *Hub) Online(name id.UserID, device id.DeviceID, state presence.State) (
 	return end
 }
 
-func (h *Hub) announceLater() {
-	select {
-	case h.presence.awake <- struct{}{}:
-	default:
-	}
-}
+func (h *Hub) announceLater() { nudge(h.presence.awake) }
 
 // SetPresence is what a user has set with a client. Who asks this replica afterwards hears of it.
 func (h *Hub) SetPresence(ctx context.Context, device id.DeviceID, p *storage.Presence) {

@@ -29,6 +29,7 @@ type wake struct {
 	Members  []id.UserID  `json:"members,omitempty"`
 	Redacted []id.EventID `json:"redacted,omitempty"`
 	Rules    bool         `json:"rules,omitempty"`
+	Pushers  bool         `json:"pushers,omitempty"`
 }
 
 func wakeOf(replica string, u *update) wake {
@@ -39,7 +40,7 @@ func wakeOf(replica string, u *update) wake {
 	for i := range u.receipts {
 		rooms[u.receipts[i].RoomID] = struct{}{}
 	}
-	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.counts, u.data, u.views, u.members, u.redacted, u.rules}
+	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.counts, u.data, u.views, u.members, u.redacted, u.rules, u.pushers}
 }
 
 // Run tells other replicas, hears of them, and hears who types, until ctx ends.
@@ -112,7 +113,7 @@ func (h *Hub) hear(ctx context.Context, value []byte) {
 	if known {
 		return
 	}
-	u := update{prev: w.Prev, pos: w.Pos, counts: w.Counts, data: w.Data, views: w.Views, members: w.Members, redacted: w.Redacted, rules: w.Rules}
+	u := update{prev: w.Prev, pos: w.Pos, counts: w.Counts, data: w.Data, views: w.Views, members: w.Members, redacted: w.Redacted, rules: w.Rules, pushers: w.Pushers}
 	if len(w.Rooms) > 0 {
 		err := h.o.Storage.Read(ctx, "commit of another replica", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 			if u.timeline, err = h.o.Storage.Since(ctx, tx, w.Rooms, w.Prev, w.Pos); err != nil {

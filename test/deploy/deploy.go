@@ -8,9 +8,12 @@ package deploy
 import (
 	"context"
 	"crypto/rand"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,6 +169,11 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 	c.Matrix.RateLimits.Disabled = true
 	c.Matrix.PasswordHashCost = 4
 	c.Matrix.Registration.Enabled, c.Matrix.Registration.Verification = true, config.VerificationNone
+	// What a test listens on, with the certificate of net/http/httptest, may be reached.
+	c.Network.AllowPrivate.Push = []string{"127.0.0.0/8"}
+	if c.Network.CAFiles, err = d.testCA(); err != nil {
+		return err
+	}
 	c.Kafka.TopicPrefix = "t" + rand.Text()[:8] + "_"
 	l := &c.Listen
 	for _, address := range []*string{&l.Monolith.Public, &l.Monolith.Internal, &l.ClientAPI.Public, &l.ClientAPI.Internal,
@@ -200,6 +208,14 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 		return fmt.Errorf("writing the configuration of %s: %w", d.Kind, err)
 	}
 	return os.WriteFile(d.File, text, 0o600)
+}
+
+// testCA writes the certificate that servers of net/http/httptest have.
+func (d *Deployment) testCA() ([]string, error) {
+	server := httptest.NewTLSServer(http.NotFoundHandler())
+	defer server.Close()
+	file := filepath.Join(d.dir, "test-ca.pem")
+	return []string{file}, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600)
 }
 
 func freeAddress() (string, error) {
