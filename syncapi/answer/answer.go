@@ -55,6 +55,11 @@ type Engine struct {
 
 // Sync answers as soon as there is something new, or when the time is over.
 func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
+	return e.answer(ctx, req, func(a *answering) ([]byte, error) { return a.write(), nil })
+}
+
+// answer waits for something new, and writes it.
+func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering) ([]byte, error)) (httputil.Raw, error) {
 	e.Barrier(ctx)
 	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
 	defer deadline.Stop()
@@ -82,7 +87,8 @@ func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
 		}
 		if !waits || !a.empty() {
 			a.remember()
-			return httputil.Raw{Body: a.write()}, nil
+			body, err := write(a)
+			return httputil.Raw{Body: body}, err
 		}
 		since = a.next
 		select {
@@ -95,7 +101,8 @@ func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
 			return httputil.Raw{}, ctx.Err()
 		}
 		if !waits {
-			return httputil.Raw{Body: a.write()}, nil
+			body, err := write(a)
+			return httputil.Raw{Body: body}, err
 		}
 	}
 }

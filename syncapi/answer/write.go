@@ -46,15 +46,23 @@ func (o *out) key(name string) {
 	o.b = append(o.b, ':')
 }
 
+// list writes an array.
+func (o *out) list(name string, n int, one func(i int)) {
+	o.key(name)
+	o.raw(`[`)
+	for i := range n {
+		o.comma()
+		one(i)
+	}
+	o.raw(`]`)
+}
+
 // batch writes {"events": […]}.
 func (o *out) batch(name string, n int, event func(i int)) {
 	o.key(name)
-	o.raw(`{"events":[`)
-	for i := range n {
-		o.comma()
-		event(i)
-	}
-	o.raw(`]}`)
+	o.raw(`{`)
+	o.list("events", n, event)
+	o.raw(`}`)
 }
 
 func (o *out) event(eventType string, content func()) {
@@ -86,18 +94,19 @@ func (a *answering) write() []byte {
 		o.raw(`}`)
 	}
 	o.raw(`}`)
-	o.batch("presence", len(a.presence), func(i int) {
-		p := &a.presence[i]
-		o.raw(`{"content":`)
-		o.b = AppendPresence(o.b, p)
-		o.raw(`,"sender":`)
-		o.text(string(p.UserID))
-		o.raw(`,"type":"m.presence"}`)
-	})
+	o.batch("presence", len(a.presence), func(i int) { o.presence(&a.presence[i]) })
 	// Messages to devices and device lists are streams of their own, which have nothing to say.
 	o.raw(`,"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
 		`"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]}`)
 	return o.b
+}
+
+func (o *out) presence(p *stream.Presence) {
+	o.raw(`{"content":`)
+	o.b = AppendPresence(o.b, p)
+	o.raw(`,"sender":`)
+	o.text(string(p.UserID))
+	o.raw(`,"type":"m.presence"}`)
 }
 
 // AppendPresence writes the content of m.presence, which is also the answer of GET /presence.
@@ -192,9 +201,11 @@ func (a *answering) writeEvents(o *out, name string, events []*roomserver.Event)
 }
 
 func (o *out) writeAccountData(data []storage.AccountData) {
-	o.batch("account_data", len(data), func(i int) {
-		o.event(data[i].Type, func() { o.b = append(o.b, data[i].Content...) })
-	})
+	o.batch("account_data", len(data), func(i int) { o.accountData(&data[i]) })
+}
+
+func (o *out) accountData(d *storage.AccountData) {
+	o.event(d.Type, func() { o.b = append(o.b, d.Content...) })
 }
 
 // writeEphemeral writes who types, and receipts: one event for each thread, because one user may have read the same event in

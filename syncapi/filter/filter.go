@@ -10,7 +10,7 @@ import (
 // Limits of what a filter may ask for.
 const (
 	MaxTimelineLimit = 1000 // a larger limit is taken as this one
-	defaultTimeline  = 10
+	DefaultTimeline  = 10   // where none is asked for
 )
 
 // Filter says what of a sync a client wants. A part that is nil selects everything.
@@ -69,7 +69,7 @@ func Parse(raw []byte) (*Filter, error) {
 // TimelineLimit is how many events of a room a sync returns at most.
 func (f *Filter) TimelineLimit() int {
 	if f.Room.Timeline == nil || f.Room.Timeline.Limit == 0 {
-		return defaultTimeline
+		return DefaultTimeline
 	}
 	return min(f.Room.Timeline.Limit, MaxTimelineLimit)
 }

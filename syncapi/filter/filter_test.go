@@ -18,7 +18,7 @@ func TestParseReadsEveryPart(t *testing.T) {
 	if !f.LazyLoadMembers() || f.IncludeRedundantMembers() || !f.UnreadThreadNotifications() || !f.Room.IncludeLeave {
 		t.Errorf("flags are lost: %+v", f.Room)
 	}
-	if f.TimelineLimit() != MaxTimelineLimit || Default().TimelineLimit() != defaultTimeline {
+	if f.TimelineLimit() != MaxTimelineLimit || Default().TimelineLimit() != DefaultTimeline {
 		t.Errorf("limit is %d, default %d", f.TimelineLimit(), Default().TimelineLimit())
 	}
 	if !f.WantsRoom("!a:b") || f.WantsRoom("!c:d") || f.WantsRoom("!e:f") || !Default().WantsRoom("!e:f") {

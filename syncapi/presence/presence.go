@@ -27,10 +27,11 @@ func IsState(s string) bool {
 // Before tells whether p counts where some of a user's clients are p and others are q.
 func (p State) Before(q State) bool { return p != q && (p == Online || q == Offline) }
 
-const (
-	idleAfter = 5 * time.Minute  // without any activity an online user is unavailable
-	goneAfter = 30 * time.Second // after its last request a client counts no more
-)
+// GoneAfter is how long after its last request a client counts no more.
+const GoneAfter = 30 * time.Second
+
+// idleAfter is how long a user without any activity is online.
+const idleAfter = 5 * time.Minute
 
 // Update is what a user is from now on.
 type Update struct {
@@ -134,7 +135,7 @@ func (t *Tracker) Active(name id.UserID) bool {
 func (t *Tracker) state(u *user) State {
 	now, state := t.now(), Offline
 	for _, d := range u.devices {
-		if (d.polls > 0 || now.Sub(d.seen) < goneAfter) && d.state.Before(state) {
+		if (d.polls > 0 || now.Sub(d.seen) < GoneAfter) && d.state.Before(state) {
 			state = d.state
 		}
 	}
@@ -168,7 +169,7 @@ func (t *Tracker) Changed(all bool) []Update {
 	for name, u := range t.users {
 		check(name, u)
 		for of, d := range u.devices {
-			if d.polls == 0 && now.Sub(d.seen) >= goneAfter {
+			if d.polls == 0 && now.Sub(d.seen) >= GoneAfter {
 				delete(u.devices, of)
 			}
 		}

@@ -35,10 +35,10 @@ func TestAClientThatSyncsMakesItsUserOnlineUntilItIsGone(t *testing.T) {
 	} else {
 		again()
 	}
-	pass(goneAfter * 2)
+	pass(GoneAfter * 2)
 	tracker.expect(t, "a long poll")
 	end()
-	pass(goneAfter - 1)
+	pass(GoneAfter - 1)
 	tracker.expect(t, "between two syncs")
 	pass(1)
 	tracker.expect(t, "gone", Offline)
@@ -73,7 +73,7 @@ func TestTheMostPresentOfAUsersClientsCounts(t *testing.T) {
 	tracker.Set(alice, "B", Offline)
 	tracker.expect(t, "the other is off", Unavailable)
 	end()
-	pass(goneAfter)
+	pass(GoneAfter)
 	tracker.expect(t, "both are off", Offline)
 	if _, none := tracker.Poll(alice, "A", Offline); len(tracker.users) != 0 {
 		t.Error("a client that does not want to be seen is kept")

@@ -14,7 +14,6 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
-	"github.com/matrix-org/dendrite/syncapi/stream"
 )
 
 // maxStatus is how long a status message may be, in bytes.
@@ -81,9 +80,7 @@ func (s *routes) getPresence(ctx context.Context, r *httputil.Request) (any, err
 		}
 		return nil, mxerr.Forbidden("you share no room with %s", user)
 	}
-	p := s.Engine.Hub.PresenceOf(user)
-	if p == nil {
-		p = &stream.Presence{UserID: user, State: presence.Offline, Active: stored[user].TS, StatusMsg: stored[user].StatusMsg}
-	}
-	return httputil.Raw{Body: answer.AppendPresence(nil, p)}, nil
+	set := stored[user]
+	set.UserID = user
+	return httputil.Raw{Body: answer.AppendPresence(nil, s.Engine.Hub.PresenceOf(&set))}, nil
 }

@@ -62,6 +62,9 @@ func New(deps Deps) ([]httputil.Route, error) {
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
 
+		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Handler: s.initialSync},
+		{Method: http.MethodGet, Path: v3 + "/events", Name: "events", Auth: guest, Handler: s.events},
+		{Method: http.MethodGet, Path: v3 + "/events/{eventId}", Name: "old_event", Auth: guest, Handler: s.event},
 		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: guest, Limit: limitEphemeral, Handler: s.putPresence},
 		{Method: http.MethodGet, Path: v3 + "/presence/{userId}/status", Name: "get_presence", Auth: guest, Handler: s.getPresence},
 

@@ -18,14 +18,10 @@ import (
 // sync is GET /sync.
 func (s *routes) sync(ctx context.Context, r *httputil.Request) (any, error) {
 	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest}
-	if since := r.Query("since"); since != "" {
-		token, err := answer.ParseToken(since)
-		if err != nil {
-			return nil, err
-		}
-		req.Since = &token
-	}
 	var err error
+	if req.Since, err = tokenOf(r, "since"); err != nil {
+		return nil, err
+	}
 	if req.Timeout, err = r.QueryMillis("timeout", answer.MaxTimeout); err != nil {
 		return nil, err
 	}

@@ -481,6 +481,27 @@ func (h *Hub) Sleep(name id.UserID) (*Sleeper, error) {
 	return s, nil
 }
 
+// Peek makes a user be woken by what happens in a room that they are not in, until the next reset or until leave is called. Whoever
+// peeks has a sleeper, and peeks again before each look.
+func (h *Hub) Peek(name id.UserID, room id.RoomID) (leave func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.inRoom[room] == nil {
+		h.inRoom[room] = make(map[id.UserID]struct{})
+	}
+	h.inRoom[room][name] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if u := h.users[name]; u == nil || u.view == nil || !slices.Contains(u.view.Joined, room) {
+			delete(h.inRoom[room], name)
+			if len(h.inRoom[room]) == 0 {
+				delete(h.inRoom, room)
+			}
+		}
+	}
+}
+
 // Leave ends a sleep.
 func (h *Hub) Leave(name id.UserID, s *Sleeper) {
 	h.mu.Lock()

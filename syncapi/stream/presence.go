@@ -104,15 +104,21 @@ func (h *Hub) SetPresence(ctx context.Context, device id.DeviceID, p *storage.Pr
 	h.announce(ctx)
 }
 
-// PresenceOf is what is known of a user who was here lately; nil if nothing.
-func (h *Hub) PresenceOf(name id.UserID) *Presence {
+// PresenceOf is what is known of a user, of whom set is what they have set last. It may be that only another replica has heard of it.
+func (h *Hub) PresenceOf(set *storage.Presence) *Presence {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if p := h.presence.users[name]; p != nil && p.known {
-		one := p.Presence
-		return &one
+	p := &Presence{UserID: set.UserID, State: presence.Offline, Active: set.TS, StatusMsg: set.StatusMsg}
+	one := h.presence.users[set.UserID]
+	switch {
+	case one != nil && one.statusAt >= set.TS:
+		p.State, p.Active, p.StatusMsg = one.State, one.Active, one.StatusMsg
+	case h.o.Presence != nil && time.Since(time.UnixMilli(set.TS)) < presence.GoneAfter:
+		p.State = set.State
+	case one != nil:
+		p.State, p.Active = one.State, max(one.Active, set.TS)
 	}
-	return nil
+	return p
 }
 
 // runPresence announces what changes, until ctx ends.

@@ -110,31 +110,6 @@ func TestPresenceOfANewcomer(t *testing.T) {
 	})
 }
 
-func TestPresenceOfTwoReplicas(t *testing.T) {
-	d := replicated(t, "syncapi")
-	var bases []string
-	for _, url := range d.urls {
-		if address := strings.TrimPrefix(url, "http://"); address == d.config.Listen.SyncAPI.Public {
-			bases = append([]string{url}, bases...)
-		} else {
-			bases = append(bases, url)
-		}
-	}
-	alice, bob := d.user(t, "alice"), d.user(t, "bob")
-	room := alice.publicRoom()
-	bob.join(room)
-	alice.base = bases[0]
-	since := bob.sync("", "set_presence", "offline").Get("next_batch").Str
-	alice.sync("")
-	for _, base := range bases { // wherever bob asks
-		bob.base = base
-		bob.awaitPresence("", alice, "online")
-	}
-	alice.must("PUT", at("presence", alice.userID, "status"), object{"presence": "unavailable", "status_msg": "x"})
-	bob.base = ""
-	bob.awaitPresence(since, alice, "unavailable")
-}
-
 func TestPresenceSwitchedOff(t *testing.T) {
 	d := own(t, monolithSQLite, func(c *config.Config) { c.Matrix.Presence.Enabled = false })
 	alice, bob := d.user(t, "alice"), d.user(t, "bob")
