@@ -48,6 +48,7 @@ func (p *Presence) SharesRoom(v *View) bool {
 // presenceMessage is what a replica tells. A status is told where it changes.
 type presenceMessage struct {
 	Replica string             `json:"replica"`
+	Number  int64              `json:"number"` // of the change, the same for all replicas, µs
 	Users   []presence.Update  `json:"users,omitempty"`
 	Status  []storage.Presence `json:"status,omitempty"`
 }
@@ -68,6 +69,7 @@ type presenceChange struct {
 type present struct {
 	Presence
 	by       map[string]told // by replica
+	heard    int64           // number of what was told last
 	statusAt int64
 	known    bool // rooms and status are
 	number   int64
@@ -99,7 +101,6 @@ func (h *Hub) SetPresence(ctx context.Context, device id.DeviceID, p *storage.Pr
 		return
 	}
 	h.o.Presence.Set(p.UserID, device, p.State)
-	h.hearPresence(presenceMessage{Replica: h.replica, Status: []storage.Presence{*p}})
 	h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: h.o.Presence.Changed(false), Status: []storage.Presence{*p}})
 	h.announce(ctx)
 }
@@ -157,6 +158,7 @@ func (h *Hub) tellPresence(ctx context.Context, m presenceMessage) {
 	if len(m.Users)+len(m.Status) == 0 {
 		return
 	}
+	m.Number = time.Now().UnixMicro()
 	h.hearPresence(m)
 	if h.o.Sole {
 		return
@@ -176,13 +178,13 @@ func (h *Hub) hearPresence(m presenceMessage) {
 	now := time.Now()
 	for _, u := range m.Users {
 		p := h.presentUser(u.UserID)
-		p.by[m.Replica] = told{u, now}
+		p.by[m.Replica], p.heard = told{u, now}, m.Number
 		h.combine(p)
 	}
 	for i := range m.Status {
 		s := &m.Status[i]
 		if p := h.presentUser(s.UserID); s.TS > p.statusAt {
-			p.statusAt, p.Active = s.TS, max(p.Active, s.TS)
+			p.statusAt, p.Active, p.heard = s.TS, max(p.Active, s.TS), m.Number
 			if p.StatusMsg != s.StatusMsg {
 				p.StatusMsg = s.StatusMsg
 				h.presence.pending[s.UserID] = struct{}{}
@@ -255,17 +257,23 @@ func (h *Hub) announce(ctx context.Context) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	awake := make(map[id.UserID]struct{})
+	next := h.typing.number + 1
+	var ready []*present
 	for name := range h.presence.pending {
 		p := h.presence.users[name]
 		if p != nil && !p.known {
 			continue // its rooms have changed meanwhile
 		}
 		delete(h.presence.pending, name)
-		if p == nil {
-			continue
+		if p != nil {
+			p.number, p.at, p.heard = max(next, p.heard), time.Now(), 0
+			ready = append(ready, p)
 		}
-		h.typing.number = max(h.typing.number+1, time.Now().UnixMicro())
-		p.number, p.at = h.typing.number, time.Now()
+	}
+	slices.SortFunc(ready, func(a, b *present) int { return cmp.Compare(a.number, b.number) })
+	for _, p := range ready {
+		name := p.UserID
+		h.typing.number = p.number
 		h.presence.changes = append(h.presence.changes, presenceChange{p.number, name})
 		for _, room := range p.rooms {
 			if watchers := h.inRoom[room]; len(watchers) <= quietRoom {

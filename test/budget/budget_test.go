@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/rpc"
@@ -38,6 +40,8 @@ type server struct {
 	rooms, sync *sqlutil.DB
 	room        api.RoomserverAPI
 	token       syncapiapi.SyncAPI
+	routes      []httputil.Route // of syncapi
+	stop        func()
 }
 
 func open(t *testing.T, url string) *sqlutil.DB {
@@ -67,12 +71,20 @@ func databases(t *testing.T, body func(t *testing.T, s *server)) {
 func newServer(t *testing.T, roomsURL, syncURL string) *server {
 	t.Helper()
 	s := &server{t: t, rooms: open(t, roomsURL), sync: open(t, syncURL)}
+	s.start()
+	return s
+}
+
+// start starts the components. After a stop, they know nothing but what the databases have.
+func (s *server) start() {
+	t := s.t
+	t.Helper()
 	_, key, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	silent := logrus.New()
 	silent.SetOutput(io.Discard)
 	deps := component.Deps{
-		Config: &config.Config{Matrix: config.Matrix{ServerName: "here", DefaultRoomVersion: "12"}},
+		Config: &config.Config{Matrix: config.Matrix{ServerName: "here", DefaultRoomVersion: "12", Presence: config.Presence{Enabled: true}}},
 		Log:    logrus.NewEntry(silent), Sole: true, Signer: pdu.Signer{ServerName: "here", KeyID: "ed25519:1", PrivateKey: key},
 		Transport: eventlog.NewEmbedded(), Draining: make(chan struct{}),
 	}
@@ -84,25 +96,26 @@ func newServer(t *testing.T, roomsURL, syncURL string) *server {
 	must(t, err)
 	must(t, rpc.Local("typingserver", nil, typer.API, &typing))
 	deps.DB = s.rooms
-	rooms, err := roomserver.New(t.Context(), deps, roomserver.Peers{Client: &client})
+	roomer, err := roomserver.New(t.Context(), deps, roomserver.Peers{Client: &client})
 	must(t, err)
-	must(t, rpc.Local("roomserver", nil, rooms.API, &s.room))
+	must(t, rpc.Local("roomserver", nil, roomer.API, &s.room))
 	deps.DB = s.sync
 	syncer, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: &s.room, Client: &client, Typing: &typing})
 	must(t, err)
 	must(t, rpc.Local("syncapi", nil, syncer.API, &s.token))
+	s.routes = syncer.Routes
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 3)
-	for _, c := range []*component.Component{typer, rooms, syncer} {
+	for _, c := range []*component.Component{typer, roomer, syncer} {
 		go func() { done <- c.Run(ctx) }()
 	}
-	t.Cleanup(func() {
+	s.stop = sync.OnceFunc(func() {
 		cancel()
 		for range 3 {
 			must(t, <-done)
 		}
 	})
-	return s
+	t.Cleanup(s.stop)
 }
 
 // applied waits until syncapi has applied all that the roomserver has committed, and tells how many statements it needed to see that.
@@ -131,9 +144,13 @@ func (s *server) applied() (looks int64) {
 
 func (s *server) say(room id.RoomID, n int) {
 	s.t.Helper()
+	must(s.t, s.send(room, n))
+}
+
+func (s *server) send(room id.RoomID, n int) error {
 	_, err := s.room.SendEvent(s.t.Context(), api.SendEventRequest{RequestKey: api.RequestKey(fmt.Sprint(room, n)), RoomID: room, Sender: alice,
 		DeviceID: "D", TransactionID: fmt.Sprint(n), Type: "m.room.message", Content: json.RawMessage(`{"msgtype":"m.text","body":"hello"}`)})
-	must(s.t, err)
+	return err
 }
 
 // The budget of one send: conditional update of the room, log counter, insert of the event, in one transaction of roomserver;
