@@ -2,6 +2,8 @@
 package filter
 
 import (
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -20,6 +22,8 @@ type Filter struct {
 	Presence    *roomserver.EventFilter `json:"presence,omitempty"`
 	AccountData *roomserver.EventFilter `json:"account_data,omitempty"`
 	Room        RoomFilter              `json:"room"`
+
+	noTimeline bool // a limit of 0 is asked for
 }
 
 // RoomFilter is the part about rooms. Rooms and NotRooms go before those of the parts.
@@ -48,6 +52,8 @@ func Parse(raw []byte) (*Filter, error) {
 	if err := roomserver.UnmarshalFilter(raw, f); err != nil {
 		return nil, err
 	}
+	limit := gjson.GetBytes(raw, "room.timeline.limit")
+	f.noTimeline = limit.Type == gjson.Number && limit.Num == 0
 	if f.EventFormat != FormatClient && f.EventFormat != FormatFederation {
 		return nil, mxerr.BadJSON("event_format must be %q or %q", FormatClient, FormatFederation)
 	}
@@ -66,8 +72,12 @@ func Parse(raw []byte) (*Filter, error) {
 	return f, nil
 }
 
-// TimelineLimit is how many events of a room a sync returns at most.
+// TimelineLimit is how many events of a room a sync returns at most. A limit must be greater than 0, but clients ask for 0 where they want
+// none.
 func (f *Filter) TimelineLimit() int {
+	if f.noTimeline {
+		return 0
+	}
 	if f.Room.Timeline == nil || f.Room.Timeline.Limit == 0 {
 		return DefaultTimeline
 	}

@@ -64,9 +64,9 @@ func New(deps Deps) ([]httputil.Route, error) {
 
 		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Handler: s.initialSync},
 		{Method: http.MethodGet, Path: v3 + "/events", Name: "events", Auth: guest, Handler: s.events},
-		{Method: http.MethodGet, Path: v3 + "/events/{eventId}", Name: "old_event", Auth: guest, Handler: s.event},
-		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: guest, Limit: limitEphemeral, Handler: s.putPresence},
-		{Method: http.MethodGet, Path: v3 + "/presence/{userId}/status", Name: "get_presence", Auth: guest, Handler: s.getPresence},
+		{Method: http.MethodGet, Path: v3 + "/events/{eventId}", Name: "old_event", Auth: user, Handler: s.event},
+		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: user, Limit: limitEphemeral, Handler: s.putPresence},
+		{Method: http.MethodGet, Path: v3 + "/presence/{userId}/status", Name: "get_presence", Auth: user, Handler: s.getPresence},
 
 		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: guest, Limit: limitAccountData, Handler: s.putFilter},
 		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: guest, Handler: s.getFilter},

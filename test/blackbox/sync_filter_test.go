@@ -3,6 +3,7 @@ package blackbox
 import (
 	"encoding/json"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -64,6 +65,29 @@ func TestFiltersOfTheTimeline(t *testing.T) {
 					t.Errorf("%s: limited, and nothing was left out by a limit", text)
 				}
 			}
+		}
+	})
+}
+
+// A limit of 0 gets no timeline: what happened is state, and the rest is found by prev_batch.
+func TestATimelineOfNothing(t *testing.T) {
+	run(t, func(t *testing.T, d *deployment) {
+		alice := d.user(t, "alice")
+		room := alice.publicRoom()
+		since := alice.now()
+		alice.setState(room, "m.room.topic", "", object{"topic": "tea"})
+		last := alice.say(room, "last")
+		for _, token := range []string{since, ""} {
+			r := roomIn(alice.sync(token, timelineOf(object{"limit": 0})...), "join", room)
+			equal(t, "events", r.Get("timeline.events.#").Int(), 0)
+			equal(t, "limited", r.Get("timeline.limited").Raw, "true")
+			equal(t, "state", find(r.Get("state.events"), "m.room.topic", "").Get("content.topic").Str, "tea")
+			page := alice.must("GET", at("rooms", room, "messages")+"?dir=b&limit=1&from="+url.QueryEscape(r.Get("timeline.prev_batch").Str), nil)
+			equal(t, "what is before prev_batch", page.Get("chunk.0.event_id").Str, last)
+		}
+		quiet := alice.now()
+		if r := roomIn(alice.sync(quiet, timelineOf(object{"limit": 0})...), "join", room); r.Exists() {
+			t.Errorf("a room in which nothing happened: %s", r.Raw)
 		}
 	})
 }
