@@ -31,6 +31,7 @@ const (
 	batchLimit      = 50 // inputs that one transaction commits
 	maxBackoff      = 8  // attempts after which the time between them grows no more
 	uniqueAttempts  = 5  // of an input that finds what it would add there already
+	createAttempts  = 10 // of a room that is made at the same moment as others like it
 	inputTimeout    = 30 * time.Second
 	rememberedKeys  = 20_000 // request keys of this process whose results are in memory
 	rememberedRooms = 2_000  // rooms whose auth state is in memory

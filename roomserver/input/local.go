@@ -211,12 +211,12 @@ func (in *Input) Create(ctx context.Context, version id.RoomVersion, roomID id.R
 				return earlier, nil
 			}
 		}
-		if !sqlutil.IsUniqueViolation(err) || attempt == uniqueAttempts {
+		if !sqlutil.IsUniqueViolation(err) || attempt == createAttempts {
 			return "", fmt.Errorf("create room: %w", err)
 		}
 		// A room whose id is the hash of its create event is the same one as another that its creator has made alike at the same
-		// moment. So this one was made a moment before.
-		protos[0].OriginServerTS -= 1 + rand.Int64N(int64(attempt)*50)
+		// moment. So this one was made a moment before, and the longer before the more there are.
+		protos[0].OriginServerTS -= 1 + rand.Int64N(50<<attempt)
 	}
 }
 
