@@ -11,6 +11,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/routing"
@@ -57,6 +58,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	seen := accounts.NewLastSeen(store, time.Now)
 	sessions := uia.New(store, time.Now)
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
+	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Active: owned.accounts.Active, Log: deps.Log, Now: time.Now})
 	c := &component.Component{
 		Name: storage.Component,
 		API: &api.ClientAPI{
@@ -90,7 +92,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			Heads:   users.Heads,
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions,
-			Profiles: profileService, Propagate: propagation, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+			Profiles: profileService, Propagate: propagation, Delayed: later, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
 				return err
@@ -107,6 +109,10 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		})
 		group.Go(func() error {
 			propagation.Run(ctx)
+			return nil
+		})
+		group.Go(func() error {
+			later.Run(ctx)
 			return nil
 		})
 		group.Go(func() error {

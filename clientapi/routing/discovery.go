@@ -23,7 +23,7 @@ func (e *endpoints) versions(context.Context, *httputil.Request) (any, error) {
 	for minor := 1; minor <= newestMinor; minor++ {
 		versions = append(versions, fmt.Sprintf("v1.%d", minor))
 	}
-	return httputil.Object{"versions": versions, "unstable_features": httputil.Object{}}, nil
+	return httputil.Object{"versions": versions, "unstable_features": httputil.Object{"org.matrix.msc4140": true}}, nil
 }
 
 // wellKnownClient is GET /.well-known/matrix/client (Client-Server API, § Well-known URIs).

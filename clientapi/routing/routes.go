@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
@@ -28,6 +29,7 @@ type Deps struct {
 	UIA       *uia.Service
 	Profiles  *profiles.Service
 	Propagate *propagate.Service
+	Delayed   *delayed.Service
 	Room      *roomserver.RoomserverAPI
 	Sync      *syncapi.SyncAPI
 	Typing    *typingserver.TypingserverAPI
@@ -41,6 +43,8 @@ const (
 	root = "/_matrix/client"
 	v3   = root + "/{r0|v3}"
 	v1   = root + "/v1"
+
+	msc4140 = root + "/unstable/org.matrix.msc4140/delayed_events"
 )
 
 // Routes lists the endpoints.
@@ -130,6 +134,9 @@ func Routes(d Deps) []httputil.Route {
 		{Method: put, Path: v3 + "/rooms/{roomID}/redact/{eventID}/{txnID}", Name: "redact", Auth: user, Limit: "message", Handler: e.redact},
 		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}", Name: "put_state", Auth: guest, Active: true, Limit: "message", Handler: e.putState},
 		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}/{stateKey}", Name: "put_state", Auth: guest, Active: true, Limit: "message", Handler: e.putState},
+		{Method: get, Path: msc4140, Name: "delayed_events", Auth: user, Handler: e.delayedEvents},
+		{Method: post, Path: msc4140 + "/{delayID}", Name: "delayed_event", Auth: optional, Limit: "message", Handler: e.updateDelayed},
+		{Method: post, Path: msc4140 + "/{delayID}/{action}", Name: "delayed_event", Auth: optional, Limit: "message", Handler: e.updateDelayed},
 		{Method: get, Path: v3 + "/rooms/{roomID}/state", Name: "state", Auth: guest, Handler: e.state},
 		{Method: get, Path: v3 + "/rooms/{roomID}/state/{type}", Name: "state_event", Auth: guest, Handler: e.stateEvent},
 		{Method: get, Path: v3 + "/rooms/{roomID}/state/{type}/{stateKey}", Name: "state_event", Auth: guest, Handler: e.stateEvent},

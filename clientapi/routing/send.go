@@ -98,6 +98,13 @@ func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event ro
 	}
 	event.Sender, event.DeviceID, event.Guest = r.Caller.UserID, r.Caller.DeviceID, r.Caller.Guest
 	event.Suspended = r.Caller.Suspended
+	delay, later, err := delayOf(r)
+	if err != nil {
+		return nil, err
+	}
+	if later {
+		return e.delayEvent(ctx, r, &event, delay)
+	}
 	sent, err := e.Room.SendEvent(ctx, event)
 	if err != nil {
 		return nil, err

@@ -28,6 +28,7 @@ type Store struct {
 	onceStatements
 	pendingStatements
 	reportStatements
+	delayedStatements
 }
 
 // Open brings the tables to their newest version.
@@ -45,5 +46,6 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		onceStatements:    prepareOnce(db),
 		pendingStatements: preparePending(db),
 		reportStatements:  prepareReports(db),
+		delayedStatements: prepareDelayed(db),
 	}, nil
 }

@@ -28,13 +28,16 @@ func TestMain(m *testing.M) { shared.Main(m) }
 
 // unspecified are endpoints that the specification does not have, or not in this form.
 var unspecified = map[string]string{
-	"GET /_synapse/admin/v1/register":                    "the tools' way to make accounts",
-	"POST /_synapse/admin/v1/register":                   "the tools' way to make accounts",
-	"GET /_dendrite/admin/v1/reports":                    "what users have reported, for administrators",
-	"POST /_matrix/client/v1/refresh":                    "where clients of the proposal look for it",
-	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",
-	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}": "the slash before an empty state key is optional",
-	"GET /_matrix/client/v3/pushrules/global/{kind}/":    "part of the whole, for clients of r0",
+	"GET /_synapse/admin/v1/register":                                                    "the tools' way to make accounts",
+	"POST /_synapse/admin/v1/register":                                                   "the tools' way to make accounts",
+	"GET /_dendrite/admin/v1/reports":                                                    "what users have reported, for administrators",
+	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                     "MSC4140",
+	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":          "MSC4140",
+	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}/{action}": "MSC4140",
+	"POST /_matrix/client/v1/refresh":                                                    "where clients of the proposal look for it",
+	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
+	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
+	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                    "part of the whole, for clients of r0",
 }
 
 // routes are all endpoints, as method and path. Those of r0 and v3 are one.
