@@ -45,10 +45,7 @@ func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, e
 		rooms := slices.DeleteFunc(a.listRooms(), func(r *room) bool { return r.section == knock })
 		o.list("rooms", len(rooms), func(i int) {
 			r := rooms[i]
-			o.raw(`{"room_id":`)
-			o.text(string(r.id))
-			o.key("membership")
-			o.text(a.window.View.MembershipAt(r.id, a.window.UpTo).Membership)
+			a.beginInitialRoom(o, r)
 			switch event := invites[r.membership.EventID]; {
 			case r.section != invite:
 				a.writeInitialRoom(o, r, published[r.id])
@@ -61,6 +58,32 @@ func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, e
 		o.raw(`}`)
 		return o.b, nil
 	})
+}
+
+// RoomInitialSync is GET /rooms/{roomId}/initialSync. The filter selects the room. M_FORBIDDEN for those who are not and never were in it.
+func (e *Engine) RoomInitialSync(ctx context.Context, req *Request, room id.RoomID) (httputil.Raw, error) {
+	return e.answer(ctx, req, func(a *answering) ([]byte, error) {
+		r := a.rooms[room]
+		if r == nil || r.section == invite || r.section == knock || r.onlyLeave {
+			return nil, mxerr.Forbidden("you are not a member of %s and never were: join it to read it", room)
+		}
+		published, err := a.published(ctx)
+		if err != nil {
+			return nil, err
+		}
+		o := new(out)
+		a.beginInitialRoom(o, r)
+		a.writeInitialRoom(o, r, published[room])
+		o.raw(`}`)
+		return o.b, nil
+	})
+}
+
+func (a *answering) beginInitialRoom(o *out, r *room) {
+	o.raw(`{"room_id":`)
+	o.text(string(r.id))
+	o.key("membership")
+	o.text(a.window.View.MembershipAt(r.id, a.window.UpTo).Membership)
 }
 
 func (a *answering) writeInitialRoom(o *out, r *room, published bool) {

@@ -29,6 +29,23 @@ func (s *routes) initialSync(ctx context.Context, r *httputil.Request) (any, err
 		StateAfter: true, Presence: presence.Online})
 }
 
+// roomInitialSync is GET /rooms/{roomId}/initialSync.
+func (s *routes) roomInitialSync(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomId")
+	if err != nil {
+		return nil, err
+	}
+	limit, err := r.QueryInt("limit", filter.DefaultTimeline)
+	if err != nil {
+		return nil, err
+	}
+	f := filter.Default()
+	f.Room.IncludeLeave, f.Room.Rooms = true, []id.RoomID{room}
+	f.Room.Timeline = &roomserver.EventFilter{Limit: max(limit, 1)}
+	return s.Engine.RoomInitialSync(ctx, &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Filter: f,
+		StateAfter: true, Presence: presence.Online}, room)
+}
+
 // events is GET /events, of all rooms or of one.
 func (s *routes) events(ctx context.Context, r *httputil.Request) (any, error) {
 	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Presence: presence.Online}

@@ -62,6 +62,7 @@ func New(deps Deps) ([]httputil.Route, error) {
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
 
+		{Method: http.MethodGet, Path: v3 + "/rooms/{roomId}/initialSync", Name: "room_initial_sync", Auth: guest, Handler: s.roomInitialSync},
 		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Handler: s.initialSync},
 		{Method: http.MethodGet, Path: v3 + "/events", Name: "events", Auth: guest, Handler: s.events},
 		{Method: http.MethodGet, Path: v3 + "/events/{eventId}", Name: "old_event", Auth: user, Handler: s.event},

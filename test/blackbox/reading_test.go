@@ -272,3 +272,33 @@ func TestTags(t *testing.T) {
 		equal(t, "after refused changes", alice.must("GET", path, nil).Get("tags").Raw, want)
 	})
 }
+
+func TestTheInitialSyncOfARoom(t *testing.T) {
+	run(t, func(t *testing.T, d *deployment) {
+		alice, bob, stranger := d.user(t, "alice"), d.user(t, "bob"), d.user(t, "stranger")
+		room := alice.publicRoom()
+		path := at("rooms", room, "initialSync")
+		bob.join(room)
+		bob.must("PUT", at("user", bob.userID, "rooms", room, "tags", "m.favourite"), object{})
+		alice.say(room, "one")
+		last := alice.say(room, "two")
+		got := bob.must("GET", path+"?limit=1", nil)
+		equal(t, "room", got.Get("room_id").Str, room)
+		equal(t, "membership", got.Get("membership").Str, "join")
+		equal(t, "visibility", got.Get("visibility").Str, "private")
+		same(t, "messages", ids(got.Get("messages.chunk")), []string{last})
+		equal(t, "state", find(got.Get("state"), "m.room.member", bob.userID).Get("content.membership").Str, "join")
+		equal(t, "account data", find(got.Get("account_data"), "m.tag", "").Get(`content.tags.m\.favourite`).Exists(), true)
+		same(t, "before", bodies(bob.must("GET", at("rooms", room, "messages")+"?dir=b&limit=1&from="+got.Get("messages.start").Str, nil).Get("chunk")), []string{"one"})
+		bob.must("POST", at("rooms", room, "leave"), object{})
+		alice.say(room, "after")
+		left := bob.must("GET", path, nil)
+		equal(t, "membership of one who left", left.Get("membership").Str, "leave")
+		same(t, "messages to one who left", bodies(left.Get("messages.chunk")), []string{"one", "two"})
+		stranger.refused(403, "M_FORBIDDEN", "GET", path, nil)
+		alice.invite(room, stranger)
+		stranger.refused(403, "M_FORBIDDEN", "GET", path, nil)
+		stranger.refused(403, "M_FORBIDDEN", "GET", at("rooms", "!absent:x", "initialSync"), nil)
+		bob.refused(400, "M_INVALID_PARAM", "GET", path+"?limit=x", nil)
+	})
+}

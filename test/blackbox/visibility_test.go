@@ -153,6 +153,11 @@ func (r table) check(create string) {
 	for _, action := range r.life {
 		everJoined = everJoined || action == "join"
 	}
+	for _, text := range r.said(get(at("rooms", r.room, "initialSync")), "messages.chunk", body) {
+		if !slices.Contains(want, text) || !everJoined {
+			t.Errorf("%s: /initialSync has %q", r.name, text)
+		}
+	}
 	// The first event of the room is older than its visibility, so it is shared: those see it who have joined since.
 	related := want
 	if !everJoined {

@@ -140,6 +140,7 @@ var steps = []step{
 	{endpoint: "GET /publicRooms", query: "limit=5"},
 	{as: "bob", endpoint: "POST /publicRooms", body: object{"limit": 5, "filter": object{"generic_search_term": "room", "room_types": []any{nil}}}},
 
+	{as: "bob", endpoint: "GET /rooms/{roomId}/initialSync"},
 	{as: "bob", endpoint: "POST /search", body: object{"search_categories": object{"room_events": object{"search_term": "hello", "keys": []string{"content.body"},
 		"order_by": "recent", "include_state": true, "event_context": object{"before_limit": 1, "after_limit": 1, "include_profile": true},
 		"groupings": object{"group_by": []object{{"key": "room_id"}, {"key": "sender"}}}, "filter": object{"limit": 1}}}}},
