@@ -1,8 +1,19 @@
 #!/bin/sh
-# Runs matrixbench against this server (monolith on SQLite) and Synapse (SQLite), side by side, in one run. Synapse comes from PyPI,
-# into .cache/synapse. Arguments go to matrixbench: scripts/bench-synapse.sh -quick
+# Runs matrixbench against this server (the monolith) and Synapse, side by side, in one run: on SQLite, or with DATABASE=postgres each on
+# a Postgres of its own, whose processes count too. Synapse comes from PyPI, into .cache/synapse. Arguments go to matrixbench:
+#
+#     scripts/bench-synapse.sh -quick
+#     DATABASE=postgres scripts/bench-synapse.sh -rounds 2 -duration 2s
 set -eu
 cd "$(dirname "$0")/.."
+
+# A Postgres is started by scripts/testparts, which runs this script in it: once for each server.
+if [ "${DATABASE:-}" = postgres ] && [ -z "${PEER_POSTGRES:-}" ]; then
+    if [ -z "${OUR_POSTGRES:-}" ]; then
+        exec env -u DENDRITE_TEST_POSTGRES go run ./scripts/testparts sh -c 'OUR_POSTGRES="$DENDRITE_TEST_POSTGRES" exec sh scripts/bench-synapse.sh "$@"' sh "$@"
+    fi
+    exec env -u DENDRITE_TEST_POSTGRES go run ./scripts/testparts sh -c 'PEER_POSTGRES="$DENDRITE_TEST_POSTGRES" exec sh scripts/bench-synapse.sh "$@"' sh "$@"
+fi
 cache="$PWD/.cache"
 work=$(mktemp -d)
 ours= peer=
@@ -17,12 +28,23 @@ trap finish EXIT INT TERM
 if [ ! -x "$cache/synapse/bin/python" ]; then
     echo "getting Synapse from PyPI into $cache/synapse"
     python3 -m venv "$cache/synapse"
-    "$cache/synapse/bin/pip" -q install 'matrix-synapse==1.163.*'
+    "$cache/synapse/bin/pip" -q install 'matrix-synapse[postgres]==1.163.*'
 fi
 CGO_ENABLED=0 go build -o "$work/dendrite" ./cmd/dendrite
 (cd bench && go build -o "$work/matrixbench" .)
 
-"$work/dendrite" generate-config --server-name ours.test --dir "$work/ours" >/dev/null
+synapse_database="{name: sqlite3, args: {database: $work/synapse.db}}"
+our_database= our_processes= peer_processes=
+if [ "${DATABASE:-}" = postgres ]; then
+    postmaster() { head -n 1 "$(psql "$1" -Atc 'SHOW data_directory')/postmaster.pid"; }
+    psql "$OUR_POSTGRES" -qc 'CREATE DATABASE ours'
+    psql "$PEER_POSTGRES" -qc "CREATE DATABASE peer TEMPLATE template0 ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C'"
+    our_database="--database $(echo "$OUR_POSTGRES" | sed 's|/postgres?|/ours?|')"
+    our_processes=",$(postmaster "$OUR_POSTGRES")" peer_processes=",$(postmaster "$PEER_POSTGRES")"
+    synapse_database="{name: psycopg2, args: {dsn: '$(echo "$PEER_POSTGRES" | sed 's|/postgres?|/peer?|')', cp_min: 5, cp_max: 10}}"
+fi
+# shellcheck disable=SC2086 # two words or none
+"$work/dendrite" generate-config --server-name ours.test --dir "$work/ours" $our_database >/dev/null
 sed -i -e '/^  registration:/,/enabled:/s/enabled: false/enabled: true/' -e 's/verification: token/verification: none/' \
     -e 's/password_hash_cost: 10/password_hash_cost: 4/' -e '/^  rate_limits:/,/disabled:/s/disabled: false/disabled: true/' "$work/ours/dendrite-config.yaml"
 "$work/dendrite" --config "$work/ours/dendrite-config.yaml" --listen 127.0.0.1:8308 >"$work/ours.log" 2>&1 &
@@ -34,7 +56,7 @@ cat >"$work/bench.yaml" <<YAML
 server_name: peer.test
 pid_file: $work/synapse.pid
 listeners: [{port: 8309, bind_addresses: [127.0.0.1], type: http, tls: false, resources: [{names: [client]}]}]
-database: {name: sqlite3, args: {database: $work/synapse.db}}
+database: $synapse_database
 media_store_path: $work/synapse-media
 signing_key_path: $work/peer.test.signing.key
 registration_shared_secret: benchmark
@@ -63,4 +85,5 @@ for url in http://127.0.0.1:8308 http://127.0.0.1:8309; do
         sleep 0.2
     done
 done
-"$work/matrixbench" -server ours=http://127.0.0.1:8308 -server synapse=http://127.0.0.1:8309 -pids "ours=$ours" -pids "synapse=$peer" "$@"
+"$work/matrixbench" -server ours=http://127.0.0.1:8308 -server synapse=http://127.0.0.1:8309 -pids "ours=$ours$our_processes" \
+    -pids "synapse=$peer$peer_processes" "$@"
