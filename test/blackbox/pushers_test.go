@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 // gateway is a push gateway. It takes every notification, unless answer says otherwise.
@@ -333,4 +335,55 @@ func TestTheListOfNotifications(t *testing.T) {
 		equal(t, "one's own", alice.must("GET", path, nil).Get("notifications.#").Int(), 0)
 		d.anybody(t).refused(401, "M_MISSING_TOKEN", "GET", path, nil)
 	})
+}
+
+// Whatever is killed, every notification reaches the gateway, in order, and only one that was under way may come twice.
+func TestPushesSurviveKills(t *testing.T) {
+	for _, kind := range deploy.Kinds() {
+		t.Run(string(kind), func(t *testing.T) {
+			o := deploy.Options{}
+			parts := []string{"monolith"}
+			if kind == polylith {
+				o.Replicas = []string{"syncapi"}
+				parts = []string{"syncapi", "syncapi-2"}
+			}
+			d := deployed(deploy.Own(t, kind, o))
+			g := newGateway(t)
+			alice, bob := d.user(t, "alice"), d.user(t, "bob")
+			room := alice.publicRoom()
+			bob.join(room)
+			bob.sync("")
+			bob.setPusher(pusher(g, "key"))
+			const kills, each = 4, 5
+			seen := make(map[string]int)
+			said, next, again := []string{}, 0, 0
+			for kill := range kills {
+				for range each {
+					said = append(said, alice.say(room, "x"))
+				}
+				victim := d.process(t, parts[kill%len(parts)])
+				if err := victim.Kill(); err != nil {
+					t.Fatal(err)
+				}
+				if err := victim.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for next < len(said) {
+					switch event := g.next(t, "").Get("event_id").Str; {
+					case event == "": // only counts
+					case event == said[next]:
+						seen[event]++
+						next++
+					case seen[event] > 0:
+						again++
+					default:
+						t.Fatalf("%s comes before %s", event, said[next])
+					}
+				}
+			}
+			if again > kills {
+				t.Errorf("%d notifications came twice, after %d kills", again, kills)
+			}
+		})
+	}
 }
