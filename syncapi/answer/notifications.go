@@ -2,6 +2,7 @@ package answer
 
 import (
 	"context"
+	"math"
 	"slices"
 	"strconv"
 
@@ -39,7 +40,7 @@ type notification struct {
 // the events of the user's rooms.
 func (e *Engine) Notifications(ctx context.Context, req *NotificationsRequest) (httputil.Raw, error) {
 	e.Barrier(ctx)
-	window, err := e.Hub.Look(ctx, req.UserID, 0, 0)
+	window, err := e.Hub.Look(ctx, req.UserID, 0, math.MaxInt64)
 	if err != nil {
 		return httputil.Raw{}, err
 	}
