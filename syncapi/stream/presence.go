@@ -72,6 +72,7 @@ type present struct {
 	heard    int64           // number of what was told last
 	statusAt int64
 	known    bool // rooms and status are
+	moves    int  // how often the rooms have changed
 	number   int64
 	at       time.Time // of the last change
 }
@@ -237,14 +238,14 @@ func (h *Hub) endPresence() {
 // announce gives what is pending its numbers, and wakes those who share a room with one of the users.
 func (h *Hub) announce(ctx context.Context) {
 	h.mu.Lock()
-	var unknown []id.UserID
+	unknown := make(map[id.UserID]int) // with the moves
 	for name := range h.presence.pending {
 		p := h.presence.users[name]
 		if u := h.users[name]; p != nil && p.statusAt > 0 && u != nil && u.view != nil {
 			p.rooms, p.known = u.view.Joined, true
 		}
 		if p != nil && !p.known {
-			unknown = append(unknown, name)
+			unknown[name] = p.moves
 		}
 	}
 	h.mu.Unlock()
@@ -295,11 +296,12 @@ func (h *Hub) announce(ctx context.Context) {
 	}
 }
 
-// learnPresent reads the rooms and the status of users.
-func (h *Hub) learnPresent(ctx context.Context, users []id.UserID) error {
-	if len(users) == 0 {
+// learnPresent reads the rooms and the status of users, whose moves are given: who moves meanwhile stays unknown.
+func (h *Hub) learnPresent(ctx context.Context, unknown map[id.UserID]int) error {
+	if len(unknown) == 0 {
 		return nil
 	}
+	users := slices.Collect(maps.Keys(unknown))
 	var rooms map[id.UserID][]id.RoomID
 	var stored map[id.UserID]storage.Presence
 	err := h.o.Storage.Read(ctx, "presence", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
@@ -316,7 +318,7 @@ func (h *Hub) learnPresent(ctx context.Context, users []id.UserID) error {
 	defer h.mu.Unlock()
 	for _, name := range users {
 		p := h.presence.users[name]
-		if p == nil {
+		if p == nil || p.moves != unknown[name] {
 			continue
 		}
 		p.rooms, p.known = rooms[name], true
@@ -332,6 +334,7 @@ func (h *Hub) learnPresent(ctx context.Context, users []id.UserID) error {
 func (p *presenceState) moved(name id.UserID) {
 	if one := p.users[name]; one != nil {
 		one.known = false
+		one.moves++
 		p.pending[name] = struct{}{}
 	}
 }
