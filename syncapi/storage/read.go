@@ -17,7 +17,7 @@ type readStatements struct {
 	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest *sqlutil.Stmt
 	history, latest, joined                                                  *sqlutil.Stmt
 	receipts, receiptsSince, receiptsOf                                      *sqlutil.Stmt
-	accountData, accountDataOne, rules, ignored, permissions                 *sqlutil.Stmt
+	accountData, accountDataOne, accountDataOf, rules, ignored, permissions  *sqlutil.Stmt
 	mentionsAt, unread, mainUnread, threadUnread                             *sqlutil.Stmt
 	filter                                                                   *sqlutil.Stmt
 }
@@ -61,6 +61,7 @@ func newReadStatements(db *sqlutil.DB) readStatements {
 		receiptsOf:     db.Stmt(`SELECT ` + receiptColumns + ` FROM syncapi_receipts WHERE room_id = $1 AND user_id = $2`),
 		accountData:    db.Stmt(`SELECT user_id, room_id, type, pos, content FROM syncapi_account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos`),
 		accountDataOne: db.Stmt(`SELECT content FROM syncapi_account_data WHERE user_id = $1 AND room_id = $2 AND type = $3`),
+		accountDataOf:  db.Stmt(`SELECT type, content FROM syncapi_account_data WHERE user_id = $1 AND room_id = '' AND type = ANY($2)`),
 		rules:          db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules'`),
 		ignored:        db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.ignored_user_list' AND room_id = ''`),
 		permissions:    db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.invite_permission_config' AND room_id = '' AND user_id = ANY($1)`),
@@ -243,16 +244,22 @@ func (d *Database) AccountDataOne(ctx context.Context, tx *sqlutil.Tx, user id.U
 	return json.RawMessage(content), err
 }
 
+// AccountDataOf returns entries of a user's account data that are of no room, by type, as far as there are.
+func (d *Database) AccountDataOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, types ...string) (map[string]json.RawMessage, error) {
+	rows, err := d.reads.accountDataOf.Query(ctx, tx, user, sqlutil.Array(types))
+	return contents[string](rows, err)
+}
+
 // Rules returns the push rules of all users who have changed theirs.
 func (d *Database) Rules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]json.RawMessage, error) {
 	rows, err := d.reads.rules.Query(ctx, tx)
-	return contents(rows, err)
+	return contents[id.UserID](rows, err)
 }
 
 // Ignored returns whom each user ignores who ignores somebody.
 func (d *Database) Ignored(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID][]id.UserID, error) {
 	rows, err := d.reads.ignored.Query(ctx, tx)
-	lists, err := contents(rows, err)
+	lists, err := contents[id.UserID](rows, err)
 	all := make(map[id.UserID][]id.UserID, len(lists))
 	for user, content := range lists {
 		if ignored := IgnoredIn(content); len(ignored) > 0 {
@@ -265,7 +272,7 @@ func (d *Database) Ignored(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID][
 // BlockInvites returns those of the users who want no invites.
 func (d *Database) BlockInvites(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]id.UserID, error) {
 	rows, err := d.reads.permissions.Query(ctx, tx, sqlutil.Array(users))
-	permissions, err := contents(rows, err)
+	permissions, err := contents[id.UserID](rows, err)
 	var block []id.UserID
 	for user, content := range permissions {
 		if BlocksInvites(content) {
@@ -275,14 +282,14 @@ func (d *Database) BlockInvites(ctx context.Context, tx *sqlutil.Tx, users []id.
 	return block, err
 }
 
-// contents reads rows of a user and their account data.
-func contents(rows *sql.Rows, err error) (map[id.UserID]json.RawMessage, error) {
-	all := make(map[id.UserID]json.RawMessage)
+// contents reads rows of account data, by what is beside it.
+func contents[K ~string](rows *sql.Rows, err error) (map[K]json.RawMessage, error) {
+	all := make(map[K]json.RawMessage)
 	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
-		var user id.UserID
+		var key K
 		var content string
-		err := rows.Scan(&user, &content)
-		all[user] = json.RawMessage(content)
+		err := rows.Scan(&key, &content)
+		all[key] = json.RawMessage(content)
 		return struct{}{}, err
 	})
 	return all, err

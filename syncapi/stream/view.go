@@ -68,26 +68,21 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 			}
 			v.Rooms[m.RoomID] = append(v.Rooms[m.RoomID], m)
 		}
-		rules, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.PushRules)
+		data, err := h.o.Storage.AccountDataOf(ctx, tx, name, storage.PushRules, storage.IgnoredUsers, storage.InvitePermission)
 		if err != nil {
 			return err
 		}
-		if rules != nil {
+		if rules := data[storage.PushRules]; rules != nil {
 			if err := json.Unmarshal(rules, v.Rules); err != nil {
 				return fmt.Errorf("push rules: %w", err)
 			}
 		}
-		ignored, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.IgnoredUsers)
-		if err != nil {
-			return err
-		}
 		v.Ignored = make(map[id.UserID]struct{})
-		for _, user := range storage.IgnoredIn(ignored) {
+		for _, user := range storage.IgnoredIn(data[storage.IgnoredUsers]) {
 			v.Ignored[user] = struct{}{}
 		}
-		permission, err := h.o.Storage.AccountDataOne(ctx, tx, name, "", storage.InvitePermission)
-		v.BlocksInvites = storage.BlocksInvites(permission)
-		return err
+		v.BlocksInvites = storage.BlocksInvites(data[storage.InvitePermission])
+		return nil
 	})
 	if err != nil {
 		return nil, 0, fmt.Errorf("user %s: %w", name, err)
