@@ -92,6 +92,15 @@ func (t *Tracker) Set(name id.UserID, of id.DeviceID, state State) {
 	t.set(name, of, state, true)
 }
 
+// Heard says that a user has set what they are with a client, by another process. It counts for what that client did here, too.
+func (t *Tracker) Heard(name id.UserID, of id.DeviceID, state State) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if u := t.users[name]; u != nil && u.devices[of] != nil {
+		t.set(name, of, state, true)
+	}
+}
+
 func (t *Tracker) set(name id.UserID, of id.DeviceID, state State, active bool) *device {
 	u := t.users[name]
 	if u == nil {

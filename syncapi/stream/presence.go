@@ -48,7 +48,8 @@ func (p *Presence) SharesRoom(v *View) bool {
 // presenceMessage is what a replica tells. A status is told where it changes.
 type presenceMessage struct {
 	Replica string             `json:"replica"`
-	Number  int64              `json:"number"` // of the change, the same for all replicas, µs
+	Device  id.DeviceID        `json:"device,omitempty"` // with which a status was set
+	Number  int64              `json:"number"`           // of the change, the same for all replicas, µs
 	Users   []presence.Update  `json:"users,omitempty"`
 	Status  []storage.Presence `json:"status,omitempty"`
 }
@@ -102,7 +103,7 @@ func (h *Hub) SetPresence(ctx context.Context, device id.DeviceID, p *storage.Pr
 		return
 	}
 	h.o.Presence.Set(p.UserID, device, p.State)
-	h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: h.o.Presence.Changed(false), Status: []storage.Presence{*p}})
+	h.tellPresence(ctx, presenceMessage{Replica: h.replica, Device: device, Users: h.o.Presence.Changed(false), Status: []storage.Presence{*p}})
 	h.announce(ctx)
 }
 

@@ -67,6 +67,9 @@ func (h *Hub) Run(ctx context.Context) error {
 				if err := json.Unmarshal(value, &m); err != nil {
 					h.o.Log.WithError(err).Warn("a message of another replica cannot be read")
 				} else if m.Replica != h.replica {
+					for i := range m.Status {
+						h.o.Presence.Heard(m.Status[i].UserID, m.Device, m.Status[i].State)
+					}
 					h.hearPresence(m)
 					h.announceLater()
 				}
