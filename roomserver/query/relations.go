@@ -25,6 +25,9 @@ const (
 // QueryRelations is of the contract.
 func (q *Query) QueryRelations(ctx context.Context, req api.QueryRelationsRequest) (res api.QueryPageResponse, err error) {
 	room, v, _, parent, err := q.seen(ctx, req.RoomID, req.Viewer, req.EventID)
+	if mxerr.Is(err, "M_FORBIDDEN") {
+		err = unseen(req.EventID) // who may not read the room learns no more than who may not read the event
+	}
 	if err != nil {
 		return res, err
 	}
@@ -89,7 +92,11 @@ func (q *Query) seen(ctx context.Context, roomID id.RoomID, viewer api.Viewer, e
 			return room, v, e, &seen[0], nil
 		}
 	}
-	return nil, nil, nil, nil, mxerr.NotFound("there is no event %s in this room that you may see", eventID)
+	return nil, nil, nil, nil, unseen(eventID)
+}
+
+func unseen(eventID id.EventID) error {
+	return mxerr.NotFound("there is no event %s in this room that you may see", eventID)
 }
 
 // QueryThreads is of the contract. The root of a thread that an ignored user began is shown redacted.

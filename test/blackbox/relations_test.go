@@ -119,7 +119,7 @@ func TestRelations(t *testing.T) {
 			same(t, "of a redacted parent", list(bob, of+"/m.reference"), []string{five, three})
 			_ = tooDeep
 
-			stranger.refused(403, "M_FORBIDDEN", "GET", of, nil)
+			stranger.refused(404, "M_NOT_FOUND", "GET", of, nil)
 			bob.refused(404, "M_NOT_FOUND", "GET", v1("rooms", room, "relations", "$absent"), nil)
 			other := bob.publicRoom()
 			bob.refused(404, "M_NOT_FOUND", "GET", v1("rooms", other, "relations", parent), nil)
