@@ -11,6 +11,7 @@ import (
 var defaultRateLimits = map[string]RateLimit{
 	"registration": {PerSecond: 0.2, Burst: 5},
 	"login":        {PerSecond: 0.5, Burst: 10},
+	"admin":        {PerSecond: 10, Burst: 100},
 	"message":      {PerSecond: 10, Burst: 50},
 	"room":         {PerSecond: 0.5, Burst: 20},
 	"membership":   {PerSecond: 2, Burst: 30},
