@@ -17,6 +17,7 @@ import (
 const (
 	byPassword = "m.login.password"
 	byToken    = "m.login.token"
+	byService  = "m.login.application_service"
 )
 
 // loginFlows is GET /login.
@@ -83,6 +84,8 @@ func (e *endpoints) login(ctx context.Context, r *httputil.Request) (any, error)
 			return nil, mxerr.MissingParam("token is missing")
 		}
 		user, err = e.Tokens.RedeemLoginToken(ctx, body.Token)
+	case byService: // § Appservice Login
+		return nil, mxerr.Forbidden("the access token is of no application service: this server has none")
 	case "":
 		return nil, mxerr.MissingParam("type is missing")
 	default:
