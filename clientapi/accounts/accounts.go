@@ -79,6 +79,7 @@ type Registration struct {
 	Password  string // empty: no password leads in
 	Admin     bool
 	Guest     bool
+	Upgrade   bool // the account is there, a guest's, and becomes a user's
 	// DisplayName is the first of the profile.
 	DisplayName string
 	Device      *DeviceRequest // nil: no login
@@ -154,20 +155,14 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 	if err != nil {
 		return nil, err
 	}
-	err = s.Store.DB.Write(ctx, "register", func(ctx context.Context, tx *sqlutil.Tx) error {
-		made, err := s.Store.InsertAccount(ctx, tx, account)
-		if err != nil {
-			return fmt.Errorf("insert the account: %w", err)
+	err = s.Store.DB.Write(ctx, "register", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if r.Upgrade {
+			err = s.upgrade(ctx, tx, account, session.DeviceID)
+		} else {
+			err = s.insert(ctx, tx, account, r.DisplayName)
 		}
-		if !made {
-			return inUse(local)
-		}
-		profile := storage.Profile{UserID: account.UserID, DisplayName: r.DisplayName}
-		if err := s.Store.PutProfile(ctx, tx, profile); err != nil {
-			return fmt.Errorf("insert the profile: %w", err)
-		}
-		if r.Device == nil {
-			return nil
+		if err != nil || r.Device == nil {
+			return err
 		}
 		return s.open(ctx, tx, session, device, r.Device.Refreshable)
 	})
@@ -175,6 +170,37 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 		return nil, fmt.Errorf("register %s: %w", account.UserID, err)
 	}
 	return session, nil
+}
+
+func (s *Service) insert(ctx context.Context, tx *sqlutil.Tx, account storage.Account, displayName string) error {
+	made, err := s.Store.InsertAccount(ctx, tx, account)
+	if err != nil {
+		return fmt.Errorf("insert the account: %w", err)
+	}
+	if !made {
+		return inUse(account.UserID.Localpart())
+	}
+	if err := s.Store.PutProfile(ctx, tx, storage.Profile{UserID: account.UserID, DisplayName: displayName}); err != nil {
+		return fmt.Errorf("insert the profile: %w", err)
+	}
+	return nil
+}
+
+// upgrade makes a user of a guest, whose profile, devices and rooms stay. Earlier tokens of the device that logs in end.
+// M_USER_IN_USE if another request was first.
+func (s *Service) upgrade(ctx context.Context, tx *sqlutil.Tx, account storage.Account, device id.DeviceID) error {
+	upgraded, err := s.Store.UpgradeGuest(ctx, tx, account.UserID, account.PasswordHash)
+	if err != nil {
+		return fmt.Errorf("update the account: %w", err)
+	}
+	if !upgraded {
+		return inUse(account.UserID.Localpart())
+	}
+	if _, err := s.Store.DeleteTokens(ctx, tx, account.UserID, device); err != nil {
+		return fmt.Errorf("end earlier tokens: %w", err)
+	}
+	s.tell(ctx, tx, api.TypeTokens, account.UserID, "") // caches have it as a guest
+	return nil
 }
 
 // Login logs a device of an active user in. Earlier tokens of the device end. M_FORBIDDEN if the user has no account,

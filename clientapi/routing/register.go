@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"encoding/hex"
 	"encoding/json"
+	"net/http"
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/uia"
@@ -24,6 +25,7 @@ type registerRequest struct {
 	InitialDeviceDisplayName string          `json:"initial_device_display_name"`
 	InhibitLogin             bool            `json:"inhibit_login"`
 	RefreshToken             bool            `json:"refresh_token"`
+	GuestAccessToken         string          `json:"guest_access_token"`
 }
 
 // register is POST /register.
@@ -42,7 +44,11 @@ func (e *endpoints) register(ctx context.Context, r *httputil.Request) (any, err
 	if !e.Config.Registration.Enabled {
 		return nil, mxerr.Forbidden("registration is closed: ask the server's administrator for an account")
 	}
-	if body.Username != "" {
+	if body.GuestAccessToken != "" {
+		if err := e.checkGuest(ctx, body); err != nil {
+			return nil, err
+		}
+	} else if body.Username != "" {
 		if err := e.Accounts.Available(ctx, body.Username); err != nil {
 			return nil, err
 		}
@@ -55,7 +61,8 @@ func (e *endpoints) register(ctx context.Context, r *httputil.Request) (any, err
 	if _, err := e.UIA.Authenticate(ctx, e.registration(), body.Auth); err != nil {
 		return nil, err
 	}
-	session, err := e.Accounts.Register(ctx, accounts.Registration{Localpart: body.Username, Password: body.Password, Device: body.device(r)})
+	session, err := e.Accounts.Register(ctx, accounts.Registration{Localpart: body.Username, Password: body.Password, Upgrade: body.GuestAccessToken != "",
+		Device: body.device(r)})
 	if err != nil {
 		return nil, err
 	}
@@ -67,6 +74,29 @@ func (b *registerRequest) device(r *httputil.Request) *accounts.DeviceRequest {
 		return nil
 	}
 	return &accounts.DeviceRequest{ID: b.DeviceID, DisplayName: b.InitialDeviceDisplayName, Refreshable: b.RefreshToken, IP: httputil.ClientAddress(r.Request)}
+}
+
+// checkGuest checks that it is a guest who registers, under the name that they have (§ Guest Access). A 401 would tell the client to
+// go on with its authentication, so that M_FORBIDDEN stands for a token that is nobody's, too.
+func (e *endpoints) checkGuest(ctx context.Context, body registerRequest) error {
+	if body.Username == "" {
+		return mxerr.MissingParam("username is missing: a guest who registers gives the local part of their user id")
+	}
+	local, err := e.Accounts.ParseLocalpart(body.Username)
+	if err != nil {
+		return err
+	}
+	guest, err := e.Tokens.Query(ctx, body.GuestAccessToken)
+	if m, is := mxerr.As(err); err != nil && (!is || m.Status != http.StatusUnauthorized) {
+		return err
+	}
+	if !guest.Guest || guest.UserID != id.NewUserID(local, e.Config.ServerName) {
+		return mxerr.Forbidden("the guest_access_token is not of a guest with this username")
+	}
+	if guest.Locked {
+		return mxerr.Locked()
+	}
+	return nil
 }
 
 // registerGuest ignores everything but the display name of the device.

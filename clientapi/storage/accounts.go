@@ -22,7 +22,7 @@ type Account struct {
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, updatePassword, deactivate, moderate *sqlutil.Stmt
+	insertAccount, selectAccount, selectActive, updatePassword, upgradeGuest, deactivate, moderate *sqlutil.Stmt
 }
 
 func prepareAccounts(db *sqlutil.DB) accountStatements {
@@ -33,6 +33,8 @@ func prepareAccounts(db *sqlutil.DB) accountStatements {
 			WHERE user_id = $1`),
 		selectActive:   db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
+		upgradeGuest: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2, guest = FALSE
+			WHERE user_id = $1 AND guest = TRUE AND deactivated = FALSE`),
 		deactivate: db.Stmt(`UPDATE clientapi_accounts SET password_hash = '', deactivated = TRUE
 			WHERE user_id = $1 AND deactivated = FALSE`),
 		moderate: db.Stmt(`UPDATE clientapi_accounts SET locked = CASE WHEN $2 = 'locked' THEN $3 ELSE locked END,
@@ -65,6 +67,12 @@ func (s *Store) ActiveUsers(ctx context.Context, tx *sqlutil.Tx, users []id.User
 // UpdatePassword changes the password of an active account. It returns false if there is none.
 func (s *Store) UpdatePassword(ctx context.Context, tx *sqlutil.Tx, user id.UserID, hash string) (bool, error) {
 	n, err := s.updatePassword.Exec(ctx, tx, user, hash)
+	return n == 1, err
+}
+
+// UpgradeGuest makes an active guest a user with a password. It returns false if there is no such guest.
+func (s *Store) UpgradeGuest(ctx context.Context, tx *sqlutil.Tx, user id.UserID, hash string) (bool, error) {
+	n, err := s.upgradeGuest.Exec(ctx, tx, user, hash)
 	return n == 1, err
 }
 
