@@ -10,6 +10,7 @@ func owners() *httputil.Owners {
 		{Path: "/_synapse/admin", Component: "clientapi"},
 		{Path: "/_dendrite/admin", Component: "clientapi"},
 		{Path: "/_matrix/client", Component: "clientapi"},
+		{Path: "/_matrix/static", Component: "clientapi"},
 
 		{Path: client + "/{sync|events|initialSync|notifications|pushers|pushrules|presence|sendToDevice}", Component: "syncapi"},
 		{Path: client + "/keys/changes", Component: "syncapi"},
