@@ -12,7 +12,7 @@ build:
 
 # Every test, against a real Postgres and a real Kafka: by the unit, and the whole server three ways.
 test:
-	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) $(FLAGS) $(UNIT) || status=1; go test $(FLAGS) ./test/... || status=1; exit $$status'
+	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) $(FLAGS) $(UNIT) || status=1; go test -timeout 40m $(FLAGS) ./test/... || status=1; exit $$status'
 
 # All components as processes, with Postgres and Kafka, at http://127.0.0.1:8008. Ctrl-C stops all of it.
 polylith:
