@@ -30,6 +30,7 @@ func TestMain(m *testing.M) { shared.Main(m) }
 var unspecified = map[string]string{
 	"GET /_synapse/admin/v1/register":                                                    "the tools' way to make accounts",
 	"POST /_synapse/admin/v1/register":                                                   "the tools' way to make accounts",
+	"GET /_matrix/static/client/login/":                                                  "the page of the login fallback, which is described in prose",
 	"GET /_dendrite/admin/v1/reports":                                                    "what users have reported, for administrators",
 	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                     "MSC4140",
 	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":          "MSC4140",
