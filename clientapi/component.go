@@ -78,8 +78,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				return api.QueryProfilesResponse{Profiles: found}, err
 			},
 			QueryUsers: func(ctx context.Context, q api.QueryUsersRequest) (api.QueryUsersResponse, error) {
-				active, err := owned.accounts.Active(ctx, q.UserIDs)
-				return api.QueryUsersResponse{Active: active}, err
+				active, guests, err := owned.accounts.Active(ctx, q.UserIDs)
+				return api.QueryUsersResponse{Active: active, Guests: guests}, err
 			},
 			QueryOpenID: func(ctx context.Context, q api.QueryOpenIDRequest) (api.QueryOpenIDResponse, error) {
 				user, err := owned.tokens.OpenIDUser(q.Token)

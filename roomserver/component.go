@@ -26,7 +26,7 @@ import (
 type Peers struct{ Client *clientapi.ClientAPI }
 
 // New builds the component.
-func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Component, error) {
+func New(ctx context.Context, deps component.Deps, p Peers) (*component.Component, error) {
 	store, err := storage.New(ctx, deps.DB)
 	if err != nil {
 		return nil, err
@@ -72,6 +72,10 @@ func New(ctx context.Context, deps component.Deps, _ Peers) (*component.Componen
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
 			group.Go(func() error { return index.Run(ctx) })
+			group.Go(func() error {
+				perform.RemoveGuests(ctx, p.Client, deps.Log)
+				return nil
+			})
 			err := group.Wait()
 			in.Wait()
 			return err

@@ -275,17 +275,23 @@ func CheckDisplayName(name string) error {
 	return nil
 }
 
-// Active returns those of the users that have an account which is not deactivated.
-func (s *Service) Active(ctx context.Context, users []id.UserID) ([]id.UserID, error) {
-	var active []id.UserID
-	err := s.Store.DB.ReadOne(ctx, "active users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		active, err = s.Store.ActiveUsers(ctx, tx, users)
+// Active returns those of the users that have an account which is not deactivated, and those of them who are guests.
+func (s *Service) Active(ctx context.Context, users []id.UserID) (active, guests []id.UserID, err error) {
+	var found []storage.Account
+	err = s.Store.DB.ReadOne(ctx, "active users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		found, err = s.Store.ActiveUsers(ctx, tx, users)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look up accounts: %w", err)
+		return nil, nil, fmt.Errorf("look up accounts: %w", err)
 	}
-	return active, nil
+	for _, a := range found {
+		active = append(active, a.UserID)
+		if a.Guest {
+			guests = append(guests, a.UserID)
+		}
+	}
+	return active, guests, nil
 }
 
 func (s *Service) account(ctx context.Context, user id.UserID) (*storage.Account, error) {

@@ -18,7 +18,7 @@ type ClientAPI struct {
 	QueryToken rpc.Call[QueryTokenRequest, QueryTokenResponse]
 	// QueryProfiles returns the profiles of local users; unknown users are left out.
 	QueryProfiles rpc.Call[QueryProfilesRequest, QueryProfilesResponse]
-	// QueryUsers tells which of these local users have an account that is not deactivated.
+	// QueryUsers tells which of these local users have an account that is not deactivated, and which are guests.
 	QueryUsers rpc.Call[QueryUsersRequest, QueryUsersResponse]
 
 	// QueryOpenID tells whose an OpenID token is. M_UNKNOWN_TOKEN if nobody's who is active.
@@ -64,9 +64,10 @@ type QueryUsersRequest struct {
 	UserIDs []id.UserID `json:"user_ids"`
 }
 
-// QueryUsersResponse has the active ones.
+// QueryUsersResponse has the active ones, and those of them who are guests.
 type QueryUsersResponse struct {
 	Active []id.UserID `json:"active"`
+	Guests []id.UserID `json:"guests,omitempty"`
 }
 
 // QueryOpenIDRequest has the token as another service got it from its user.

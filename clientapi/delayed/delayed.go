@@ -39,7 +39,7 @@ const Prefix = "org.matrix.msc4140."
 type Service struct {
 	Store  *storage.Store
 	Room   *roomserver.RoomserverAPI
-	Active func(ctx context.Context, users []id.UserID) ([]id.UserID, error)
+	Active func(ctx context.Context, users []id.UserID) (active, guests []id.UserID, err error)
 	Log    *logrus.Entry
 	Now    func() time.Time
 
@@ -224,7 +224,7 @@ func (s *Service) send(ctx context.Context, d *storage.Delayed) error {
 }
 
 func (s *Service) over(ctx context.Context, d *storage.Delayed) (bool, error) {
-	active, err := s.Active(ctx, []id.UserID{d.UserID})
+	active, _, err := s.Active(ctx, []id.UserID{d.UserID})
 	if err != nil || len(active) == 0 {
 		return true, err
 	}

@@ -181,7 +181,7 @@ type publicRoom struct {
 
 func publicRoomOf(room *roomserver.RoomSummary) publicRoom {
 	return publicRoom{RoomID: room.RoomID, Name: room.Name, Topic: room.Topic, AvatarURL: room.AvatarURL, CanonicalAlias: room.CanonicalAlias,
-		NumJoinedMembers: room.Joined, WorldReadable: room.HistoryVisibility == "world_readable", GuestCanJoin: room.GuestAccess == "can_join",
+		NumJoinedMembers: room.Joined, WorldReadable: room.HistoryVisibility == "world_readable", GuestCanJoin: room.GuestAccess == roomserver.GuestsCanJoin,
 		JoinRule: room.JoinRule, RoomType: room.RoomType}
 }
 

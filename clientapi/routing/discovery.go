@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"fmt"
 
-	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -69,16 +68,12 @@ func (e *endpoints) capabilities(_ context.Context, r *httputil.Request) (any, e
 		available[version] = "stable"
 	}
 	enabled := func(is bool) httputil.Object { return httputil.Object{"enabled": is} }
-	account := enabled(!r.Caller.Guest)
-	fields := httputil.Object{"enabled": true}
-	if r.Caller.Guest {
-		fields["allowed"] = []string{profiles.KeyDisplayName}
-	}
+	account := enabled(true)
 	all := httputil.Object{
 		"m.change_password":          account,
 		"m.room_versions":            httputil.Object{"default": e.Config.DefaultRoomVersion, "available": available},
-		"m.profile_fields":           fields,
-		"m.set_displayname":          enabled(true),
+		"m.profile_fields":           account,
+		"m.set_displayname":          account,
 		"m.set_avatar_url":           account,
 		"m.3pid_changes":             enabled(false),
 		"m.get_login_token":          account,

@@ -53,15 +53,16 @@ func Routes(d Deps) []httputil.Route {
 	const (
 		get, post, put, del = http.MethodGet, http.MethodPost, http.MethodPut, http.MethodDelete
 		nobody, optional    = httputil.AuthNone, httputil.AuthOptional
-		user, guest         = httputil.AuthUser, httputil.AuthGuest
+		// Guests may use what § Guest Access lists, and log out, and join by alias.
+		user, guest = httputil.AuthUser, httputil.AuthGuest
 	)
 	return []httputil.Route{
 		{Method: get, Path: root + "/versions", Name: "versions", Auth: nobody, Handler: e.versions},
 		{Method: get, Path: "/.well-known/matrix/client", Name: "wellknown_client", Auth: nobody, Handler: e.wellKnownClient},
 		{Method: get, Path: "/.well-known/matrix/server", Name: "wellknown_server", Auth: nobody, Handler: e.wellKnownServer},
 		{Method: get, Path: "/.well-known/matrix/support", Name: "wellknown_support", Auth: nobody, Handler: e.wellKnownSupport},
-		{Method: get, Path: v3 + "/capabilities", Name: "capabilities", Auth: guest, Handler: e.capabilities},
-		{Method: get, Path: v3 + "/voip/turnServer", Name: "turn_server", Auth: guest, Handler: e.turnServer},
+		{Method: get, Path: v3 + "/capabilities", Name: "capabilities", Auth: user, Handler: e.capabilities},
+		{Method: get, Path: v3 + "/voip/turnServer", Name: "turn_server", Auth: user, Handler: e.turnServer},
 
 		{Method: post, Path: v3 + "/register", Name: "register", Auth: nobody, Limit: "registration", Handler: e.register},
 		{Method: get, Path: v3 + "/register/available", Name: "register_available", Auth: nobody, Limit: "registration", Handler: e.registerAvailable},
@@ -125,9 +126,9 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/rooms/{roomID}/unban", Name: "unban", Auth: user, Active: true, Limit: "membership", Handler: e.membership(roomserver.ActionUnban)},
 		{Method: post, Path: v3 + "/rooms/{roomID}/forget", Name: "forget", Auth: user, Limit: "membership", Handler: e.forget},
 		{Method: get, Path: v1 + "/mutual_rooms", Name: "mutual_rooms", Auth: user, Limit: "directory", Handler: e.mutualRooms},
-		{Method: post, Path: v3 + "/rooms/{roomID}/report", Name: "report_room", Auth: guest, Limit: "room", Handler: e.reportRoom},
-		{Method: post, Path: v3 + "/rooms/{roomID}/report/{eventID}", Name: "report_event", Auth: guest, Limit: "room", Handler: e.reportEvent},
-		{Method: post, Path: v3 + "/users/{userID}/report", Name: "report_user", Auth: guest, Limit: "room", Handler: e.reportUser},
+		{Method: post, Path: v3 + "/rooms/{roomID}/report", Name: "report_room", Auth: user, Limit: "room", Handler: e.reportRoom},
+		{Method: post, Path: v3 + "/rooms/{roomID}/report/{eventID}", Name: "report_event", Auth: user, Limit: "room", Handler: e.reportEvent},
+		{Method: post, Path: v3 + "/users/{userID}/report", Name: "report_user", Auth: user, Limit: "room", Handler: e.reportUser},
 		{Method: get, Path: "/_dendrite/admin/v1/reports", Name: "reports", Auth: user, Limit: "admin", Handler: e.reports},
 		{Method: get, Path: v3 + "/joined_rooms", Name: "joined_rooms", Auth: user, Handler: e.joinedRooms},
 
@@ -144,12 +145,12 @@ func Routes(d Deps) []httputil.Route {
 		{Method: get, Path: v3 + "/rooms/{roomID}/event/{eventID}", Name: "event", Auth: guest, Handler: e.event},
 		{Method: get, Path: v3 + "/rooms/{roomID}/context/{eventID}", Name: "context", Auth: guest, Handler: e.context},
 		{Method: get, Path: v3 + "/rooms/{roomID}/messages", Name: "messages", Auth: guest, Handler: e.messages},
-		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}", Name: "relations", Auth: guest, Handler: e.relations},
-		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}/{relType}", Name: "relations", Auth: guest, Handler: e.relations},
-		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}/{relType}/{eventType}", Name: "relations", Auth: guest, Handler: e.relations},
-		{Method: get, Path: v1 + "/rooms/{roomID}/threads", Name: "threads", Auth: guest, Handler: e.threads},
-		{Method: get, Path: v1 + "/rooms/{roomID}/timestamp_to_event", Name: "timestamp_to_event", Auth: guest, Handler: e.timestampToEvent},
-		{Method: get, Path: v1 + "/rooms/{roomID}/hierarchy", Name: "hierarchy", Auth: guest, Limit: "directory", Handler: e.hierarchy},
+		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}", Name: "relations", Auth: user, Handler: e.relations},
+		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}/{relType}", Name: "relations", Auth: user, Handler: e.relations},
+		{Method: get, Path: v1 + "/rooms/{roomID}/relations/{eventID}/{relType}/{eventType}", Name: "relations", Auth: user, Handler: e.relations},
+		{Method: get, Path: v1 + "/rooms/{roomID}/threads", Name: "threads", Auth: user, Handler: e.threads},
+		{Method: get, Path: v1 + "/rooms/{roomID}/timestamp_to_event", Name: "timestamp_to_event", Auth: user, Handler: e.timestampToEvent},
+		{Method: get, Path: v1 + "/rooms/{roomID}/hierarchy", Name: "hierarchy", Auth: user, Limit: "directory", Handler: e.hierarchy},
 		{Method: get, Path: v1 + "/room_summary/{roomIDOrAlias}", Name: "room_summary", Auth: optional, Limit: "directory", Handler: e.roomSummary},
 		{Method: get, Path: v3 + "/rooms/{roomID}/members", Name: "members", Auth: guest, Handler: e.members},
 		{Method: get, Path: v3 + "/rooms/{roomID}/joined_members", Name: "joined_members", Auth: user, Handler: e.joinedMembers},

@@ -31,7 +31,7 @@ func prepareAccounts(db *sqlutil.DB) accountStatements {
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id) DO NOTHING`),
 		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated, locked, suspended FROM clientapi_accounts
 			WHERE user_id = $1`),
-		selectActive:   db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
+		selectActive:   db.Stmt(`SELECT user_id, guest FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
 		upgradeGuest: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2, guest = FALSE
 			WHERE user_id = $1 AND guest = TRUE AND deactivated = FALSE`),
@@ -58,10 +58,10 @@ func (s *Store) Account(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*A
 	return a, err
 }
 
-// ActiveUsers returns those of the users that have an account and are not deactivated.
-func (s *Store) ActiveUsers(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]id.UserID, error) {
+// ActiveUsers returns accounts of those of the users that have one and are not deactivated: UserID and Guest.
+func (s *Store) ActiveUsers(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]Account, error) {
 	rows, err := s.selectActive.Query(ctx, tx, sqlutil.Array(users))
-	return sqlutil.Collect(rows, err, scanOne[id.UserID])
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (a Account, err error) { return a, rows.Scan(&a.UserID, &a.Guest) })
 }
 
 // UpdatePassword changes the password of an active account. It returns false if there is none.

@@ -68,11 +68,14 @@ type RoomSummary struct {
 	Invited           int64          `json:"invited"`
 	JoinRule          string         `json:"join_rule"`
 	HistoryVisibility string         `json:"history_visibility"`
-	GuestAccess       string         `json:"guest_access"`
+	GuestAccess       string         `json:"guest_access"` // GuestsCanJoin, or anything else
 	RoomType          string         `json:"room_type"`
 	Encryption        string         `json:"encryption"`
 	Creator           id.UserID      `json:"creator"`
 }
+
+// GuestsCanJoin is the guest_access of rooms that guests may join (Client-Server API, § m.room.guest_access).
+const GuestsCanJoin = "can_join"
 
 // QueryRoomSummaryRequest is GET /room_summary/{roomIdOrAlias}. The zero Viewer is nobody here, who sees what everybody sees.
 type QueryRoomSummaryRequest struct {

@@ -165,6 +165,11 @@ func (in *Input) write(ctx context.Context, tx *sqlutil.Tx, d *draft, summary *a
 		return err
 	}
 	if summary != nil {
+		if !d.isNew && summary.GuestAccess != api.GuestsCanJoin {
+			if err := s.NoteGuestsOut(ctx, tx, d.room.NID); err != nil {
+				return err
+			}
+		}
 		if err := s.PutSummary(ctx, tx, d.room.NID, summary); err != nil {
 			return err
 		}

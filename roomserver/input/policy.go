@@ -37,7 +37,7 @@ func (d *draft) checkPolicy(ctx context.Context, e *pdu.Event) error {
 	if server == "" || key.Type != gjson.String {
 		return nil
 	}
-	members, err := d.in.Storage.JoinedOfServer(ctx, d.room.NID, server, 1)
+	members, err := d.in.Storage.JoinedOfServer(ctx, d.room.NID, server, "", 1)
 	if err != nil || len(members) == 0 {
 		return err
 	}

@@ -37,9 +37,9 @@ func presetOf(req *api.CreateRoomRequest) (preset, error) {
 	}
 	switch name {
 	case "private_chat":
-		return preset{"invite", "shared", "can_join", false}, nil
+		return preset{"invite", "shared", api.GuestsCanJoin, false}, nil
 	case "trusted_private_chat":
-		return preset{"invite", "shared", "can_join", true}, nil
+		return preset{"invite", "shared", api.GuestsCanJoin, true}, nil
 	case "public_chat":
 		return preset{"public", "shared", "forbidden", false}, nil
 	}
@@ -184,7 +184,7 @@ func creation(req *api.CreateRoomRequest, props *roomversion.Properties, preset 
 	for _, e := range []struct{ eventType, key, value string }{
 		{pdu.TypeJoinRules, "join_rule", preset.joinRule},
 		{"m.room.history_visibility", "history_visibility", preset.visibility},
-		{"m.room.guest_access", "guest_access", preset.guestAccess},
+		{typeGuestAccess, "guest_access", preset.guestAccess},
 	} {
 		if !slices.ContainsFunc(req.InitialState, func(s api.InitialState) bool { return s.Type == e.eventType && s.StateKey == "" }) {
 			add(e.eventType, "", map[string]any{e.key: e.value})

@@ -89,11 +89,11 @@ func (p *Performer) join(ctx context.Context, v input.View, req *api.JoinRoomReq
 // restricted and the user, whose member event now is, is not invited.
 func (p *Performer) mayJoin(ctx context.Context, v input.View, now *storage.Event, user id.UserID, guest bool) (authoriser id.UserID, err error) {
 	if guest {
-		access, err := v.One(ctx, "m.room.guest_access", "")
+		access, err := v.One(ctx, typeGuestAccess, "")
 		if err != nil {
 			return "", err
 		}
-		if access == nil || state.ContentString(access.PDU, "guest_access") != "can_join" {
+		if access == nil || state.ContentString(access.PDU, "guest_access") != api.GuestsCanJoin {
 			return "", mxerr.New(http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN", "guests may not join this room")
 		}
 	}
@@ -141,7 +141,7 @@ func (p *Performer) authoriser(ctx context.Context, v input.View, user id.UserID
 			return id.UserID(k.StateKey), nil
 		}
 	}
-	others, err := p.Storage.JoinedOfServer(ctx, v.Room().NID, p.ServerName, authorisers)
+	others, err := p.Storage.JoinedOfServer(ctx, v.Room().NID, p.ServerName, "", authorisers)
 	if err != nil {
 		return "", err
 	}

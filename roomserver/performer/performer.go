@@ -26,10 +26,13 @@ type Deps struct {
 }
 
 // Performer implements the changing calls of the contract.
-type Performer struct{ Deps }
+type Performer struct {
+	Deps
+	guestsOut chan struct{} // wakes RemoveGuests
+}
 
 // New makes a Performer.
-func New(d Deps) *Performer { return &Performer{d} }
+func New(d Deps) *Performer { return &Performer{d, make(chan struct{}, 1)} }
 
 const (
 	join   = "join"
@@ -37,6 +40,8 @@ const (
 	invite = "invite"
 	ban    = "ban"
 	knock  = "knock"
+
+	typeGuestAccess = "m.room.guest_access"
 )
 
 // memberContent is the content of an m.room.member event.

@@ -50,6 +50,12 @@ func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (ap
 		}
 		return []input.Proto{proto}, "", nil
 	})
+	if err == nil && req.StateKey != nil && req.Type == typeGuestAccess {
+		select {
+		case p.guestsOut <- struct{}{}:
+		default: // it is awake
+		}
+	}
 	return api.SendEventResponse{EventID: eventID}, err
 }
 

@@ -32,7 +32,7 @@ const (
 
 // transferred are the types of state events that a replacement room gets from its predecessor (§ Room Upgrades, step 3), besides
 // m.room.power_levels, the children of a space, and bans.
-var transferred = []string{"m.room.server_acl", "m.room.encryption", "m.room.name", "m.room.avatar", "m.room.topic", "m.room.guest_access",
+var transferred = []string{"m.room.server_acl", "m.room.encryption", "m.room.name", "m.room.avatar", "m.room.topic", typeGuestAccess,
 	"m.room.history_visibility", pdu.TypeJoinRules, "m.room.canonical_alias"}
 
 // upgrade is a room that is being replaced.

@@ -40,7 +40,7 @@ func newMemberships(db *sqlutil.DB) memberships {
 		banned: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'ban' ORDER BY user_id LIMIT $2`),
 		joined: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join' ORDER BY user_id LIMIT $2`),
 		server: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join'
-			AND substr(user_id, length(user_id) - length($2::text) + 1) = $2::text LIMIT $3`),
+			AND user_id > $3 AND substr(user_id, length(user_id) - length($2::text) + 1) = $2::text ORDER BY user_id LIMIT $4`),
 	}
 }
 
@@ -101,9 +101,10 @@ func (s *Storage) Banned(ctx context.Context, roomNID int64, limit int) ([]id.Us
 	return s.users(ctx, "banned users", s.memberships.banned, roomNID, limit)
 }
 
-// JoinedOfServer lists joined members of a room who are of one server, at most limit.
-func (s *Storage) JoinedOfServer(ctx context.Context, roomNID int64, server id.ServerName, limit int) ([]id.UserID, error) {
-	found, err := s.users(ctx, "joined members of server", s.memberships.server, roomNID, ":"+string(server), limit)
+// JoinedOfServer lists joined members of a room who are of one server, by name, those after one, at most limit. Those whom it leaves
+// out have names that only end as the server's does.
+func (s *Storage) JoinedOfServer(ctx context.Context, roomNID int64, server id.ServerName, after id.UserID, limit int) ([]id.UserID, error) {
+	found, err := s.users(ctx, "joined members of server", s.memberships.server, roomNID, ":"+string(server), after, limit)
 	return slices.DeleteFunc(found, func(u id.UserID) bool { return u.Server() != server }), err
 }
 

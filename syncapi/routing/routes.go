@@ -58,7 +58,7 @@ func New(deps Deps) ([]httputil.Route, error) {
 	const v3 = "/_matrix/client/{r0|v3}"
 	const userRoom = v3 + "/user/{userId}/rooms/{roomId}"
 	const rule = v3 + "/pushrules/global/{kind}/{ruleId}"
-	guest, user := httputil.AuthGuest, httputil.AuthUser
+	guest, user := httputil.AuthGuest, httputil.AuthUser // guests may use what § Guest Access lists
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
 
@@ -69,17 +69,17 @@ func New(deps Deps) ([]httputil.Route, error) {
 		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: user, Limit: limitEphemeral, Handler: s.putPresence},
 		{Method: http.MethodGet, Path: v3 + "/presence/{userId}/status", Name: "get_presence", Auth: user, Handler: s.getPresence},
 
-		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: guest, Limit: limitAccountData, Handler: s.putFilter},
-		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: guest, Handler: s.getFilter},
+		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: user, Limit: limitAccountData, Handler: s.putFilter},
+		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: user, Handler: s.getFilter},
 
-		{Method: http.MethodGet, Path: v3 + "/user/{userId}/account_data/{type}", Name: "get_account_data", Auth: guest, Handler: s.getAccountData},
-		{Method: http.MethodPut, Path: v3 + "/user/{userId}/account_data/{type}", Name: "put_account_data", Auth: guest, Limit: limitAccountData, Handler: s.putAccountData},
-		{Method: http.MethodGet, Path: userRoom + "/account_data/{type}", Name: "get_room_account_data", Auth: guest, Handler: s.getAccountData},
-		{Method: http.MethodPut, Path: userRoom + "/account_data/{type}", Name: "put_room_account_data", Auth: guest, Limit: limitAccountData, Handler: s.putAccountData},
+		{Method: http.MethodGet, Path: v3 + "/user/{userId}/account_data/{type}", Name: "get_account_data", Auth: user, Handler: s.getAccountData},
+		{Method: http.MethodPut, Path: v3 + "/user/{userId}/account_data/{type}", Name: "put_account_data", Auth: user, Limit: limitAccountData, Handler: s.putAccountData},
+		{Method: http.MethodGet, Path: userRoom + "/account_data/{type}", Name: "get_room_account_data", Auth: user, Handler: s.getAccountData},
+		{Method: http.MethodPut, Path: userRoom + "/account_data/{type}", Name: "put_room_account_data", Auth: user, Limit: limitAccountData, Handler: s.putAccountData},
 
-		{Method: http.MethodGet, Path: userRoom + "/tags", Name: "get_tags", Auth: guest, Handler: s.getTags},
-		{Method: http.MethodPut, Path: userRoom + "/tags/{tag}", Name: "put_tag", Auth: guest, Limit: limitAccountData, Handler: s.putTag},
-		{Method: http.MethodDelete, Path: userRoom + "/tags/{tag}", Name: "delete_tag", Auth: guest, Limit: limitAccountData, Handler: s.deleteTag},
+		{Method: http.MethodGet, Path: userRoom + "/tags", Name: "get_tags", Auth: user, Handler: s.getTags},
+		{Method: http.MethodPut, Path: userRoom + "/tags/{tag}", Name: "put_tag", Auth: user, Limit: limitAccountData, Handler: s.putTag},
+		{Method: http.MethodDelete, Path: userRoom + "/tags/{tag}", Name: "delete_tag", Auth: user, Limit: limitAccountData, Handler: s.deleteTag},
 
 		{Method: http.MethodGet, Path: v3 + "/pushers", Name: "get_pushers", Auth: user, Handler: s.getPushers},
 		{Method: http.MethodPost, Path: v3 + "/pushers/set", Name: "set_pusher", Auth: user, Limit: limitAccountData, Handler: s.setPusher},
@@ -96,8 +96,8 @@ func New(deps Deps) ([]httputil.Route, error) {
 		{Method: http.MethodGet, Path: rule + "/actions", Name: "get_push_rule_actions", Auth: user, Handler: s.getPushRuleActions},
 		{Method: http.MethodPut, Path: rule + "/actions", Name: "put_push_rule_actions", Auth: user, Limit: limitAccountData, Handler: s.putPushRuleActions},
 
-		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/receipt/{receiptType}/{eventId}", Name: "receipt", Auth: guest, Limit: limitEphemeral, Handler: s.receipt},
-		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/read_markers", Name: "read_markers", Auth: guest, Limit: limitEphemeral, Handler: s.readMarkers},
+		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/receipt/{receiptType}/{eventId}", Name: "receipt", Auth: user, Limit: limitEphemeral, Handler: s.receipt},
+		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/read_markers", Name: "read_markers", Auth: user, Limit: limitEphemeral, Handler: s.readMarkers},
 	}, nil
 }
 

@@ -3,6 +3,9 @@ package blackbox
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/tidwall/gjson"
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/test/deploy"
@@ -74,6 +77,50 @@ func TestAGuestBecomesAUser(t *testing.T) {
 				}
 			}
 			equal(t, "upgrades of one guest", won, 1)
+		})
+	}
+}
+
+func TestGuestsLeaveWhenARoomIsClosedToThem(t *testing.T) {
+	for _, k := range deploy.Kinds() {
+		t.Run(string(k), func(t *testing.T) {
+			d := own(t, k, func(c *config.Config) { c.Matrix.Registration.Guests = true })
+			guest, nobody, alice, bob := d.anybody(t), d.anybody(t), d.user(t, "alice"), d.user(t, "bob")
+			guest.took(nobody.must("POST", at("register")+"?kind=guest", object{}))
+			closers := map[string]func(room, access string){
+				"another value": func(room, _ string) {
+					alice.setState(room, "m.room.guest_access", "", object{"guest_access": "forbidden"})
+				},
+				"no value":    func(room, _ string) { alice.setState(room, "m.room.guest_access", "", object{}) },
+				"a redaction": func(room, access string) { alice.redact(room, access) },
+			}
+			for name, closes := range closers {
+				t.Run(name, func(t *testing.T) {
+					room := alice.publicRoom()
+					guest.refused(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", at("join", room), object{})
+					access := alice.setState(room, "m.room.guest_access", "", object{"guest_access": "can_join"})
+					guest.join(room)
+					bob.join(room)
+					alice.setState(room, "m.room.name", "", object{"name": "still open"})
+					since := guest.now()
+					closes(room, access)
+					left := gjson.Result{}
+					for end := time.Now().Add(30 * time.Second); !left.Exists() && time.Now().Before(end); {
+						answer := guest.sync(since, "timeout", "1000")
+						since, left = answer.Get("next_batch").Str, answer.Get("rooms.leave."+escape(room))
+					}
+					member := alice.state(room, "m.room.member", guest.userID)
+					equal(t, "membership of the guest", member.Get("membership").Str, "leave")
+					equal(t, "the guest's sync has the room among those left", left.Exists(), true)
+					equal(t, "membership of the user", alice.state(room, "m.room.member", bob.userID).Get("membership").Str, "join")
+					guest.refused(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", at("join", room), object{})
+					// Once the room is open again, so it stays.
+					alice.setState(room, "m.room.guest_access", "", object{"guest_access": "can_join"})
+					guest.join(room)
+					alice.setState(room, "m.room.topic", "", object{"topic": "open"})
+					guest.say(room, "here")
+				})
+			}
 		})
 	}
 }

@@ -97,6 +97,8 @@ type walk struct {
 	operations map[string]*operation
 	vars       map[string]string      // by the names of variables in paths; tokens by the names of users
 	driven     map[string]*calledWays // by shape
+	guest      string                 // the token of a guest
+	guests     map[string]bool        // by shape: what guests may use
 }
 
 // calledWays counts how an operation was called.
@@ -269,6 +271,11 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 	}
 	w := &walk{t: t, base: d.URL(), documents: documents, operations: operations, driven: make(map[string]*calledWays), vars: map[string]string{
 		"a": "@alice:test.example", "b": "@bob:test.example", "userId": "@alice:test.example", "alias": "#room:test.example", "other": "#other:test.example"}}
+	status, guest := w.send("POST", "/_matrix/client/v3/register?kind=guest", "", []byte("{}"))
+	if status != http.StatusOK {
+		t.Fatalf("register a guest: %d %s", status, guest)
+	}
+	w.guest, w.guests = gjson.GetBytes(guest, "access_token").Str, documents.forGuests(t)
 	for _, s := range steps {
 		w.do(s)
 		if t.Failed() && testing.Verbose() {

@@ -31,6 +31,9 @@ func (w *walk) invalid(o *operation, path, token string, body []byte) (n int) {
 	}
 	if o.token() == tokenAlways {
 		refused("no token", method, path, "", body, http.StatusUnauthorized, "M_MISSING_TOKEN")
+		if !w.guests[shape(o.name)] {
+			refused("the token of a guest", method, path, w.guest, body, http.StatusForbidden, "M_GUEST_ACCESS_FORBIDDEN")
+		}
 		refused("an unknown token", method, path, "nobody's", body, http.StatusUnauthorized, "M_UNKNOWN_TOKEN")
 	}
 	refused("a method that does not exist", "PATCH", path, token, body, http.StatusMethodNotAllowed, "M_UNRECOGNIZED")

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -66,6 +67,26 @@ func specification(t *testing.T) (*documents, map[string]*operation) {
 		}
 	}
 	return d, all
+}
+
+var guestLine = regexp.MustCompile(`(?m)^\* .*\[(GET|PUT|POST|DELETE) (/\S+)\]\(#[a-z]+_matrixclient(v\d)`)
+
+// forGuests are the operations that guests may use by § Guest Access, Client behaviour, and those that this server adds: clients join by
+// alias, and whoever has a token may end it.
+func (d *documents) forGuests(t *testing.T) map[string]bool {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(d.dir, "content/client-server-api/modules/guest_access.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{"POST /_matrix/client/v3/join/{}": true, "POST /_matrix/client/v3/logout": true, "POST /_matrix/client/v3/logout/all": true}
+	for _, m := range guestLine.FindAllStringSubmatch(string(text), -1) {
+		all[shape(m[1]+" /_matrix/client/"+m[3]+strings.Replace(m[2], "/displayname", "/{keyName}", 1))] = true
+	}
+	if len(all) < 25 {
+		t.Fatalf("only %v are read as open to guests", all)
+	}
+	return all
 }
 
 // shape is a path without the names of its variables.
