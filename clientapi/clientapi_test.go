@@ -466,6 +466,9 @@ func TestProfilesReachEveryRoomOfTheUser(t *testing.T) {
 		s.want(200, "", "DELETE", "/profile/@alice:test/org.example.field", alice, nil)
 		s.want(404, "M_NOT_FOUND", "GET", "/profile/@alice:test/org.example.field", "", nil)
 		s.want(404, "M_NOT_FOUND", "GET", "/profile/@nobody:test", "", nil)
+		s.room.QueryVisibleUsers = func(_ context.Context, q roomserver.QueryVisibleUsersRequest) (roomserver.QueryVisibleUsersResponse, error) {
+			return roomserver.QueryVisibleUsersResponse{Visible: q.UserIDs}, nil
+		}
 		found := s.want(200, "", "POST", "/user_directory/search", bob, object{"search_term": "ALICE <"})
 		if found.Get("results.#").Int() != 1 || found.Get("results.0.user_id").Str != "@alice:test" || found.Get("results.0.display_name").Str != "Alice <3" {
 			t.Errorf("found %s", found.Raw)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,8 @@ const (
 	maxKey       = 255 // bytes
 	maxAvatarURL = 1024
 	maxSearch    = 50
+	// searchedAtOnce is of how many users who were found it is asked at once whether they may be seen.
+	searchedAtOnce = 500
 )
 
 // PendingProfile names what is pending of a user whose rooms must hear of a new name or avatar.
@@ -225,21 +228,42 @@ func (s *Service) Names(ctx context.Context, users ...id.UserID) (map[id.UserID]
 	return names, nil
 }
 
-// Search finds local users whose id or display name contains a term. more tells that there are others.
-func (s *Service) Search(ctx context.Context, term string, limit int) (found []storage.Profile, more bool, err error) {
+// Search finds local users whose id or display name contains a term, of those whom visible leaves. more tells that there are others.
+func (s *Service) Search(ctx context.Context, term string, limit int, visible func(context.Context, []id.UserID) ([]id.UserID, error)) (
+	found []storage.Profile, more bool, err error) {
 	if term == "" || strings.ContainsRune(term, 0) {
 		return nil, false, nil
 	}
 	limit = min(limit, maxSearch)
-	err = s.store.DB.ReadOne(ctx, "search users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		found, err = s.store.SearchProfiles(ctx, tx, strings.ToLower(term), limit+1)
-		return err
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("search users: %w", err)
+	for offset, batch := 0, 4*limit; ; offset, batch = offset+batch, 4*batch {
+		var profiles []storage.Profile
+		err = s.store.DB.ReadOne(ctx, "search users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+			profiles, err = s.store.SearchProfiles(ctx, tx, strings.ToLower(term), batch, offset)
+			return err
+		})
+		if err != nil {
+			return nil, false, fmt.Errorf("search users: %w", err)
+		}
+		for chunk := range slices.Chunk(profiles, searchedAtOnce) {
+			users := make([]id.UserID, len(chunk))
+			for i, p := range chunk {
+				users[i] = p.UserID
+			}
+			seen, err := visible(ctx, users)
+			if err != nil {
+				return nil, false, fmt.Errorf("which users may be seen: %w", err)
+			}
+			for _, p := range chunk {
+				if slices.Contains(seen, p.UserID) {
+					found = append(found, p)
+				}
+			}
+			if len(found) > limit {
+				return found[:limit], true, nil
+			}
+		}
+		if len(profiles) < batch {
+			return found, false, nil
+		}
 	}
-	if len(found) > limit {
-		return found[:limit], true, nil
-	}
-	return found, false, nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
 // profile is GET /profile/{userId}.
@@ -119,7 +120,13 @@ func (e *endpoints) searchUsers(ctx context.Context, r *httputil.Request) (any, 
 	if limit < 1 {
 		return nil, mxerr.InvalidParam("limit must be at least 1")
 	}
-	found, more, err := e.Profiles.Search(ctx, *body.SearchTerm, limit)
+	found, more, err := e.Profiles.Search(ctx, *body.SearchTerm, limit, func(ctx context.Context, users []id.UserID) ([]id.UserID, error) {
+		if e.Config.UserDirectory.SearchAllUsers {
+			return users, nil
+		}
+		res, err := e.Room.QueryVisibleUsers(ctx, roomserver.QueryVisibleUsersRequest{Viewer: r.Caller.UserID, UserIDs: users})
+		return res.Visible, err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,7 @@ func prepareProfiles(db *sqlutil.DB) profileStatements {
 			WHERE a.deactivated = FALSE AND a.guest = FALSE
 			AND (p.search LIKE $1 ESCAPE '\' OR lower(p.user_id) LIKE $1 ESCAPE '\')
 			ORDER BY CASE WHEN p.search = $2 OR lower(p.user_id) = $2 THEN 0 WHEN p.search LIKE $3 ESCAPE '\'
-			OR lower(p.user_id) LIKE $4 ESCAPE '\' THEN 1 ELSE 2 END, p.user_id LIMIT $5`),
+			OR lower(p.user_id) LIKE $4 ESCAPE '\' THEN 1 ELSE 2 END, p.user_id LIMIT $5 OFFSET $6`),
 		deleteProfile: db.Stmt(`DELETE FROM clientapi_profiles WHERE user_id = $1`),
 	}
 }
@@ -87,10 +87,10 @@ func (s *Store) Profiles(ctx context.Context, tx *sqlutil.Tx, users []id.UserID)
 
 // SearchProfiles finds active users whose id or display name contains a term in lower case: first those that equal it, then those
 // that begin with it.
-func (s *Store) SearchProfiles(ctx context.Context, tx *sqlutil.Tx, term string, limit int) ([]Profile, error) {
+func (s *Store) SearchProfiles(ctx context.Context, tx *sqlutil.Tx, term string, limit, offset int) ([]Profile, error) {
 	escaped := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(term)
 	localpart := "@" + strings.TrimPrefix(escaped, "@") + "%"
-	rows, err := s.searchProfiles.Query(ctx, tx, "%"+escaped+"%", term, escaped+"%", localpart, limit)
+	rows, err := s.searchProfiles.Query(ctx, tx, "%"+escaped+"%", term, escaped+"%", localpart, limit, offset)
 	return sqlutil.Collect(rows, err, scanNames)
 }
 

@@ -50,6 +50,7 @@ type Matrix struct {
 	RateLimits         RateLimits     `yaml:"rate_limits"`
 	RoomDirectory      RoomDirectory  `yaml:"room_directory"`
 	Presence           Presence       `yaml:"presence"`
+	UserDirectory      UserDirectory  `yaml:"user_directory"`
 }
 
 // WellKnown is what /.well-known/matrix/* answers. What is empty is not answered.
@@ -97,6 +98,12 @@ type RateLimits struct {
 type RateLimit struct {
 	PerSecond float64 `yaml:"per_second"`
 	Burst     int     `yaml:"burst"`
+}
+
+// UserDirectory says whom a search for users finds.
+type UserDirectory struct {
+	// SearchAllUsers finds every local user, and not only those who share a room with whoever searches, or are in a public one.
+	SearchAllUsers bool `yaml:"search_all_users"`
 }
 
 // Presence says whether users see who of those with whom they share rooms is online.

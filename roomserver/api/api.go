@@ -73,6 +73,9 @@ type RoomserverAPI struct {
 	QueryRoomSummary rpc.Call[QueryRoomSummaryRequest, QueryRoomSummaryResponse]
 	// QueryHierarchy walks the tree of a space. M_FORBIDDEN if the viewer may not know of the space.
 	QueryHierarchy rpc.Call[QueryHierarchyRequest, QueryHierarchyResponse]
+	// QueryVisibleUsers tells which users a user may know of: those who share a room with them, are joined to a room that anybody may join
+	// or read, or are the user (§ User Directory).
+	QueryVisibleUsers rpc.Call[QueryVisibleUsersRequest, QueryVisibleUsersResponse]
 	// QueryRooms returns the summary rows of rooms.
 	QueryRooms rpc.Call[QueryRoomsRequest, QueryRoomsResponse]
 

@@ -74,6 +74,17 @@ type RoomSummary struct {
 	Creator           id.UserID      `json:"creator"`
 }
 
+// QueryVisibleUsersRequest names users of any server.
+type QueryVisibleUsersRequest struct {
+	Viewer  id.UserID   `json:"viewer"`
+	UserIDs []id.UserID `json:"user_ids"`
+}
+
+// QueryVisibleUsersResponse has those whom the viewer may know of, in any order.
+type QueryVisibleUsersResponse struct {
+	Visible []id.UserID `json:"visible"`
+}
+
 // GuestsCanJoin is the guest_access of rooms that guests may join (Client-Server API, § m.room.guest_access).
 const GuestsCanJoin = "can_join"
 

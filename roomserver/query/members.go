@@ -57,6 +57,15 @@ func (q *Query) QueryMembers(ctx context.Context, req api.QueryMembersRequest) (
 	return res, err
 }
 
+// QueryVisibleUsers is of the contract.
+func (q *Query) QueryVisibleUsers(ctx context.Context, req api.QueryVisibleUsersRequest) (res api.QueryVisibleUsersResponse, err error) {
+	res.Visible, err = q.rooms.Storage.VisibleUsers(ctx, req.Viewer, req.UserIDs)
+	if slices.Contains(req.UserIDs, req.Viewer) && !slices.Contains(res.Visible, req.Viewer) {
+		res.Visible = append(res.Visible, req.Viewer)
+	}
+	return res, err
+}
+
 // stateAt is the state of the room at a gap in its timeline: that after the event before the gap.
 func (q *Query) stateAt(ctx context.Context, room *storage.Room, v *visibility.View, at api.OrderKey) (visibility.State, error) {
 	if at.Compare(room.Last) >= 0 {

@@ -27,6 +27,7 @@ type memberships struct {
 	joined *sqlutil.Stmt
 	server *sqlutil.Stmt
 	banned *sqlutil.Stmt
+	seen   *sqlutil.Stmt
 }
 
 func newMemberships(db *sqlutil.DB) memberships {
@@ -41,6 +42,9 @@ func newMemberships(db *sqlutil.DB) memberships {
 		joined: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join' ORDER BY user_id LIMIT $2`),
 		server: db.Stmt(`SELECT user_id FROM roomserver_memberships WHERE room_nid = $1 AND membership = 'join'
 			AND user_id > $3 AND substr(user_id, length(user_id) - length($2::text) + 1) = $2::text ORDER BY user_id LIMIT $4`),
+		seen: db.Stmt(`SELECT DISTINCT m.user_id FROM roomserver_memberships m JOIN roomserver_summaries s ON s.room_nid = m.room_nid
+			JOIN roomserver_rooms r ON r.nid = m.room_nid WHERE m.user_id = ANY($2) AND m.membership = 'join' AND (s.join_rule = 'public' OR r.visibility = $3
+			OR EXISTS (SELECT 1 FROM roomserver_memberships v WHERE v.user_id = $1 AND v.room_nid = m.room_nid AND v.membership = 'join'))`),
 	}
 }
 
@@ -106,6 +110,11 @@ func (s *Storage) Banned(ctx context.Context, roomNID int64, limit int) ([]id.Us
 func (s *Storage) JoinedOfServer(ctx context.Context, roomNID int64, server id.ServerName, after id.UserID, limit int) ([]id.UserID, error) {
 	found, err := s.users(ctx, "joined members of server", s.memberships.server, roomNID, ":"+string(server), after, limit)
 	return slices.DeleteFunc(found, func(u id.UserID) bool { return u.Server() != server }), err
+}
+
+// VisibleUsers returns those of the users who are joined to a room with the viewer, or to one that is public or world readable.
+func (s *Storage) VisibleUsers(ctx context.Context, viewer id.UserID, users []id.UserID) ([]id.UserID, error) {
+	return s.users(ctx, "visible users", s.memberships.seen, viewer, sqlutil.Array(users), WorldReadable)
 }
 
 func (s *Storage) users(ctx context.Context, name string, stmt *sqlutil.Stmt, args ...any) (all []id.UserID, err error) {
