@@ -396,8 +396,15 @@ func TestDeactivationEndsTheAccountAndLeavesItsRooms(t *testing.T) {
 			left = append(left, q)
 			return roomserver.SendEventResponse{}, nil
 		}
+		erased := 0
+		s.room.EraseUser = func(_ context.Context, q roomserver.EraseUserRequest) (roomserver.Empty, error) {
+			if erased++; q.UserID != "@alice:test" || len(left) > 0 {
+				t.Errorf("%s is erased after leaving %v", q.UserID, left)
+			}
+			return roomserver.Empty{}, nil
+		}
 		s.want(200, "", "POST", "/account/deactivate", alice, object{"auth": password("alice"), "erase": true})
-		if len(left) != 1 || left[0].Action != roomserver.ActionLeave || left[0].Target != "@alice:test" {
+		if erased != 1 || len(left) != 1 || left[0].Action != roomserver.ActionLeave || left[0].Target != "@alice:test" {
 			t.Errorf("left: %+v", left)
 		}
 		s.want(401, "M_UNKNOWN_TOKEN", "GET", "/account/whoami", alice, nil)

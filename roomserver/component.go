@@ -57,7 +57,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		Name: storage.Component,
 		API: &api.RoomserverAPI{
 			CreateRoom: perform.CreateRoom, UpgradeRoom: perform.UpgradeRoom, SendEvent: perform.SendEvent, JoinRoom: perform.JoinRoom, ChangeMembership: perform.ChangeMembership,
-			ForgetRoom: perform.ForgetRoom, InputPDUs: in.InputPDUs,
+			ForgetRoom: perform.ForgetRoom, EraseUser: perform.EraseUser, InputPDUs: in.InputPDUs,
 			SetAlias: aliases.SetAlias, RemoveAlias: aliases.RemoveAlias, QueryAlias: aliases.QueryAlias, QueryRoomAliases: aliases.QueryRoomAliases,
 			PublishRoom: aliases.PublishRoom, QueryPublished: aliases.QueryPublished, QueryPublicRooms: aliases.QueryPublicRooms,
 			QueryEvents: ask.QueryEvents, QueryState: ask.QueryState, QueryStateDiff: ask.QueryStateDiff, QueryStrippedState: ask.QueryStrippedState,

@@ -100,7 +100,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				return p.Client.Heads(ctx, q)
 			},
 		},
-		Handle: dropPushers(db), Commit: db.Commit, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
+		Handle: dropGone(db), Commit: db.Commit, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
@@ -162,24 +162,35 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}, nil
 }
 
-// dropPushers removes the pushers of devices that are logged out (Client-Server API, § Push Notifications).
-func dropPushers(db *storage.Database) func(context.Context, []eventlog.Record) (eventlog.Apply, error) {
+// dropGone removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and everything that is kept of
+// users who are erased.
+func dropGone(db *storage.Database) func(context.Context, []eventlog.Record) (eventlog.Apply, error) {
 	return func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 		var gone []*clientapi.OutputDevice
+		var erased []id.UserID
 		for i := range records {
-			if records[i].Type != clientapi.TypeDeviceDeleted {
-				continue
+			switch records[i].Type {
+			case clientapi.TypeDeviceDeleted:
+				device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
+				if err != nil {
+					return nil, err
+				}
+				gone = append(gone, device)
+			case clientapi.TypeErased:
+				user, err := eventlog.Decode[clientapi.OutputErased](&records[i])
+				if err != nil {
+					return nil, err
+				}
+				erased = append(erased, user.UserID)
 			}
-			device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
-			if err != nil {
-				return nil, err
-			}
-			gone = append(gone, device)
 		}
-		if gone == nil {
+		if gone == nil && erased == nil {
 			return nil, nil
 		}
-		return func(_ context.Context, tx *sqlutil.Tx) error {
+		return func(ctx context.Context, tx *sqlutil.Tx) error {
+			if err := db.Erase(ctx, tx, erased); err != nil {
+				return err
+			}
 			storage.Add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
 				changes := new(storage.Changes)
 				for _, device := range gone {

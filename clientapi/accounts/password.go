@@ -114,13 +114,17 @@ func (s *Service) ChangePassword(ctx context.Context, user id.UserID, password s
 	return nil
 }
 
-// PendingLeave names what is pending of a deactivated user: to leave all rooms.
-const PendingLeave = "leave"
+// What is pending of a deactivated user: to leave all rooms, after their events in them were erased or without that.
+const (
+	PendingLeave = "leave"
+	PendingErase = "erase"
+)
 
-// Deactivate ends an account for good, with all its devices; erase also removes its profile. That the rooms are left is
-// pending when it returns.
-func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) error {
-	err := s.Store.DB.Write(ctx, "deactivate", func(ctx context.Context, tx *sqlutil.Tx) error {
+// Deactivate ends an account for good, with all its devices; erase also removes its profile and what other components keep of it. What it
+// returns is pending then.
+func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) (pending string, err error) {
+	pending = PendingLeave
+	err = s.Store.DB.Write(ctx, "deactivate", func(ctx context.Context, tx *sqlutil.Tx) error {
 		if _, err := s.Store.Deactivate(ctx, tx, user); err != nil {
 			return fmt.Errorf("update the account: %w", err)
 		}
@@ -129,14 +133,16 @@ func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) er
 				return fmt.Errorf("delete the profile: %w", err)
 			}
 			s.Users.Append(ctx, tx, string(user), api.TypeProfile, &api.OutputProfile{UserID: user})
+			s.Users.Append(ctx, tx, string(user), api.TypeErased, &api.OutputErased{UserID: user})
+			pending = PendingErase
 		}
 		if err := s.removeOthers(ctx, tx, user, ""); err != nil {
 			return err
 		}
-		return s.Store.PutPending(ctx, tx, user, PendingLeave, s.Now())
+		return s.Store.PutPending(ctx, tx, user, pending, s.Now())
 	})
 	if err != nil {
-		return fmt.Errorf("deactivate %s: %w", user, err)
+		return "", fmt.Errorf("deactivate %s: %w", user, err)
 	}
-	return nil
+	return pending, nil
 }

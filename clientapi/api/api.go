@@ -84,6 +84,7 @@ type QueryOpenIDResponse struct {
 const (
 	TypeDeviceDeleted = "device_deleted" // OutputDevice
 	TypeProfile       = "profile"        // OutputProfile
+	TypeErased        = "erased"         // OutputErased
 	TypeTokens        = "tokens"         // OutputDevice: tokens of the device, or of all devices, ceased to be valid
 )
 
@@ -91,6 +92,11 @@ const (
 type OutputDevice struct {
 	UserID   id.UserID   `json:"user_id"`
 	DeviceID id.DeviceID `json:"device_id,omitempty"`
+}
+
+// OutputErased names a user who was deactivated and wants nothing to be kept.
+type OutputErased struct {
+	UserID id.UserID `json:"user_id"`
 }
 
 // OutputProfile is a user's new profile.

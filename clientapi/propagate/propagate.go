@@ -134,7 +134,12 @@ func (s *Service) one(ctx context.Context, user id.UserID, what string) error {
 		return err
 	}
 	memberships, tell := []string{"join"}, s.profile
-	if what == accounts.PendingLeave {
+	if what == accounts.PendingErase { // before the user's last events, which are those that others join after
+		if _, err := s.room.EraseUser(ctx, roomserver.EraseUserRequest{UserID: user}); err != nil {
+			return fmt.Errorf("erase the user's events: %w", err)
+		}
+	}
+	if what == accounts.PendingLeave || what == accounts.PendingErase {
 		memberships, tell = []string{"join", "invite", "knock"}, s.leave
 	}
 	names, err := s.profiles.Names(ctx, user)

@@ -87,10 +87,11 @@ func (e *endpoints) deactivate(ctx context.Context, r *httputil.Request) (any, e
 			return nil, err
 		}
 	}
-	if err := e.Accounts.Deactivate(ctx, user, body.Erase); err != nil {
+	pending, err := e.Accounts.Deactivate(ctx, user, body.Erase)
+	if err != nil {
 		return nil, err
 	}
-	e.Propagate.Tell(ctx, user, accounts.PendingLeave)
+	e.Propagate.Tell(ctx, user, pending)
 	return httputil.Object{"id_server_unbind_result": "success"}, nil
 }
 

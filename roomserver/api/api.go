@@ -32,6 +32,8 @@ type RoomserverAPI struct {
 	ChangeMembership rpc.Call[ChangeMembershipRequest, SendEventResponse]
 	// ForgetRoom makes a room that the user has left invisible to them.
 	ForgetRoom rpc.Call[ForgetRoomRequest, Empty]
+	// EraseUser makes that who joins a room of a deactivated user from now on gets the user's events as if they were redacted.
+	EraseUser rpc.Call[EraseUserRequest, Empty]
 	// InputPDUs takes events that other servers made: each is stored, rejected or staged before it answers.
 	InputPDUs rpc.Call[InputPDUsRequest, InputPDUsResponse]
 

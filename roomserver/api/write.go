@@ -150,6 +150,11 @@ type ForgetRoomRequest struct {
 	UserID id.UserID `json:"user_id"`
 }
 
+// EraseUserRequest names a local user (Client-Server API, § POST /account/deactivate, erase).
+type EraseUserRequest struct {
+	UserID id.UserID `json:"user_id"`
+}
+
 // InputPDUsRequest carries events of one room that another server sent, in the order it sent them.
 type InputPDUsRequest struct {
 	Origin      id.ServerName     `json:"origin"`

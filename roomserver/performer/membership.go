@@ -72,6 +72,11 @@ func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembersh
 	return api.SendEventResponse{EventID: eventID}, err
 }
 
+// EraseUser is of the contract.
+func (p *Performer) EraseUser(ctx context.Context, req api.EraseUserRequest) (api.Empty, error) {
+	return api.Empty{}, p.Storage.Erase(ctx, req.UserID)
+}
+
 // ForgetRoom makes a room that the user has left invisible to them (Client-Server API, § Leaving rooms).
 func (p *Performer) ForgetRoom(ctx context.Context, req api.ForgetRoomRequest) (api.Empty, error) {
 	room, err := p.Reader.Room(ctx, req.RoomID)

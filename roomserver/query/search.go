@@ -138,7 +138,7 @@ func (q *Query) takeFound(ctx context.Context, req *api.QuerySearchRequest, view
 		if err != nil {
 			return false, 0, err
 		}
-		if len(seen) == 0 {
+		if len(seen) == 0 || seen[0].PDU != e.PDU { // not seen, or without the words that were looked for
 			continue
 		}
 		if err := q.aggregate(ctx, r.room, r.view, req.Viewer, seen); err != nil {

@@ -31,6 +31,7 @@ type Storage struct {
 	relations
 	search
 	guests
+	erasures
 
 	roomIDs, eventIDs, keyIDs *sqlutil.IDs
 }
@@ -41,7 +42,7 @@ func New(ctx context.Context, db *sqlutil.DB) (*Storage, error) {
 		return nil, fmt.Errorf("tables of the roomserver: %w", err)
 	}
 	return &Storage{DB: db, rooms: newRooms(db), events: newEvents(db), nodes: newNodes(db), keys: newKeys(db), memberships: newMemberships(db),
-		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db), search: newSearch(db), guests: newGuests(db),
+		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db), search: newSearch(db), guests: newGuests(db), erasures: newErasures(db),
 		roomIDs: db.IDs("roomserver_rooms"), eventIDs: db.IDs("roomserver_events"), keyIDs: db.IDs("roomserver_state_keys")}, nil
 }
 

@@ -31,6 +31,13 @@ func (v *View) describe(ctx context.Context, seen []*storage.Event, before state
 	if err != nil {
 		return nil, err
 	}
+	senders := make(map[id.UserID]bool)
+	v.before(senders, seen, before)
+	v.before(senders, beside, besideBefore)
+	gone, err := v.erased(ctx, senders)
+	if err != nil {
+		return nil, err
+	}
 	out := make([]api.Event, len(seen))
 	for i, e := range seen {
 		o := api.Event{PDU: e.PDU, Order: e.Order, Membership: v.membershipAt(e, before)}
@@ -39,15 +46,18 @@ func (v *View) describe(ctx context.Context, seen []*storage.Event, before state
 		}
 		if r := redactions[e.RedactedBy]; r != nil {
 			o.RedactedBecause = r.PDU
-			if !v.allows(r, besideBefore) {
+			if !v.allows(r, besideBefore) || gone.hides(v, r, besideBefore) {
 				o.RedactedBecause = r.PDU.Redact() // that it was redacted, but not the reason
 			}
 		}
 		if replaced := replacedBy(e, before); replaced != nil {
 			o.ReplacesState = replaced.PDU.ID()
-			if v.membershipBefore(e, before) == "join" || v.allows(replaced, besideBefore) {
+			if v.membershipBefore(e, before) == "join" || v.allows(replaced, besideBefore) && !gone.hides(v, replaced, besideBefore) {
 				o.PrevContent = replaced.PDU.Content()
 			}
+		}
+		if gone.hides(v, e, before) {
+			o.PDU = e.PDU.Redact()
 		}
 		out[i] = o
 	}

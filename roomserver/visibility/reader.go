@@ -19,6 +19,8 @@ type reader interface {
 	Membership(ctx context.Context, roomNID int64, user id.UserID) (storage.Membership, error)
 	// EventsByID reads those of the events that exist; fresh asks for their redaction as it is now.
 	EventsByID(ctx context.Context, ids []id.EventID, fresh bool) (map[id.EventID]*storage.Event, error)
+	// Erasures returns, of some users, those who were erased, with the room as it was then.
+	Erasures(ctx context.Context, roomNID int64, users []id.UserID) ([]storage.Erasure, error)
 	// AtRoots reads entries of several states of a room, with redactions as they are now.
 	AtRoots(ctx context.Context, roomNID int64, wanted map[api.Root][]auth.Key) (states, error)
 }
@@ -28,6 +30,10 @@ type rooms struct{ *state.Reader }
 
 func (r rooms) Membership(ctx context.Context, roomNID int64, user id.UserID) (storage.Membership, error) {
 	return r.Storage.Membership(ctx, roomNID, user)
+}
+
+func (r rooms) Erasures(ctx context.Context, roomNID int64, users []id.UserID) ([]storage.Erasure, error) {
+	return r.Storage.Erasures(ctx, roomNID, users)
 }
 
 func (r rooms) AtRoots(ctx context.Context, roomNID int64, wanted map[api.Root][]auth.Key) (states, error) {

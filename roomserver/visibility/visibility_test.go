@@ -22,6 +22,7 @@ type fake struct {
 	now      storage.Membership
 	events   map[id.EventID]*storage.Event
 	states   states
+	erasures []storage.Erasure
 	lookUps  int // calls of AtRoots
 	entries  int // entries that they asked for
 	eventIDs int // calls of EventsByID
@@ -44,6 +45,10 @@ func (f *fake) EventsByID(_ context.Context, ids []id.EventID, _ bool) (map[id.E
 		}
 	}
 	return found, nil
+}
+
+func (f *fake) Erasures(context.Context, int64, []id.UserID) ([]storage.Erasure, error) {
+	return f.erasures, nil
 }
 
 func (f *fake) AtRoots(_ context.Context, _ int64, wanted map[api.Root][]auth.Key) (states, error) {
@@ -220,5 +225,57 @@ func TestPreviousContent(t *testing.T) {
 	}
 	if e := shown[1]; e.ReplacesState != "$2" || string(e.PrevContent) != `{"topic":"known"}` {
 		t.Errorf("replaces %s, which had %s", e.ReplacesState, e.PrevContent)
+	}
+}
+
+func TestErasedSenders(t *testing.T) {
+	bodies := func(f *fake, viewer id.UserID, events ...*storage.Event) string {
+		t.Helper()
+		shown, err := newChecker(f).Filter(t.Context(), &f.room, api.Viewer{UserID: viewer}, events)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, e := range shown {
+			all = append(all, string(e.PDU.ID())+string(e.PDU.Content()))
+		}
+		return strings.Join(all, " ")
+	}
+	const whole = `{"body":"hello"}`
+	for what, c := range map[string]struct {
+		order    string // of what happens: s says something, j joins, l leaves, e erases the sender
+		want     string
+		readable bool
+	}{
+		"who joins later":               {"sej", "$1{}", false},
+		"who was joined":                {"jse", "$2" + whole, false},
+		"who had joined meanwhile":      {"sje", "$1" + whole, false},
+		"who left before":               {"sjle", "$1" + whole, false},
+		"who joins, leaves, comes back": {"sejlj", "$1{}", false},
+		"who joined, then left":         {"sjel", "$1" + whole, false},
+		"who never was there":           {"se", "$1{}", true},
+		"without an erasure":            {"sj", "$1" + whole, false},
+	} {
+		f := newFake()
+		var said *storage.Event
+		var on []*storage.Event
+		visibility := storage.Shared
+		if c.readable {
+			visibility = storage.WorldReadable
+		}
+		for _, step := range c.order {
+			switch step {
+			case 's':
+				said = f.say(t, visibility, on...)
+			case 'j':
+				on = []*storage.Event{f.member(t, "join", on...)}
+			case 'l':
+				on = []*storage.Event{f.member(t, "leave", on...)}
+			case 'e':
+				n := int64(len(f.events))
+				f.erasures = []storage.Erasure{{UserID: "@alice:here", Root: f.say(t, storage.Shared, on...).Root, Last: api.OrderKey{Index: n}}}
+			}
+		}
+		check(t, what, bodies(f, bob, said), c.want)
 	}
 }

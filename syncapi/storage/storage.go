@@ -30,6 +30,7 @@ type Database struct {
 	reads    readStatements
 	presence presenceStatements
 	pushers  pusherStatements
+	erase    eraseStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -49,6 +50,7 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.reads = newReadStatements(db)
 	d.presence = newPresenceStatements(db)
 	d.pushers = newPusherStatements(db)
+	d.erase = newEraseStatements(db)
 	return d, nil
 }
 
