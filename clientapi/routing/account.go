@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -59,7 +60,7 @@ func (e *endpoints) changePassword(ctx context.Context, r *httputil.Request) (an
 	if err := accounts.CheckNewPassword(body.NewPassword); err != nil {
 		return nil, err
 	}
-	user, err := e.confirm(ctx, r, body.Auth, "password")
+	user, err := e.confirm(ctx, r, body.Auth, "change the password", "password")
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func (e *endpoints) deactivate(ctx context.Context, r *httputil.Request) (any, e
 	user := r.Caller.UserID
 	if r.Caller.AppService == "" {
 		var err error
-		if user, err = e.confirm(ctx, r, body.Auth, "deactivate"); err != nil {
+		if user, err = e.confirm(ctx, r, body.Auth, "end the account for good", "deactivate"); err != nil {
 			return nil, err
 		}
 	}
@@ -214,7 +215,11 @@ func (e *endpoints) removeDevices(ctx context.Context, r *httputil.Request, auth
 		for _, device := range devices {
 			operation = append(operation, string(device))
 		}
-		if _, err := e.confirm(ctx, r, auth, operation...); err != nil {
+		about := fmt.Sprintf("log %d devices out", len(devices))
+		if len(devices) == 1 {
+			about = "log the device " + string(devices[0]) + " out"
+		}
+		if _, err := e.confirm(ctx, r, auth, about, operation...); err != nil {
 			return nil, err
 		}
 	}

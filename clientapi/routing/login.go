@@ -18,6 +18,9 @@ const (
 	byPassword = "m.login.password"
 	byToken    = "m.login.token"
 	byService  = "m.login.application_service"
+
+	byRegistrationToken = "m.login.registration_token"
+	byNothing           = "m.login.dummy"
 )
 
 // loginFlows is GET /login.
@@ -152,7 +155,7 @@ func (e *endpoints) loginGetToken(ctx context.Context, r *httputil.Request) (any
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	if _, err := e.confirm(ctx, r, body.Auth, "get_token"); err != nil {
+	if _, err := e.confirm(ctx, r, body.Auth, "log another device in", "get_token"); err != nil {
 		return nil, err
 	}
 	token, err := e.Tokens.LoginToken(r.Caller.UserID)
@@ -162,10 +165,11 @@ func (e *endpoints) loginGetToken(ctx context.Context, r *httputil.Request) (any
 	return httputil.Object{"login_token": token, "expires_in_ms": tokens.LoginLifetime.Milliseconds()}, nil
 }
 
-// confirm lets a request go on whose sender gives their password once more. operation says what it is for. It returns whose
-// password it was: the caller's, if there is one.
-func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.RawMessage, operation ...string) (id.UserID, error) {
+// confirm lets a request go on whose sender gives their password once more. about says in words what it is for, and operation what it is
+// for exactly. It returns whose password it was: the caller's, if there is one.
+func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.RawMessage, about string, operation ...string) (id.UserID, error) {
 	return e.UIA.Authenticate(ctx, uia.Operation{
+		About: about, Caller: r.Caller.UserID,
 		Name:  digest(append([]string{string(r.Caller.UserID)}, operation...)...),
 		Flows: [][]string{{byPassword}},
 		Stages: map[string]uia.Stage{byPassword: func(ctx context.Context, auth json.RawMessage) (id.UserID, error) {

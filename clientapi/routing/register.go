@@ -114,26 +114,30 @@ func (e *endpoints) registerGuest(ctx context.Context, r *httputil.Request, body
 
 // registration is the authentication that a registration needs.
 func (e *endpoints) registration() uia.Operation {
-	op := uia.Operation{Name: "register", Stages: map[string]uia.Stage{}}
+	op := uia.Operation{Name: "register", About: "register an account", Stages: map[string]uia.Stage{}}
 	if e.Config.Registration.Verification == config.VerificationToken {
-		op.Flows = [][]string{{"m.login.registration_token"}}
-		op.Stages["m.login.registration_token"] = func(_ context.Context, auth json.RawMessage) (id.UserID, error) {
+		op.Flows = [][]string{{byRegistrationToken}}
+		op.Stages[byRegistrationToken] = func(_ context.Context, auth json.RawMessage) (id.UserID, error) {
 			var stage struct {
 				Token string `json:"token"`
 			}
 			if err := httputil.Unmarshal(auth, &stage); err != nil {
 				return "", err
 			}
-			if !e.isRegistrationToken(stage.Token) {
-				return "", mxerr.Forbidden("the registration token is not valid")
-			}
-			return "", nil
+			return "", e.checkRegistrationToken(stage.Token)
 		}
 		return op
 	}
-	op.Flows = [][]string{{"m.login.dummy"}}
-	op.Stages["m.login.dummy"] = func(context.Context, json.RawMessage) (id.UserID, error) { return "", nil }
+	op.Flows = [][]string{{byNothing}}
+	op.Stages[byNothing] = func(context.Context, json.RawMessage) (id.UserID, error) { return "", nil }
 	return op
+}
+
+func (e *endpoints) checkRegistrationToken(token string) error {
+	if !e.isRegistrationToken(token) {
+		return mxerr.Forbidden("the registration token is not valid")
+	}
+	return nil
 }
 
 func (e *endpoints) isRegistrationToken(token string) bool {

@@ -73,6 +73,8 @@ func Routes(d Deps) []httputil.Route {
 
 		{Method: get, Path: v3 + "/login", Name: "login_flows", Auth: nobody, Handler: e.loginFlows},
 		{Method: get, Path: "/_matrix/static/client/login/", Name: "login_page", Auth: nobody, Handler: e.loginPage},
+		{Method: get, Path: v3 + "/auth/{type}/fallback/web", Name: "auth_page", Auth: nobody, Limit: "login", Handler: e.authPage},
+		{Method: post, Path: v3 + "/auth/{type}/fallback/web", Name: "auth_page_done", Auth: nobody, Limit: "login", Handler: e.completeStage},
 		{Method: post, Path: v3 + "/login", Name: "login", Auth: nobody, Limit: "login", Handler: e.login},
 		{Method: post, Path: v1 + "/login/get_token", Name: "login_get_token", Auth: user, Limit: "login", Handler: e.loginGetToken},
 		{Method: post, Path: v3 + "/refresh", Name: "refresh", Auth: nobody, Limit: "login", Handler: e.refresh},

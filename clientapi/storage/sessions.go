@@ -15,6 +15,9 @@ import (
 type Session struct {
 	ID        string
 	Operation string
+	About     string    // what it is for, in words
+	Caller    id.UserID // whose request it was begun by; empty: nobody's
+	Flows     [][]string
 	Completed []string
 	UserID    id.UserID // who completed a stage that proves an identity
 	CreatedMS int64
@@ -26,9 +29,9 @@ type sessionStatements struct {
 
 func prepareSessions(db *sqlutil.DB) sessionStatements {
 	return sessionStatements{
-		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, completed, user_id, created_ms)
-			VALUES ($1, $2, $3, $4, $5)`),
-		selectSession: db.Stmt(`SELECT session_id, operation, completed, user_id, created_ms FROM clientapi_sessions
+		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, about, caller, flows, completed, user_id, created_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`),
+		selectSession: db.Stmt(`SELECT session_id, operation, about, caller, flows, completed, user_id, created_ms FROM clientapi_sessions
 			WHERE session_id = $1`),
 		updateSession:     db.Stmt(`UPDATE clientapi_sessions SET completed = $2, user_id = $3 WHERE session_id = $1`),
 		deleteSession:     db.Stmt(`DELETE FROM clientapi_sessions WHERE session_id = $1`),
@@ -38,26 +41,30 @@ func prepareSessions(db *sqlutil.DB) sessionStatements {
 
 // InsertSession adds a session.
 func (s *Store) InsertSession(ctx context.Context, tx *sqlutil.Tx, u Session) error {
+	flows, err := json.Marshal(u.Flows)
+	if err != nil {
+		return fmt.Errorf("encode flows: %w", err)
+	}
 	completed, err := json.Marshal(u.Completed)
 	if err != nil {
 		return fmt.Errorf("encode stages: %w", err)
 	}
-	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, string(completed), u.UserID, u.CreatedMS)
+	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, u.About, u.Caller, string(flows), string(completed), u.UserID, u.CreatedMS)
 	return err
 }
 
 // Session reads a session; nil if there is none.
 func (s *Store) Session(ctx context.Context, tx *sqlutil.Tx, sessionID string) (*Session, error) {
 	u := new(Session)
-	var completed string
-	err := s.selectSession.QueryRow(ctx, tx, sessionID).Scan(&u.ID, &u.Operation, &completed, &u.UserID, &u.CreatedMS)
+	var flows, completed string
+	err := s.selectSession.QueryRow(ctx, tx, sessionID).Scan(&u.ID, &u.Operation, &u.About, &u.Caller, &flows, &completed, &u.UserID, &u.CreatedMS)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if err := json.Unmarshal([]byte(completed), &u.Completed); err != nil {
+	if err := errors.Join(json.Unmarshal([]byte(flows), &u.Flows), json.Unmarshal([]byte(completed), &u.Completed)); err != nil {
 		return nil, fmt.Errorf("stages of a session: %w", err)
 	}
 	return u, nil

@@ -32,7 +32,11 @@ type Stage func(ctx context.Context, auth json.RawMessage) (id.UserID, error)
 // Operation is a request that needs authentication.
 type Operation struct {
 	// Name tells operations apart: what a session was opened for cannot be spent on something else.
-	Name   string
+	Name string
+	// About says in words what it does: "log 2 devices out".
+	About string
+	// Caller is whose request it is; empty: nobody's whom the server knows.
+	Caller id.UserID
 	Flows  [][]string
 	Stages map[string]Stage
 	Params map[string]any
@@ -77,13 +81,16 @@ func (s *Service) Authenticate(ctx context.Context, op Operation, auth json.RawM
 	}
 	if session == nil {
 		// A client that knows the only stage needs no session.
-		session = &storage.Session{Operation: op.Name, CreatedMS: s.now().UnixMilli()}
+		session = s.session(op)
 	}
 	if data.Type == "" || slices.Contains(session.Completed, data.Type) {
-		return "", op.again(session, nil)
+		if !complete(session) {
+			return "", op.again(session, nil)
+		}
+		return session.UserID, s.proceed(ctx, op, session) // completed on a page
 	}
 	stage := op.Stages[data.Type]
-	if stage == nil || !op.isNext(session.Completed, data.Type) {
+	if stage == nil || !isNext(session, data.Type) {
 		return "", s.retry(ctx, op, session, mxerr.Forbidden("%q is not a stage that comes next", data.Type))
 	}
 	user, err := stage(ctx, auth)
@@ -102,7 +109,7 @@ func (s *Service) Authenticate(ctx context.Context, op Operation, auth json.RawM
 
 // proceed keeps what is completed, or, if it is enough, uses the session up.
 func (s *Service) proceed(ctx context.Context, op Operation, session *storage.Session) error {
-	complete := slices.ContainsFunc(op.Flows, func(flow []string) bool { return slices.Equal(flow, session.Completed) })
+	complete := complete(session)
 	if session.ID == "" && complete {
 		return nil
 	}
@@ -133,6 +140,15 @@ func (s *Service) proceed(ctx context.Context, op Operation, session *storage.Se
 
 // find returns the session that the client names; nil if it is none for this operation.
 func (s *Service) find(ctx context.Context, op Operation, sessionID string) (*storage.Session, error) {
+	session, err := s.Session(ctx, sessionID)
+	if err != nil || session == nil || session.Operation != op.Name {
+		return nil, err
+	}
+	return session, nil
+}
+
+// Session returns a session that is not over; nil if there is none.
+func (s *Service) Session(ctx context.Context, sessionID string) (*storage.Session, error) {
 	if sessionID == "" || len(sessionID) > maxSession || strings.ContainsRune(sessionID, 0) {
 		return nil, nil
 	}
@@ -144,15 +160,42 @@ func (s *Service) find(ctx context.Context, op Operation, sessionID string) (*st
 	if err != nil {
 		return nil, fmt.Errorf("find a session of authentication: %w", err)
 	}
-	if session == nil || session.Operation != op.Name || session.CreatedMS < s.now().Add(-Lifetime).UnixMilli() {
+	if session == nil || session.CreatedMS < s.now().Add(-Lifetime).UnixMilli() {
 		return nil, nil
 	}
 	return session, nil
 }
 
 func (s *Service) begin(ctx context.Context, op Operation) (*storage.Session, error) {
-	session := &storage.Session{Operation: op.Name, CreatedMS: s.now().UnixMilli()}
+	session := s.session(op)
 	return session, s.insert(ctx, session)
+}
+
+func (s *Service) session(op Operation) *storage.Session {
+	return &storage.Session{Operation: op.Name, About: op.About, Caller: op.Caller, Flows: op.Flows, CreatedMS: s.now().UnixMilli()}
+}
+
+// Complete notes that a page has completed the next stage of a session, and so proved who its user is, if user is not empty. The client
+// goes on with the session alone (§ Fallback). It does nothing if the stage is completed.
+func (s *Service) Complete(ctx context.Context, sessionID, stage string, user id.UserID) error {
+	err := s.store.DB.Write(ctx, "authentication by a page", func(ctx context.Context, tx *sqlutil.Tx) error {
+		session, err := s.store.Session(ctx, tx, sessionID)
+		if err != nil || session != nil && slices.Contains(session.Completed, stage) {
+			return err
+		}
+		if session == nil || !isNext(session, stage) {
+			return mxerr.Forbidden("%q is not a stage that comes next", stage)
+		}
+		session.Completed = append(session.Completed, stage)
+		if user != "" {
+			session.UserID = user
+		}
+		return s.store.UpdateSession(ctx, tx, *session)
+	})
+	if err != nil {
+		return fmt.Errorf("complete a stage of authentication: %w", err)
+	}
+	return nil
 }
 
 func (s *Service) insert(ctx context.Context, session *storage.Session) error {
@@ -176,10 +219,14 @@ func (s *Service) retry(ctx context.Context, op Operation, session *storage.Sess
 	return op.again(session, why)
 }
 
-func (op Operation) isNext(completed []string, stage string) bool {
-	return slices.ContainsFunc(op.Flows, func(flow []string) bool {
-		n := len(completed)
-		return len(flow) > n && slices.Equal(flow[:n], completed) && flow[n] == stage
+func complete(session *storage.Session) bool {
+	return slices.ContainsFunc(session.Flows, func(flow []string) bool { return slices.Equal(flow, session.Completed) })
+}
+
+func isNext(session *storage.Session, stage string) bool {
+	return slices.ContainsFunc(session.Flows, func(flow []string) bool {
+		n := len(session.Completed)
+		return len(flow) > n && slices.Equal(flow[:n], session.Completed) && flow[n] == stage
 	})
 }
 

@@ -31,6 +31,8 @@ var unspecified = map[string]string{
 	"GET /_synapse/admin/v1/register":                                                    "the tools' way to make accounts",
 	"POST /_synapse/admin/v1/register":                                                   "the tools' way to make accounts",
 	"GET /_matrix/static/client/login/":                                                  "the page of the login fallback, which is described in prose",
+	"GET /_matrix/client/v3/auth/{type}/fallback/web":                                    "the pages of § Fallback, which are described in prose",
+	"POST /_matrix/client/v3/auth/{type}/fallback/web":                                   "what those pages send",
 	"GET /_dendrite/admin/v1/reports":                                                    "what users have reported, for administrators",
 	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                     "MSC4140",
 	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":          "MSC4140",
