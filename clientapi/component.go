@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
+	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/routing"
@@ -92,7 +93,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			Heads:   users.Heads,
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions,
-			Profiles: profileService, Propagate: propagation, Delayed: later, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+			Profiles: profileService, Propagate: propagation, Delayed: later,
+			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
 				return err
@@ -152,7 +154,7 @@ func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog
 		return nil, err
 	}
 	return &parts{store, log, users, tokenService, accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users,
-		Server: matrix.ServerName, HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})}, nil
+		Server: matrix.ServerName, Reserved: matrix.NoticesUser(), HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})}, nil
 }
 
 func sweep(ctx context.Context, sessions *uia.Service, failed func(error)) {

@@ -49,7 +49,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	matrix := deps.Config.Matrix
 	perform := performer.New(performer.Deps{Input: in, Reader: reader, Storage: store, ServerName: matrix.ServerName,
-		DefaultVersion: matrix.DefaultRoomVersion, MayPublish: matrix.RoomDirectory.Allows})
+		DefaultVersion: matrix.DefaultRoomVersion, Notices: matrix.NoticesUser(), MayPublish: matrix.RoomDirectory.Allows})
 	index := &search.Index{Storage: store, Topic: topic, Log: deps.Log}
 	ask := query.New(reader, visibility.New(reader), index)
 	aliases := directory.New(reader, matrix.RoomDirectory, matrix.ServerName)

@@ -140,6 +140,9 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			TranslateToken: func(ctx context.Context, req api.TranslateTokenRequest) (api.TranslateTokenResponse, error) {
 				return translateToken(ctx, db, req)
 			},
+			TagRoom: func(ctx context.Context, req api.TagRoomRequest) (api.Empty, error) {
+				return api.Empty{}, tagRoom(ctx, db, &req)
+			},
 			ReadLog: output.Read,
 			Heads:   output.Heads,
 		},

@@ -9,6 +9,7 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
+	"github.com/matrix-org/dendrite/syncapi/routing"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -94,4 +95,23 @@ func inheritDirect(content json.RawMessage, req *api.InheritRoomRequest) (json.R
 		return nil, nil
 	}
 	return json.Marshal(direct)
+}
+
+// tagRoom adds a tag (Client-Server API, § Room Tagging).
+func tagRoom(ctx context.Context, db *storage.Database, req *api.TagRoomRequest) error {
+	return db.Write(ctx, "tag of a room", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+		content, err := db.AccountDataOne(ctx, tx, req.UserID, req.RoomID, "m.tag")
+		if err != nil {
+			return nil, err
+		}
+		content, err = routing.ChangeTags(content, func(all map[string]json.RawMessage) {
+			if all[req.Tag] == nil {
+				all[req.Tag] = json.RawMessage("{}")
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+		return &storage.Changes{AccountData: []storage.AccountData{{UserID: req.UserID, RoomID: req.RoomID, Type: "m.tag", Content: content, Pos: pos}}}, nil
+	})
 }

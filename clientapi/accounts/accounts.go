@@ -37,6 +37,8 @@ type Deps struct {
 	Tokens *tokens.Service
 	Users  *eventlog.Topic
 	Server id.ServerName
+	// Reserved is a user whose name cannot be had; empty: none.
+	Reserved id.UserID
 	// HashCost is bcrypt's.
 	HashCost int
 	// Limits may be nil.
@@ -112,8 +114,9 @@ func (s *Service) Available(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	account, err := s.account(ctx, id.NewUserID(local, s.Server))
-	if err == nil && account != nil {
+	user := id.NewUserID(local, s.Server)
+	account, err := s.account(ctx, user)
+	if err == nil && (account != nil || user == s.Reserved) {
 		return inUse(local)
 	}
 	return err
@@ -145,6 +148,9 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 		return nil, err
 	}
 	account := storage.Account{UserID: id.NewUserID(local, s.Server), CreatedMS: s.Now().UnixMilli(), Admin: r.Admin, Guest: r.Guest}
+	if account.UserID == s.Reserved {
+		return nil, inUse(local)
+	}
 	if r.Password != "" {
 		if account.PasswordHash, err = hashPassword(r.Password, s.HashCost); err != nil {
 			return nil, err

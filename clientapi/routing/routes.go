@@ -9,6 +9,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
+	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
@@ -30,6 +31,7 @@ type Deps struct {
 	Profiles  *profiles.Service
 	Propagate *propagate.Service
 	Delayed   *delayed.Service
+	Notices   *notices.Service
 	Room      *roomserver.RoomserverAPI
 	Sync      *syncapi.SyncAPI
 	Typing    *typingserver.TypingserverAPI
@@ -70,6 +72,8 @@ func Routes(d Deps) []httputil.Route {
 			Handler: e.registrationTokenValidity},
 		{Method: get, Path: "/_synapse/admin/v1/register", Name: "admin_register_nonce", Auth: nobody, Limit: "admin", Handler: e.adminRegisterNonce},
 		{Method: post, Path: "/_synapse/admin/v1/register", Name: "admin_register", Auth: nobody, Limit: "admin", Handler: e.adminRegister},
+		{Method: post, Path: "/_synapse/admin/v1/send_server_notice", Name: "server_notice", Auth: user, Limit: "admin", Handler: e.sendNotice},
+		{Method: put, Path: "/_synapse/admin/v1/send_server_notice/{txnID}", Name: "server_notice", Auth: user, Limit: "admin", Handler: e.sendNotice},
 
 		{Method: get, Path: v3 + "/login", Name: "login_flows", Auth: nobody, Handler: e.loginFlows},
 		{Method: get, Path: "/_matrix/static/client/login/", Name: "login_page", Auth: nobody, Handler: e.loginPage},

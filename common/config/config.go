@@ -51,6 +51,7 @@ type Matrix struct {
 	RoomDirectory      RoomDirectory  `yaml:"room_directory"`
 	Presence           Presence       `yaml:"presence"`
 	UserDirectory      UserDirectory  `yaml:"user_directory"`
+	ServerNotices      ServerNotices  `yaml:"server_notices"`
 }
 
 // WellKnown is what /.well-known/matrix/* answers. What is empty is not answered.
@@ -98,6 +99,22 @@ type RateLimits struct {
 type RateLimit struct {
 	PerSecond float64 `yaml:"per_second"`
 	Burst     int     `yaml:"burst"`
+}
+
+// ServerNotices says how the operator's notices look to users. Without a localpart there are none.
+type ServerNotices struct {
+	Localpart   string `yaml:"localpart"` // of the user who sends them
+	DisplayName string `yaml:"display_name"`
+	AvatarURL   string `yaml:"avatar_url"`
+	RoomName    string `yaml:"room_name"`
+}
+
+// NoticesUser sends server notices; empty: nobody does.
+func (m *Matrix) NoticesUser() id.UserID {
+	if m.ServerNotices.Localpart == "" {
+		return ""
+	}
+	return id.NewUserID(m.ServerNotices.Localpart, m.ServerName)
 }
 
 // UserDirectory says whom a search for users finds.

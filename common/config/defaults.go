@@ -38,6 +38,7 @@ func Default() *Config {
 			DefaultRoomVersion: roomversion.Default,
 			PasswordHashCost:   10,
 			Presence:           Presence{Enabled: true},
+			ServerNotices:      ServerNotices{Localpart: "server-notices", DisplayName: "Server notices", RoomName: "Server notices"},
 			RateLimits:         RateLimits{ByName: maps.Clone(defaultRateLimits)},
 		},
 		Media:    Media{BasePath: "media", MaxUploadSize: 100 << 20},

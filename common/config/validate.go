@@ -109,6 +109,10 @@ func (p *problems) matrix(m *Matrix) {
 		}
 		p.check(limit.PerSecond > 0 && limit.Burst > 0, "matrix.rate_limits."+name, "needs per_second and burst greater than 0")
 	}
+	if user := m.NoticesUser(); user != "" {
+		parsed, err := id.ParseUserID(string(user))
+		p.check(err == nil && parsed.Localpart() == m.ServerNotices.Localpart, "matrix.server_notices.localpart", "%q cannot be the name of a user", m.ServerNotices.Localpart)
+	}
 	for i, rule := range m.RoomDirectory.Rules {
 		p.oneOf(fmt.Sprintf("matrix.room_directory.rules[%d].action", i), rule.Action, []string{"allow", "deny"})
 	}

@@ -2,6 +2,7 @@ package performer
 
 import (
 	"context"
+	"net/http"
 	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -9,6 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/input"
+	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 
 // action says what an action of ChangeMembershipRequest makes of which memberships. What the target is otherwise is refused before
@@ -61,6 +63,9 @@ func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembersh
 		if now != nil && req.Action == api.ActionLeave && present == leave {
 			return nil, now.PDU.ID(), nil
 		}
+		if act.membership == leave && req.Target == req.Sender && p.isNotice(now) {
+			return nil, "", cannotLeave()
+		}
 		content := memberContent{Membership: act.membership, Reason: req.Reason, IsDirect: req.IsDirect}
 		if act.membership == invite || act.membership == knock {
 			content = content.with(req.Profile)
@@ -70,6 +75,15 @@ func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembersh
 		return []input.Proto{proto}, "", err
 	})
 	return api.SendEventResponse{EventID: eventID}, err
+}
+
+// isNotice tells whether a member event invites to a room of server notices.
+func (p *Performer) isNotice(now *storage.Event) bool {
+	return p.Notices != "" && now != nil && now.PDU.Sender() == p.Notices && now.PDU.Membership() == invite
+}
+
+func cannotLeave() error {
+	return mxerr.New(http.StatusForbidden, "M_CANNOT_LEAVE_SERVER_NOTICE_ROOM", "this is where the server tells you what you must know: the invite cannot be rejected")
 }
 
 // EraseUser is of the contract.

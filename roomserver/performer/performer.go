@@ -21,6 +21,8 @@ type Deps struct {
 	Storage        *storage.Storage
 	ServerName     id.ServerName
 	DefaultVersion id.RoomVersion
+	// Notices sends server notices; invites from it cannot be rejected. Empty: nobody does.
+	Notices id.UserID
 	// MayPublish tells whether the configuration lets a user create an alias, or publish a room if alias is empty.
 	MayPublish func(user id.UserID, room id.RoomID, alias id.RoomAlias) bool
 }

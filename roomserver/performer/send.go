@@ -70,14 +70,18 @@ func (p *Performer) memberContent(ctx context.Context, v input.View, req *api.Se
 	}
 	content = pdu.Without(content, authorisedVia)
 	target := id.UserID(*req.StateKey)
-	switch membership, _ := pdu.String(pdu.Member(content, "membership")); {
+	membership, _ := pdu.String(pdu.Member(content, "membership"))
+	switch {
 	case membership == invite && target.Server() != p.ServerName:
 		return nil, notFederated(target)
-	case membership != join || target != req.Sender:
+	case membership != join && membership != leave || target != req.Sender:
 		return content, nil
 	}
 	now, err := v.One(ctx, pdu.TypeMember, string(target))
-	if err != nil || now != nil && now.PDU.Membership() == join {
+	if err == nil && membership == leave && p.isNotice(now) {
+		err = cannotLeave()
+	}
+	if err != nil || membership == leave || now != nil && now.PDU.Membership() == join {
 		return content, err
 	}
 	authoriser, err := p.mayJoin(ctx, v, now, target, req.Guest)

@@ -24,6 +24,8 @@ type SyncAPI struct {
 	QueryBlockInvites rpc.Call[QueryBlockInvitesRequest, QueryBlockInvitesResponse]
 	// InheritRoom gives a user's settings for a room, tags and push rules among them, to the room that replaces it.
 	InheritRoom rpc.Call[InheritRoomRequest, Empty]
+	// TagRoom adds a tag to a user's room. A tag that is there stays as it is.
+	TagRoom rpc.Call[TagRoomRequest, Empty]
 
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
@@ -55,6 +57,13 @@ type InheritRoomRequest struct {
 	UserID id.UserID `json:"user_id"`
 	From   id.RoomID `json:"from"`
 	To     id.RoomID `json:"to"`
+}
+
+// TagRoomRequest names the tag.
+type TagRoomRequest struct {
+	UserID id.UserID `json:"user_id"`
+	RoomID id.RoomID `json:"room_id"`
+	Tag    string    `json:"tag"`
 }
 
 // Empty is the response of a call that has nothing to say.

@@ -154,14 +154,17 @@ func (s *routes) deleteTag(ctx context.Context, r *httputil.Request) (any, error
 }
 
 func (s *routes) changeTags(ctx context.Context, user id.UserID, room id.RoomID, change func(map[string]json.RawMessage)) error {
-	return s.changeAccountData(ctx, user, room, tags, func(old json.RawMessage) (json.RawMessage, error) {
-		all := make(map[string]json.RawMessage)
-		if t := gjson.GetBytes(old, "tags"); t.IsObject() {
-			if err := json.Unmarshal([]byte(t.Raw), &all); err != nil {
-				return nil, err
-			}
+	return s.changeAccountData(ctx, user, room, tags, func(old json.RawMessage) (json.RawMessage, error) { return ChangeTags(old, change) })
+}
+
+// ChangeTags changes the tags in the content of m.tag, which may be nil (Client-Server API, § Room Tagging).
+func ChangeTags(old json.RawMessage, change func(map[string]json.RawMessage)) (json.RawMessage, error) {
+	all := make(map[string]json.RawMessage)
+	if t := gjson.GetBytes(old, "tags"); t.IsObject() {
+		if err := json.Unmarshal([]byte(t.Raw), &all); err != nil {
+			return nil, err
 		}
-		change(all)
-		return httputil.Marshal(map[string]any{"tags": all})
-	})
+	}
+	change(all)
+	return httputil.Marshal(map[string]any{"tags": all})
 }

@@ -30,6 +30,8 @@ func TestMain(m *testing.M) { shared.Main(m) }
 var unspecified = map[string]string{
 	"GET /_synapse/admin/v1/register":                                                    "the tools' way to make accounts",
 	"POST /_synapse/admin/v1/register":                                                   "the tools' way to make accounts",
+	"POST /_synapse/admin/v1/send_server_notice":                                         "the tools' way to send server notices",
+	"PUT /_synapse/admin/v1/send_server_notice/{txnID}":                                  "the tools' way to send server notices",
 	"GET /_matrix/static/client/login/":                                                  "the page of the login fallback, which is described in prose",
 	"GET /_matrix/client/v3/auth/{type}/fallback/web":                                    "the pages of § Fallback, which are described in prose",
 	"POST /_matrix/client/v3/auth/{type}/fallback/web":                                   "what those pages send",
