@@ -13,8 +13,8 @@ import (
 	"github.com/matrix-org/dendrite/common/roomversion"
 )
 
-// newestMinor is the minor number of the newest specification whose client endpoints are here.
-const newestMinor = 16
+// newestMinor is the minor number of the newest specification that this server follows: all that is here, is as v1.19 has it.
+const newestMinor = 19
 
 // versions is GET /versions.
 func (e *endpoints) versions(context.Context, *httputil.Request) (any, error) {
@@ -22,7 +22,7 @@ func (e *endpoints) versions(context.Context, *httputil.Request) (any, error) {
 	for minor := 1; minor <= newestMinor; minor++ {
 		versions = append(versions, fmt.Sprintf("v1.%d", minor))
 	}
-	return httputil.Object{"versions": versions, "unstable_features": httputil.Object{"org.matrix.msc4140": true}}, nil
+	return httputil.Object{"versions": versions, "unstable_features": httputil.Object{"org.matrix.msc4140": true, "org.matrix.msc3827.stable": true}}, nil
 }
 
 // wellKnownClient is GET /.well-known/matrix/client (Client-Server API, § Well-known URIs).
@@ -43,6 +43,14 @@ func (e *endpoints) wellKnownServer(context.Context, *httputil.Request) (any, er
 		return nil, mxerr.NotFound("this server does not say where it is: matrix.well_known.server is not set")
 	}
 	return httputil.Object{"m.server": e.Config.WellKnown.Server}, nil
+}
+
+// wellKnownPolicyServer is GET /.well-known/matrix/policy_server (§ Policy Servers).
+func (e *endpoints) wellKnownPolicyServer(context.Context, *httputil.Request) (any, error) {
+	if e.Config.WellKnown.PolicyServer == "" {
+		return nil, mxerr.NotFound("this server names no policy server: matrix.well_known.policy_server is not set")
+	}
+	return httputil.Object{"public_keys": httputil.Object{"ed25519": e.Config.WellKnown.PolicyServer}}, nil
 }
 
 // wellKnownSupport is GET /.well-known/matrix/support.

@@ -62,6 +62,7 @@ func Routes(d Deps) []httputil.Route {
 		{Method: get, Path: root + "/versions", Name: "versions", Auth: nobody, Handler: e.versions},
 		{Method: get, Path: "/.well-known/matrix/client", Name: "wellknown_client", Auth: nobody, Handler: e.wellKnownClient},
 		{Method: get, Path: "/.well-known/matrix/server", Name: "wellknown_server", Auth: nobody, Handler: e.wellKnownServer},
+		{Method: get, Path: "/.well-known/matrix/policy_server", Name: "wellknown_policy_server", Auth: nobody, Handler: e.wellKnownPolicyServer},
 		{Method: get, Path: "/.well-known/matrix/support", Name: "wellknown_support", Auth: nobody, Handler: e.wellKnownSupport},
 		{Method: get, Path: v3 + "/capabilities", Name: "capabilities", Auth: user, Handler: e.capabilities},
 		{Method: get, Path: v3 + "/voip/turnServer", Name: "turn_server", Auth: user, Handler: e.turnServer},

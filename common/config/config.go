@@ -59,6 +59,8 @@ type WellKnown struct {
 	Client  string  `yaml:"client"`
 	Server  string  `yaml:"server"`
 	Support Support `yaml:"support"`
+	// PolicyServer is the ed25519 public key of the policy server of this name, in unpadded base64.
+	PolicyServer string `yaml:"policy_server"`
 }
 
 // Support is /.well-known/matrix/support.

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"crypto/ed25519"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"maps"
@@ -93,6 +95,10 @@ func (p *problems) matrix(m *Matrix) {
 		key := fmt.Sprintf("matrix.well_known.support.contacts[%d]", i)
 		p.oneOf(key+".role", contact.Role, []string{"m.role.admin", "m.role.security", "m.role.moderator", "m.role.dpo"})
 		p.check(contact.Email != "" || contact.MatrixID != "", key, "give email or matrix_id")
+	}
+	if key := m.WellKnown.PolicyServer; key != "" {
+		raw, err := base64.RawStdEncoding.DecodeString(key)
+		p.check(err == nil && len(raw) == ed25519.PublicKeySize, "matrix.well_known.policy_server", "%q is no ed25519 public key in unpadded base64", key)
 	}
 	p.url("matrix.well_known.support.page", m.WellKnown.Support.Page)
 	r := m.Registration

@@ -122,3 +122,23 @@ func TestMessagesAndContext(t *testing.T) {
 		alice.refused(404, "M_NOT_FOUND", "GET", at("rooms", room, "event", "$nothing"), nil)
 	})
 }
+
+// TestARedactionIsSentAsAnEvent is § Redactions, Client behaviour: in all room versions, wherever they have the id of what is redacted.
+func TestARedactionIsSentAsAnEvent(t *testing.T) {
+	run(t, func(t *testing.T, d *deployment) {
+		alice := d.user(t, "alice")
+		for _, version := range []string{"1", "3", "10", "11", "12"} {
+			room := alice.createRoom(object{"room_version": version})
+			said := alice.say(room, "said")
+			redaction := alice.send(room, "m.room.redaction", object{"redacts": said, "reason": "a reason"})
+			event := alice.must("GET", at("rooms", room, "event", said), nil)
+			equal(t, "the content in version "+version, event.Get("content").Raw, "{}")
+			because := event.Get("unsigned.redacted_because")
+			equal(t, "the redaction in version "+version, because.Get("event_id").Str, redaction)
+			equal(t, "the reason in version "+version, because.Get("content.reason").Str, "a reason")
+			for _, place := range []string{"redacts", "content.redacts"} { // both, for clients of either form
+				equal(t, place+" in version "+version, because.Get(place).Str, said)
+			}
+		}
+	})
+}

@@ -260,7 +260,8 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		m := &c.Matrix
 		m.PublicBaseURL = "https://test.example"
 		m.WellKnown = config.WellKnown{Client: "https://test.example", Server: "test.example:443",
-			Support: config.Support{Page: "https://test.example/help", Contacts: []config.Contact{{Role: "m.role.admin", Email: "a@test.example"}}}}
+			PolicyServer: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
+			Support:      config.Support{Page: "https://test.example/help", Contacts: []config.Contact{{Role: "m.role.admin", Email: "a@test.example"}}}}
 		m.Registration.Verification, m.Registration.Tokens, m.Registration.Guests = config.VerificationToken, []string{"welcome"}, true
 		c.TURN = config.TURN{URIs: []string{"turn:test.example?transport=udp"}, UserLifetime: 3600e9, SharedSecret: "turning"}
 	}})

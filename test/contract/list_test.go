@@ -14,7 +14,7 @@ var elsewhere = map[string]string{
 	"keys": "encryption", "key_backup": "encryption", "cross_signing": "encryption", "to_device": "encryption",
 	"content-repo": "media", "authed-content-repo": "media",
 	"appservice_ping": "application services", "appservice_room_directory": "application services", "third_party_lookup": "application services",
-	"policy_server": "this is no policy server", "sso_login_redirect": "single sign-on and OAuth", "oauth_server_metadata": "single sign-on and OAuth",
+	"sso_login_redirect": "single sign-on and OAuth", "oauth_server_metadata": "single sign-on and OAuth",
 	"third_party_membership": "third-party identifiers",
 }
 

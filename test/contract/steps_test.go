@@ -29,6 +29,7 @@ var steps = []step{
 	{endpoint: "GET /.well-known/matrix/client"},
 	{endpoint: "GET /.well-known/matrix/server"},
 	{endpoint: "GET /.well-known/matrix/support"},
+	{endpoint: "GET /.well-known/matrix/policy_server"},
 
 	// Accounts and devices.
 	{endpoint: "GET /login"},
