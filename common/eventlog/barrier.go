@@ -2,6 +2,7 @@ package eventlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -9,16 +10,25 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
+// stalled is after how long without any progress of a partition that is behind its transport is thought to be away.
+const stalled = time.Second
+
 // WaitFor waits until the records up to these heads are applied, by this replica or by another. It is the read barrier: who
-// takes the heads when a request begins, and waits for them, answers with everything that was committed before.
+// takes the heads when a request begins, and waits for them, answers with everything that was committed before. Where the transport
+// brings nothing, it has the log read from the producer.
 func (c *Consumer) WaitFor(ctx context.Context, heads []int64) error {
+	began, pause := time.Now(), 2*time.Millisecond
 	for {
 		p, done := c.behind(heads)
 		if p < 0 {
 			return nil
 		}
+		if err := c.help(ctx, p, began.Add(stalled)); err != nil {
+			return err
+		}
 		// Who owns a partition hears of it, unless another has taken it over and this one does not know yet.
-		again := 3 * time.Millisecond
+		pause = min(2*pause, 50*time.Millisecond)
+		again := pause
 		if c.owns(p) {
 			again = 250 * time.Millisecond
 		}
@@ -32,6 +42,48 @@ func (c *Consumer) WaitFor(ctx context.Context, heads []int64) error {
 			return fmt.Errorf("waiting for %s/%d: %w", c.Topic, p, ctx.Err())
 		}
 	}
+}
+
+// help has a partition read the log if it does not move although it is behind, at the earliest at a time: by its owner if that is here,
+// else by the caller. Whoever else owns it goes on from there, since the offset only moves on from where it is.
+func (c *Consumer) help(ctx context.Context, p int32, earliest time.Time) error {
+	c.mu.Lock()
+	part := &c.partitions[p]
+	owned, wake := part.owned, c.wake
+	if at := part.moved.Add(stalled); at.After(earliest) {
+		earliest = at
+	}
+	if time.Now().Before(earliest) {
+		c.mu.Unlock()
+		return nil
+	}
+	part.moved = time.Now() // it is being helped
+	c.mu.Unlock()
+	if owned {
+		if wake != nil {
+			wake(p)
+		}
+		return nil
+	}
+	return c.Rescue(ctx, p)
+}
+
+// Rescue applies what a partition lacks that nobody in this process runs: while its transport is away, or nobody was given it yet. It does
+// nothing if somebody does run it.
+func (c *Consumer) Rescue(ctx context.Context, p int32) error {
+	select {
+	case c.holds[p] <- struct{}{}:
+	default:
+		return nil
+	}
+	if err := c.claim(ctx, p); err != nil {
+		return err
+	}
+	defer c.Release(p)
+	if err := c.CatchUp(ctx, p); err != nil && !errors.Is(err, errLostClaim) {
+		return err
+	}
+	return nil
 }
 
 // behind finds a partition that is not applied that far, and a channel that is closed when it is.

@@ -82,10 +82,12 @@ type Consumer struct {
 
 	starting sync.Mutex // held while registering
 	started  bool
+	holds    [Partitions]chan struct{} // full while somebody in this process runs the partition
 
 	mu         sync.Mutex
 	partitions [Partitions]partition
-	reported   []int64 // what the producer was told last
+	wake       func(p int32) // makes the owner of a partition read the log, if it is here
+	reported   []int64       // what the producer was told last
 }
 
 // partition is what a consumer knows of one partition. Whoever runs it is one goroutine; the lock is for those who wait.
@@ -101,6 +103,7 @@ type partition struct {
 	panics int
 	// applied is the last record that anybody is known to have applied.
 	applied int64
+	moved   time.Time // when that was seen, or help was called for last
 	waiting []waiter
 }
 
@@ -130,6 +133,9 @@ func NewConsumer(ctx context.Context, c ConsumerConfig) (*Consumer, error) {
 			Help: "Records of a partition that are committed and not applied yet."}, []string{"partition"}),
 		parked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dendrite_log_parked_keys", ConstLabels: labels,
 			Help: "Keys whose records are put aside because one of them cannot be applied."})}
+	for p := range k.holds {
+		k.holds[p] = make(chan struct{}, 1)
+	}
 	if c.Metrics != nil {
 		for _, collector := range []prometheus.Collector{k.lag, k.parked} {
 			if err := c.Metrics.Register(collector); err != nil {
@@ -141,9 +147,24 @@ func NewConsumer(ctx context.Context, c ConsumerConfig) (*Consumer, error) {
 }
 
 // Claim takes a partition: it reads how far it has been applied, makes sure that the log is the same, and tries parked records
-// again. The first claim of a process registers the consumer with the producer. It must not be called for a partition that this
-// process runs already.
+// again. The first claim of a process registers the consumer with the producer. It waits until nobody else in this process runs the
+// partition.
 func (c *Consumer) Claim(ctx context.Context, p int32) error {
+	select {
+	case c.holds[p] <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("claim %s/%d: %w", c.Topic, p, ctx.Err())
+	}
+	return c.claim(ctx, p)
+}
+
+// claim is Claim for who has the hold of the partition, which is given up on an error.
+func (c *Consumer) claim(ctx context.Context, p int32) (err error) {
+	defer func() {
+		if err != nil {
+			c.Release(p)
+		}
+	}()
 	heads, err := c.begin(ctx)
 	if err != nil {
 		return err
@@ -190,13 +211,14 @@ func (c *Consumer) reload(ctx context.Context, p int32) error {
 	return nil
 }
 
-// Release gives a partition up.
+// Release gives a claimed partition up.
 func (c *Consumer) Release(p int32) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	part := &c.partitions[p]
 	c.parked.Sub(float64(len(part.parked)))
 	part.owned, part.parked, part.again = false, nil, nil
+	c.mu.Unlock()
+	<-c.holds[p]
 }
 
 // LogID is the id of the log that a claimed partition follows.
@@ -290,6 +312,19 @@ func (c *Consumer) Take(ctx context.Context, p int32, records []Record) error {
 		records = records[n:]
 	}
 	return nil
+}
+
+// Own claims a partition as soon as that can be done, or ctx ends. release gives it up; it does nothing where the claim failed.
+func (c *Consumer) Own(ctx context.Context, p int32) (release func(), err error) {
+	release = func() {}
+	err = c.Run(ctx, p, func(ctx context.Context) error {
+		err := c.Claim(ctx, p)
+		if err == nil {
+			release = func() { c.Release(p) }
+		}
+		return err
+	})
+	return release, err
 }
 
 // Run brings a claimed partition up to date, as often as it is called for, and waits out whatever passes. It returns when ctx
@@ -443,7 +478,9 @@ func (c *Consumer) advance(p int32, seq int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	part := &c.partitions[p]
-	part.applied = max(part.applied, seq)
+	if seq > part.applied {
+		part.applied, part.moved = seq, time.Now()
+	}
 	keep := part.waiting[:0]
 	for _, w := range part.waiting {
 		if w.seq <= part.applied {

@@ -86,6 +86,7 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 	}()
 
 	group, ctx := errgroup.WithContext(ctx)
+	var releases []func()
 	var wakes [Partitions]chan struct{}
 	for p := range wakes {
 		wakes[p] = make(chan struct{}, 1)
@@ -97,7 +98,8 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 	group.Go(func() error {
 		// Partitions are claimed one after the other: a database has few connections, and one writer.
 		for p := range int32(Partitions) {
-			err := c.Run(ctx, p, func(ctx context.Context) error { return c.Claim(ctx, p) })
+			release, err := c.Own(ctx, p)
+			releases = append(releases, release)
 			if err != nil || ctx.Err() != nil {
 				return err
 			}
@@ -118,8 +120,8 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 		}
 	})
 	defer func() {
-		for p := range int32(Partitions) {
-			c.Release(p)
+		for _, release := range releases {
+			release()
 		}
 	}()
 	return group.Wait()

@@ -98,6 +98,9 @@ func (c *Consumer) firstReport(ctx context.Context) (*Report, error) {
 // keys tried again when the operator asks for that. Every transport runs it while it follows; wake makes it call CatchUp for a
 // partition, if it runs that. A consumer that is idle, with nothing parked, asks for nothing and writes nothing.
 func (c *Consumer) Tend(ctx context.Context, wake func(p int32)) {
+	c.mu.Lock()
+	c.wake = wake
+	c.mu.Unlock()
 	ticker := time.NewTicker(poll)
 	defer ticker.Stop()
 	for told := time.Now(); ; {

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -287,11 +288,29 @@ func powerLevels(req *api.CreateRoomRequest, props *roomversion.Properties, pres
 	for key, value := range override {
 		content[key] = value
 	}
+	if props.PrivilegedCreators {
+		guardTombstone(content, tombstone)
+	}
 	raw, err := json.Marshal(content)
 	if err != nil {
 		return nil, err
 	}
 	return content, checkLevels(raw)
+}
+
+// guardTombstone keeps the level for replacing the room above that of other state events, where the client has given levels of events
+// without it (§ Creation).
+func guardTombstone(content map[string]any, level int) {
+	events, is := content["events"].(map[string]any)
+	if _, given := events["m.room.tombstone"]; !is || given {
+		return
+	}
+	if n, is := content["state_default"].(json.Number); is {
+		if usual, err := n.Int64(); err == nil && usual < math.MaxInt32 {
+			level = max(level, int(usual)+1)
+		}
+	}
+	events["m.room.tombstone"] = level
 }
 
 // unmarshalNumbers keeps numbers as they are written.

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/common/test/parts"
@@ -62,10 +64,10 @@ func seeded(t *testing.T) uint64 {
 	return seed
 }
 
-// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components.
-func killParts(t *testing.T, twice []string) {
+// ownBroker is a polylith that has a broker of its own, whose data are in dir, and two processes of these components.
+func ownBroker(t *testing.T, dir string, twice []string) (*deployment, *parts.Kafka) {
+	t.Helper()
 	deploy.Chosen(t, polylith)
-	dir := t.TempDir()
 	broker, err := parts.NewKafka(t.Context(), dir, "")
 	if err == nil {
 		err = broker.Start(t.Context())
@@ -79,7 +81,13 @@ func killParts(t *testing.T, twice []string) {
 			t.Error(err)
 		}
 	})
-	d := deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address, Replicas: twice}))
+	return deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address, Replicas: twice})), broker
+}
+
+// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components.
+func killParts(t *testing.T, twice []string) {
+	dir := t.TempDir()
+	d, broker := ownBroker(t, dir, twice)
 	victims := []*victim{{Server: broker.Server}}
 	for _, name := range config.Components() {
 		victims = append(victims, &victim{Server: d.process(t, name)})
@@ -268,4 +276,55 @@ func (l *load) checkEphemeral(t *testing.T) {
 			t.Fatalf("no receipt (%t) or no typing (%t) after the kills", read, typing)
 		}
 	}
+}
+
+// While the broker is away, components read each other's logs: who got a 200 finds the event in the next sync, whoever sleeps in a sync is
+// woken, and when the broker is back nothing comes twice.
+func TestAKillOfTheBrokerStopsNobody(t *testing.T) {
+	d, broker := ownBroker(t, t.TempDir(), config.Components())
+	alice, bob := d.user(t, "alice"), d.user(t, "bob")
+	rooms := []string{alice.publicRoom(), alice.publicRoom(), alice.publicRoom()}
+	for _, room := range rooms {
+		bob.join(room)
+	}
+	since := bob.now()
+	var said, got []string
+	news := func(answer gjson.Result) {
+		since = answer.Get("next_batch").Str
+		for _, room := range rooms {
+			got = append(got, bodies(roomIn(answer, "join", room).Get("timeline.events"))...)
+		}
+	}
+	say := func(what string, n int) {
+		t.Helper()
+		for i := range n {
+			text := fmt.Sprint(what, " ", i)
+			said = append(said, text)
+			alice.say(rooms[i%len(rooms)], text)
+			news(bob.sync(since)) // it waits for nothing but what was committed
+			if !slices.Equal(got, said) {
+				t.Fatalf("%s: after %q, sync has brought %q", what, text, got)
+			}
+		}
+	}
+	say("with the broker", 3)
+	if err := broker.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	say("without the broker", 6)
+	for i := range 3 {
+		woken := bob.poll(since)
+		text := fmt.Sprint("woken ", i)
+		said = append(said, text)
+		began := time.Now()
+		alice.say(rooms[i], text)
+		news(woken())
+		if took := time.Since(began); !slices.Equal(got, said) || took > 20*time.Second {
+			t.Fatalf("after %s, who sleeps got %q", took, got)
+		}
+	}
+	if err := broker.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	say("with the broker again", 9)
 }

@@ -25,13 +25,10 @@ func NewLossy(t *testing.T) *Lossy {
 
 // Follow runs all partitions of a consumer.
 func (l *Lossy) Follow(ctx context.Context, c *eventlog.Consumer) error {
-	defer func() {
-		for p := range int32(eventlog.Partitions) {
-			c.Release(p)
-		}
-	}()
 	for p := range int32(eventlog.Partitions) {
-		if err := c.Run(ctx, p, func(ctx context.Context) error { return c.Claim(ctx, p) }); err != nil || ctx.Err() != nil {
+		release, err := c.Own(ctx, p)
+		defer release()
+		if err != nil || ctx.Err() != nil {
 			return err
 		}
 	}

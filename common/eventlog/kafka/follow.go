@@ -17,6 +17,7 @@ import (
 
 const (
 	compare    = 10 * time.Second // how often a consumer compares itself with the heads
+	alone      = time.Second      // how often it does while it is in no group
 	claims     = 8                // partitions that are claimed at once: each asks the producer and the database
 	commitHint = 2 * time.Second  // how often the group's offsets are committed
 	drain      = 100              // messages that are applied at once
@@ -60,8 +61,9 @@ type follower struct {
 	outage   outage
 	claiming chan struct{}
 
-	mu    sync.Mutex
-	owned map[int32]chan struct{} // of each partition that is run here: tells it to compare itself with the head
+	mu      sync.Mutex
+	inGroup bool
+	owned   map[int32]chan struct{} // of each partition that is run here: tells it to compare itself with the head
 }
 
 // member joins the group, and stays in it until an error or until ctx ends.
@@ -120,11 +122,21 @@ func (f *follower) close(what func() error) {
 // Setup is called when the group has given this member its partitions.
 func (f *follower) Setup(sarama.ConsumerGroupSession) error {
 	f.outage.over()
+	f.join(true)
 	return nil
 }
 
 // Cleanup is called when all claims have ended.
-func (f *follower) Cleanup(sarama.ConsumerGroupSession) error { return nil }
+func (f *follower) Cleanup(sarama.ConsumerGroupSession) error {
+	f.join(false)
+	return nil
+}
+
+func (f *follower) join(is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.inGroup = is
+}
 
 // ConsumeClaim runs a partition, until the group takes it away.
 func (f *follower) ConsumeClaim(session sarama.ConsumerGroupSession, claim sarama.ConsumerGroupClaim) error {
@@ -156,13 +168,14 @@ func (f *follower) run(ctx context.Context, p int32, messages <-chan *sarama.Con
 	f.mu.Lock()
 	f.owned[p] = nudged
 	f.mu.Unlock()
+	release, err := f.claim(ctx, p)
 	defer func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		delete(f.owned, p)
-		f.consumer.Release(p)
+		release()
 	}()
-	if err := f.claim(ctx, p); err != nil || ctx.Err() != nil {
+	if err != nil || ctx.Err() != nil {
 		return err
 	}
 	for {
@@ -189,17 +202,17 @@ func (f *follower) run(ctx context.Context, p int32, messages <-chan *sarama.Con
 }
 
 // claim takes the partition and brings it up to date.
-func (f *follower) claim(ctx context.Context, p int32) error {
+func (f *follower) claim(ctx context.Context, p int32) (release func(), err error) {
 	select {
 	case f.claiming <- struct{}{}:
 	case <-ctx.Done():
-		return nil
+		return func() {}, nil
 	}
 	defer func() { <-f.claiming }()
-	if err := f.consumer.Run(ctx, p, func(ctx context.Context) error { return f.consumer.Claim(ctx, p) }); err != nil || ctx.Err() != nil {
-		return err
+	if release, err = f.consumer.Own(ctx, p); err != nil || ctx.Err() != nil {
+		return release, err
 	}
-	return f.consumer.Run(ctx, p, func(ctx context.Context) error { return f.consumer.CatchUp(ctx, p) })
+	return release, f.consumer.Run(ctx, p, func(ctx context.Context) error { return f.consumer.CatchUp(ctx, p) })
 }
 
 // take applies what messages bring. One that cannot be used only tells that there is something to read from the producer.
@@ -238,32 +251,61 @@ func (f *follower) wake(p int32) {
 	}
 }
 
-// compare looks every ten seconds which partitions are not at the head of the log, and has them read it.
+// compare looks now and then which partitions are not at the head of the log, and has them read it: those that are run here at once, and
+// while this consumer is in no group, because Kafka is away or has not let it in yet, also those that did not move since the last time, so
+// that nothing is stuck until Kafka is back.
 func (f *follower) compare(ctx context.Context) {
-	ticker := time.NewTicker(compare)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
+	before := make([]int64, eventlog.Partitions) // how far they were
+	for waited := time.Duration(0); ; {
+		pause(ctx, alone)
+		if ctx.Err() != nil {
 			return
-		case <-ticker.C:
 		}
+		f.mu.Lock()
+		inGroup := f.inGroup
+		f.mu.Unlock()
+		if waited += alone; inGroup && waited < compare {
+			continue
+		}
+		waited = 0
 		heads, err := f.consumer.Source.Heads(ctx, eventlog.HeadsRequest{Topic: f.consumer.Topic})
+		if err == nil && !inGroup {
+			err = f.consumer.Refresh(ctx)
+		}
 		if err != nil {
 			if ctx.Err() == nil {
 				f.consumer.Log.WithError(err).Warn("the heads of a log cannot be read now")
 			}
 			continue
 		}
-		f.mu.Lock()
-		for p, nudged := range f.owned {
-			if int(p) < len(heads.Heads) {
-				f.consumer.Observe(p, heads.Heads[p])
+		for p, head := range heads.Heads[:min(len(heads.Heads), eventlog.Partitions)] {
+			at := f.consumer.Applied(int32(p))
+			if !f.look(int32(p), head, heads.LogID) && !inGroup && at < head && at == before[p] {
+				err := f.consumer.Rescue(ctx, int32(p))
+				if errors.Is(err, eventlog.ErrAnotherLog) {
+					f.stop(err)
+					return
+				}
+				if err != nil && ctx.Err() == nil {
+					f.consumer.Log.WithError(err).WithField("partition", p).Warn("records cannot be applied now")
+				}
 			}
-			if int(p) >= len(heads.Heads) || heads.Heads[p] != f.consumer.Applied(p) || heads.LogID != f.consumer.LogID(p) {
-				nudge(nudged)
-			}
+			before[p] = f.consumer.Applied(int32(p))
 		}
-		f.mu.Unlock()
 	}
+}
+
+// look has a partition read the log if it is run here and not at the head, and tells whether it is run here.
+func (f *follower) look(p int32, head int64, logID string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	nudged := f.owned[p]
+	if nudged == nil {
+		return false
+	}
+	f.consumer.Observe(p, head)
+	if head != f.consumer.Applied(p) || logID != f.consumer.LogID(p) {
+		nudge(nudged)
+	}
+	return true
 }
