@@ -9,8 +9,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// poll is how often heads are compared although nothing was heard: a tool may append from another process.
-const poll = time.Second
+const (
+	// poll is how often is asked for what nobody tells of.
+	poll = time.Second
+	// pollHeads is how often a process that is alone compares heads although nothing was heard: a tool may append from another one.
+	pollHeads = 5 * time.Second
+)
 
 // Embedded carries records within one process: consumers read the rows that producers have written, as soon as they are told of a
 // commit, and once a second.
@@ -105,7 +109,7 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 			}
 			group.Go(func() error { return followPartition(ctx, c, p, wakes[p]) })
 		}
-		ticker := time.NewTicker(poll)
+		ticker := time.NewTicker(pollHeads)
 		defer ticker.Stop()
 		for {
 			select {

@@ -235,7 +235,7 @@ func (t *Topic) Heads(ctx context.Context, q HeadsRequest) (HeadsResponse, error
 	}
 	if t.log.o.Sole {
 		t.mu.Lock()
-		heads, fresh := slices.Clone(t.heads), time.Since(t.asked) < poll
+		heads, fresh := slices.Clone(t.heads), time.Since(t.asked) < pollHeads
 		t.mu.Unlock()
 		if fresh { // otherwise a tool may have appended
 			return HeadsResponse{LogID: t.id, Heads: heads}, nil
