@@ -65,18 +65,12 @@ const eventsAtOnce = 1000
 // load reads those of many events that a filter selects, as clients are to see them.
 func (q *Query) load(ctx context.Context, nids []stateres.EventNID, selects func(*storage.Event) bool) ([]*storage.Event, error) {
 	var all []*storage.Event
-	for batch := range slices.Chunk(nids, eventsAtOnce) {
-		read, err := q.rooms.Fresh(ctx, batch)
-		if err != nil {
-			return nil, err
+	err := q.rooms.Scan(ctx, nids, func(e *storage.Event) {
+		if selects(e) {
+			all = append(all, e)
 		}
-		for _, nid := range batch {
-			if e := read[nid]; selects(e) {
-				all = append(all, e)
-			}
-		}
-	}
-	return all, nil
+	})
+	return all, err
 }
 
 // QueryEvents is of the contract.

@@ -9,6 +9,7 @@ package state
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -25,6 +26,7 @@ import (
 const (
 	trieCacheBytes = 16 << 20
 	cachedEvents   = 10_000
+	scanned        = 1000 // events that one statement reads of a large state
 	cachedRooms    = 5_000
 )
 
@@ -147,6 +149,10 @@ func isOutlier(e *storage.Event) bool {
 
 // Events reads events for checks and computations, which do not look at what a redaction removes.
 func (r *Reader) Events(ctx context.Context, nids []stateres.EventNID) (map[stateres.EventNID]*storage.Event, error) {
+	return r.readEvents(ctx, nids, true)
+}
+
+func (r *Reader) readEvents(ctx context.Context, nids []stateres.EventNID, keep bool) (map[stateres.EventNID]*storage.Event, error) {
 	found := make(map[stateres.EventNID]*storage.Event, len(nids))
 	var missing []stateres.EventNID
 	for _, nid := range nids {
@@ -166,7 +172,9 @@ func (r *Reader) Events(ctx context.Context, nids []stateres.EventNID) (map[stat
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	r.remember(read)
+	if keep {
+		r.remember(read)
+	}
 	for _, e := range read {
 		found[e.NID] = e
 	}
@@ -206,14 +214,35 @@ func (r *Reader) EventsByID(ctx context.Context, ids []id.EventID, fresh bool) (
 
 // Fresh reads events whose content somebody looks at, with their redaction as it is now.
 func (r *Reader) Fresh(ctx context.Context, nids []stateres.EventNID) (map[stateres.EventNID]*storage.Event, error) {
+	return r.fresh(ctx, nids, true)
+}
+
+// Scan hands over events of which there may be very many, with their redaction as it is now. So many at once that they would drive out
+// what others need are not kept in memory.
+func (r *Reader) Scan(ctx context.Context, nids []stateres.EventNID, take func(*storage.Event)) error {
+	for batch := range slices.Chunk(nids, scanned) {
+		read, err := r.fresh(ctx, batch, len(nids) <= cachedEvents/2)
+		if err != nil {
+			return err
+		}
+		for _, nid := range batch {
+			take(read[nid])
+		}
+	}
+	return nil
+}
+
+func (r *Reader) fresh(ctx context.Context, nids []stateres.EventNID, keep bool) (map[stateres.EventNID]*storage.Event, error) {
 	if r.sole {
-		return r.Events(ctx, nids)
+		return r.readEvents(ctx, nids, keep)
 	}
 	read, err := r.Storage.EventsByNID(ctx, nids)
 	if err != nil {
 		return nil, fmt.Errorf("read events: %w", err)
 	}
-	r.remember(read)
+	if keep {
+		r.remember(read)
+	}
 	found := make(map[stateres.EventNID]*storage.Event, len(read))
 	for _, e := range read {
 		found[e.NID] = e

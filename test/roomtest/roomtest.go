@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -36,13 +37,34 @@ const (
 type World struct {
 	T testing.TB
 	*api.RoomserverAPI
-	last int
+	db       *sqlutil.DB
+	postgres bool
+	last     int
 }
 
 // Databases runs a test on SQLite and on Postgres.
 func Databases(t *testing.T, body func(t *testing.T, w *World)) {
 	t.Run("sqlite", func(t *testing.T) { body(t, New(t, true)) })
 	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, test.Postgres(t), false, nil)) })
+}
+
+// DatabasesOf runs a benchmark on SQLite, and on Postgres as a server that is alone there.
+func DatabasesOf(b *testing.B, body func(b *testing.B, w *World)) {
+	b.Run("sqlite", func(b *testing.B) { body(b, New(b, true)) })
+	b.Run("postgres", func(b *testing.B) { body(b, newWorld(b, test.Postgres(b), true, nil)) })
+}
+
+// Size is that of the database in bytes, and of all that Postgres has ever logged.
+func (w *World) Size() (size, wal int64) {
+	w.T.Helper()
+	statement := w.db.Stmt(`SELECT (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size()), 0`)
+	if w.postgres {
+		statement = w.db.Stmt(`SELECT pg_database_size(current_database()), (pg_current_wal_lsn() - '0/0')::bigint`)
+	}
+	w.must(w.db.ReadOne(w.T.Context(), "size", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return statement.QueryRow(ctx, tx).Scan(&size, &wal)
+	}))
+	return size, wal
 }
 
 // New makes a roomserver on SQLite. sole says that it is the only one on its tables. The rules are those of the room directory.
@@ -65,7 +87,7 @@ func newWorld(t testing.TB, connection string, sole bool, rules []config.Directo
 		DB:     db, Log: logrus.NewEntry(silent), Sole: sole, Signer: pdu.Signer{ServerName: Server, KeyID: "ed25519:1", PrivateKey: key},
 	}, roomserver.Peers{})
 	w.must(err)
-	w.RoomserverAPI = c.API.(*api.RoomserverAPI)
+	w.db, w.postgres, w.RoomserverAPI = db, !strings.HasPrefix(connection, "file:"), c.API.(*api.RoomserverAPI)
 	return w
 }
 
