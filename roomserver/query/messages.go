@@ -90,7 +90,7 @@ func (w *walk) page(ctx context.Context, from api.OrderKey, size int) ([]*storag
 	if w.children != nil {
 		return w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)
 	}
-	return w.q.rooms.Storage.Timeline(ctx, w.room.NID, from, w.to, w.backward, size)
+	return w.q.rooms.Timeline(ctx, w.room.NID, from, w.to, w.backward, size)
 }
 
 // bound sets where the walk begins and ends: where it is told, or at the ends of what the viewer may see.

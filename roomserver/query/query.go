@@ -59,7 +59,7 @@ func (q *Query) view(ctx context.Context, roomID id.RoomID, viewer api.Viewer) (
 	return room, v, v.Check()
 }
 
-// eventsAtOnce is how many events one statement reads of a large state.
+// eventsAtOnce is how many events one statement aggregates.
 const eventsAtOnce = 1000
 
 // load reads those of many events that a filter selects, as clients are to see them.

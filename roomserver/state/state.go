@@ -250,6 +250,42 @@ func (r *Reader) fresh(ctx context.Context, nids []stateres.EventNID, keep bool)
 	return found, nil
 }
 
+// Timeline reads a page of a room's timeline, as Storage.Timeline lists it. What is in memory is used if it has the redaction that the
+// database has.
+func (r *Reader) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit int) ([]*storage.Event, error) {
+	placed, err := r.Storage.Timeline(ctx, roomNID, from, to, backward, limit)
+	if err != nil {
+		return nil, fmt.Errorf("timeline: %w", err)
+	}
+	page := make([]*storage.Event, len(placed))
+	var missing []stateres.EventNID
+	for i, p := range placed {
+		if e, has := r.events.Get(p.NID); has && e.RedactedBy == p.RedactedBy && e.InTimeline {
+			page[i] = e
+		} else {
+			missing = append(missing, p.NID)
+		}
+	}
+	if len(missing) == 0 {
+		return page, nil
+	}
+	read, err := r.Storage.EventsByNID(ctx, missing)
+	if err != nil {
+		return nil, fmt.Errorf("read events: %w", err)
+	}
+	r.remember(read)
+	found := make(map[stateres.EventNID]*storage.Event, len(read))
+	for _, e := range read {
+		found[e.NID] = e
+	}
+	for i, p := range placed {
+		if page[i] == nil {
+			page[i] = found[p.NID]
+		}
+	}
+	return page, nil
+}
+
 // Trie is the state trie of a room.
 func (r *Reader) Trie(roomNID int64) *statetrie.Trie {
 	return statetrie.New(r.Storage.Nodes(roomNID), r.nodes)

@@ -95,9 +95,9 @@ func newEvents(db *sqlutil.DB) events {
 		redact:      db.Stmt(`UPDATE roomserver_events SET redacted_by = $2, json = $3 WHERE nid = $1`),
 		readLog: db.Stmt(`SELECT e.seq, e.logged, e.trace, e.flags, e.joined, e.invited, r.room_id, d.root_before, d.root_after, d.changes, ` + eventColumns + from +
 			`LEFT JOIN roomserver_deltas d ON d.event_nid = e.nid WHERE e.part = $1 AND e.seq >= $2 ORDER BY e.seq LIMIT $3`),
-		forward: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND (e.seg, e.idx) > ($2, $3) AND (e.seg, e.idx) <= ($4, $5)
+		forward: db.Stmt(`SELECT e.nid, e.redacted_by FROM roomserver_events e WHERE e.room_nid = $1 AND (e.seg, e.idx) > ($2, $3) AND (e.seg, e.idx) <= ($4, $5)
 			ORDER BY e.seg, e.idx LIMIT $6`),
-		backward: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND (e.seg, e.idx) <= ($2, $3) AND (e.seg, e.idx) > ($4, $5)
+		backward: db.Stmt(`SELECT e.nid, e.redacted_by FROM roomserver_events e WHERE e.room_nid = $1 AND (e.seg, e.idx) <= ($2, $3) AND (e.seg, e.idx) > ($4, $5)
 			ORDER BY e.seg DESC, e.idx DESC LIMIT $6`),
 		after: db.Stmt(`SELECT ` + eventColumns + from + `WHERE e.room_nid = $1 AND e.sent >= $2 AND (e.sent, e.nid) > ($2, $3) AND e.seg IS NOT NULL
 			ORDER BY e.sent, e.nid LIMIT $4`),
@@ -334,14 +334,21 @@ func (s *Storage) Redact(ctx context.Context, tx *sqlutil.Tx, nid stateres.Event
 	return err
 }
 
-// Timeline reads a page of a room's timeline: backward from and including the event at from, forward after it; never beyond to.
-func (s *Storage) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit int) (all []*Event, err error) {
+// Placed is an event in a timeline.
+type Placed struct {
+	NID        stateres.EventNID
+	RedactedBy id.EventID
+}
+
+// Timeline lists a page of a room's timeline: backward from and including the event at from, forward after it; never beyond to.
+func (s *Storage) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit int) (all []Placed, err error) {
 	stmt := s.events.forward
 	if backward {
 		stmt = s.events.backward
 	}
 	err = s.DB.ReadOne(ctx, "timeline", func(ctx context.Context, tx *sqlutil.Tx) error {
-		all, err = collectEvents(stmt.Query(ctx, tx, roomNID, from.Segment, from.Index, to.Segment, to.Index, limit))
+		rows, err := stmt.Query(ctx, tx, roomNID, from.Segment, from.Index, to.Segment, to.Index, limit)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (p Placed, err error) { return p, rows.Scan(&p.NID, &p.RedactedBy) })
 		return err
 	})
 	return all, err
