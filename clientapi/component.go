@@ -24,6 +24,7 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
@@ -105,20 +106,17 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	c.Run = func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return deps.Transport.Relay(ctx, owned.log) })
-		group.Go(func() error {
-			seen.Run(ctx, func(err error) { deps.Log.WithError(err).Warn("devices are not marked as seen") })
-			return nil
-		})
-		group.Go(func() error {
-			propagation.Run(ctx)
-			return nil
-		})
+		again := func(every time.Duration, what string, do func(context.Context) error) {
+			group.Go(func() error {
+				periodic.Run(ctx, every, deps.Log, what, do)
+				return nil
+			})
+		}
+		again(accounts.SeenFlush, "devices are not marked as seen", seen.Flush)
+		again(propagate.RetryEvery, "what is pending cannot be read", propagation.Retry)
+		again(sweepEvery, "old sessions stay", sessions.DropOld)
 		group.Go(func() error {
 			later.Run(ctx)
-			return nil
-		})
-		group.Go(func() error {
-			sweep(ctx, sessions, func(err error) { deps.Log.WithError(err).Warn("old sessions stay") })
 			return nil
 		})
 		return group.Wait()
@@ -155,19 +153,4 @@ func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog
 	}
 	return &parts{store, log, users, tokenService, accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users,
 		Server: matrix.ServerName, Reserved: matrix.NoticesUser(), HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})}, nil
-}
-
-func sweep(ctx context.Context, sessions *uia.Service, failed func(error)) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := sessions.DropOld(ctx); err != nil && ctx.Err() == nil {
-				failed(err)
-			}
-		}
-	}
 }

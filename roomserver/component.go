@@ -11,6 +11,7 @@ import (
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/directory"
 	"github.com/matrix-org/dendrite/roomserver/input"
@@ -50,7 +51,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	matrix := deps.Config.Matrix
 	perform := performer.New(performer.Deps{Input: in, Reader: reader, Storage: store, ServerName: matrix.ServerName,
 		DefaultVersion: matrix.DefaultRoomVersion, Notices: matrix.NoticesUser(), MayPublish: matrix.RoomDirectory.Allows})
-	index := &search.Index{Storage: store, Topic: topic, Log: deps.Log}
+	index := &search.Index{Storage: store, Topic: topic}
 	ask := query.New(reader, visibility.New(reader), index)
 	aliases := directory.New(reader, matrix.RoomDirectory, matrix.ServerName)
 	return &component.Component{
@@ -71,7 +72,10 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		Run: func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
-			group.Go(func() error { return index.Run(ctx) })
+			group.Go(func() error {
+				periodic.Run(ctx, search.Every, deps.Log, "events cannot be indexed for search yet", index.CatchUp)
+				return nil
+			})
 			group.Go(func() error {
 				perform.RemoveGuests(ctx, p.Client, deps.Log)
 				return nil

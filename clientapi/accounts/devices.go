@@ -139,9 +139,10 @@ func (s *Service) removeOthers(ctx context.Context, tx *sqlutil.Tx, user id.User
 }
 
 const (
-	seenEvery  = 5 * time.Minute  // a device is written at most so often
-	seenFlush  = 10 * time.Second // devices that were seen in this time are written together
-	maxWaiting = 10000            // beyond, what is seen is not noted
+	seenEvery = 5 * time.Minute // a device is written at most so often
+	// SeenFlush is how often Flush is to be called: devices that were seen in this time are written together.
+	SeenFlush  = 10 * time.Second
+	maxWaiting = 10000 // beyond, what is seen is not noted
 )
 
 // LastSeen notes when and where devices were seen, and writes it now and then, in one transaction for many devices.
@@ -176,22 +177,6 @@ func (l *LastSeen) Note(user id.UserID, device id.DeviceID, ip string) {
 		return
 	}
 	l.waiting[key] = storage.Device{UserID: user, DeviceID: device, LastSeenMS: now.UnixMilli(), LastSeenIP: ip}
-}
-
-// Run writes what was noted, until ctx ends.
-func (l *LastSeen) Run(ctx context.Context, failed func(error)) {
-	tick := time.NewTicker(seenFlush)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			if err := l.Flush(ctx); err != nil && ctx.Err() == nil {
-				failed(err)
-			}
-		}
-	}
 }
 
 // Flush writes what was noted. What could not be written is not kept: the next request notes it again.

@@ -1,5 +1,5 @@
 // Package propagate tells rooms what became of their members: a new name or avatar, or that the account has ended. What is to be
-// told is a row that the change wrote in its own transaction; the request that made the change tells it at once, and Run tells
+// told is a row that the change wrote in its own transaction; the request that made the change tells it at once, and Retry tells
 // what such a request could not finish.
 package propagate
 
@@ -27,10 +27,12 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
+// RetryEvery is how often Retry is to be called.
+const RetryEvery = 10 * time.Second
+
 const (
 	atOnce      = 8                // rooms of a user
 	requestTime = 20 * time.Second // of Tell
-	retryEvery  = 10 * time.Second
 	retryAfter  = 45 * time.Second // longer than requestTime: then no request is at it any more
 	retryBatch  = 100
 )
@@ -92,36 +94,20 @@ func (s *Service) lock(user id.UserID) (unlock func()) {
 	}
 }
 
-// Run tells what has been pending for a while, until ctx ends.
-func (s *Service) Run(ctx context.Context) {
-	tick := time.NewTicker(retryEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			s.retry(ctx)
-		}
-	}
-}
-
-func (s *Service) retry(ctx context.Context) {
+// Retry tells what has been pending for a while.
+func (s *Service) Retry(ctx context.Context) error {
 	var old []storage.Pending
 	err := s.store.DB.ReadOne(ctx, "pending", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		old, err = s.store.OldPending(ctx, tx, s.now().Add(-retryAfter).UnixMilli(), retryBatch)
 		return err
 	})
-	if err != nil {
-		s.log.WithError(err).Warn("what is pending could not be read")
-		return
-	}
 	for _, p := range old {
 		if ctx.Err() != nil {
-			return
+			break
 		}
 		s.tell(ctx, p.UserID, p.What)
 	}
+	return err
 }
 
 func (s *Service) one(ctx context.Context, user id.UserID, what string) error {

@@ -65,13 +65,19 @@ func TestWhatNoRequestFinishedIsToldLater(t *testing.T) {
 	fail = errors.New("the roomserver is away")
 	s.Tell(t.Context(), "@a:test", accounts.PendingLeave)
 	fail = nil
-	s.retry(t.Context())
+	retry := func() {
+		t.Helper()
+		if err := s.Retry(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	retry()
 	if len(left) != 0 {
 		t.Fatal("what a request may still be at was told a second time")
 	}
 	now = now.Add(2 * retryAfter)
-	s.retry(t.Context())
-	s.retry(t.Context())
+	retry()
+	retry()
 	if len(left) != 1 || left[0] != "!takes" {
 		t.Errorf("left %v", left)
 	}

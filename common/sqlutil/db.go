@@ -11,8 +11,11 @@ package sqlutil
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"strings"
 	"sync/atomic"
@@ -60,6 +63,7 @@ type Deps struct {
 type DB struct {
 	dialect Dialect
 	pool    *sql.DB // Postgres; or the readers of SQLite
+	maxIdle int
 	writer  *writer // SQLite only
 	deps    Deps
 	metrics *metrics
@@ -114,6 +118,7 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 	if conns == 0 {
 		conns = 20
 	}
+	db.maxIdle = conns
 	db.pool.SetMaxOpenConns(conns)
 	db.pool.SetMaxIdleConns(conns)
 	if o.ConnectTimeout > 0 {
@@ -189,7 +194,10 @@ func (db *DB) Close() error {
 	if db.writer != nil {
 		err = db.writer.close()
 	}
-	return errors.Join(err, db.pool.Close())
+	if closing := db.pool.Close(); !isConnectionLost(closing) { // which are closed then
+		err = errors.Join(err, closing)
+	}
+	return err
 }
 
 // Dialect tells which database it is.
@@ -259,7 +267,9 @@ func (db *DB) ReadOne(ctx context.Context, name string, fn func(ctx context.Cont
 		return err
 	}
 	ctx, done := db.begin(ctx, name)
-	err := fn(txguard.Mark(ctx, name), &Tx{db: db, name: name, prepare: func(_ context.Context, s *Stmt) (*sql.Stmt, error) { return s.onPool() }})
+	err := db.retry(ctx, func() error {
+		return fn(txguard.Mark(ctx, name), &Tx{db: db, name: name, prepare: func(_ context.Context, s *Stmt) (*sql.Stmt, error) { return s.onPool() }})
+	})
 	done(err)
 	return err
 }
@@ -287,19 +297,45 @@ func (db *DB) begin(ctx context.Context, name string) (context.Context, func(err
 	}
 }
 
-// retry runs a transaction again that failed only because of others that ran beside it.
+// How often a transaction is run again. Connections are lost while a Postgres is started anew: the waits for it add up to some 3 s.
+const (
+	retriesSerialization = 5
+	retriesConnection    = 8
+)
+
+// retry runs a transaction again that failed only because of others that ran beside it, or because its connection was lost before its
+// COMMIT was sent. SQLite has neither.
 func (db *DB) retry(ctx context.Context, run func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := run()
-		if attempt == 5 || !isSerializationFailure(err) {
+		wait := time.Duration(attempt+1) * 5 * time.Millisecond
+		switch {
+		case err == nil || db.dialect == SQLite || errors.Is(err, ErrCommitUnknown) || ctx.Err() != nil:
+			return err
+		case isSerializationFailure(err) && attempt < retriesSerialization:
+		case isConnectionLost(err) && attempt < retriesConnection:
+			// The others were probably lost with it.
+			db.pool.SetMaxIdleConns(0)
+			db.pool.SetMaxIdleConns(db.maxIdle)
+			wait = 10 * time.Millisecond << attempt
+		default:
 			return err
 		}
 		select {
 		case <-ctx.Done():
 			return err
-		case <-time.After(time.Duration(attempt+1) * 5 * time.Millisecond):
+		case <-time.After(wait):
 		}
 	}
+}
+
+// isConnectionLost tells whether err is of a connection that ended, or of a Postgres that takes none at the moment.
+func isConnectionLost(err error) bool {
+	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
+		return pgErr.Code.Class() == "08" || pgErr.Code.Class() == "57" && pgErr.Code != "57014" // that is a query which was cancelled
+	}
+	var network net.Error
+	return errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &network) && !network.Timeout()
 }
 
 func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn func(context.Context, *Tx) error) error {
@@ -326,7 +362,8 @@ func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn 
 	}
 	if err = sqlTx.Commit(); err != nil {
 		tx.rolledBack()
-		if answered := new(pq.Error); !errors.As(err, &answered) {
+		// A backend that is told to end may say so instead of what became of the COMMIT.
+		if answered := new(pq.Error); !errors.As(err, &answered) || isConnectionLost(err) {
 			err = errors.Join(ErrCommitUnknown, err)
 		}
 		return fmt.Errorf("commit %s: %w", name, err)

@@ -50,7 +50,7 @@ func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (ap
 		}
 		return []input.Proto{proto}, "", nil
 	})
-	if err == nil && req.StateKey != nil && req.Type == typeGuestAccess {
+	if err == nil && (req.StateKey != nil && req.Type == typeGuestAccess || req.Redacts != "") {
 		select {
 		case p.guestsOut <- struct{}{}:
 		default: // it is awake

@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/sirupsen/logrus"
 	"github.com/tidwall/gjson"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -27,8 +26,8 @@ import (
 const (
 	// atOnce is how many events of the log one transaction indexes. On SQLite, sends wait for it.
 	atOnce = 200
-	// every is how often what is new is indexed, where nobody searches.
-	every = 20 * time.Second
+	// Every is how often CatchUp is to be called, where nobody searches.
+	Every = 20 * time.Second
 	// maxWords is how many words of a text are indexed or searched for.
 	maxWords = 2000
 )
@@ -37,25 +36,8 @@ const (
 type Index struct {
 	Storage *storage.Storage
 	Topic   *eventlog.Topic
-	Log     *logrus.Entry
 
 	mu sync.Mutex // one at a time is enough
-}
-
-// Run indexes now and then, until ctx ends.
-func (x *Index) Run(ctx context.Context) error {
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			if err := x.CatchUp(ctx); err != nil && ctx.Err() == nil {
-				x.Log.WithError(err).Warn("events cannot be indexed for search yet")
-			}
-		}
-	}
 }
 
 // CatchUp indexes all that is committed when it begins.

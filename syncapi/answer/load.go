@@ -120,7 +120,20 @@ func (a *answering) limits() (read, keep int) {
 	return read, keep
 }
 
-func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, w *wants) error {
+// read reads what is wanted. It may run again, where a connection was lost.
+func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, wanted *wants) error {
+	w := *wanted
+	w.rows, w.changed = slices.Clip(w.rows), slices.Clip(w.changed)
+	a.accountData = nil
+	for _, r := range a.rooms {
+		if !r.rowsKnown {
+			r.rows = nil
+		}
+		if !r.receiptsKnown {
+			r.receipts = nil
+		}
+		r.accountData = nil
+	}
 	n, _ := a.limits()
 	upTo := a.window.UpTo
 	if len(w.changed)+len(w.now) > 0 {

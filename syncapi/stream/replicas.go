@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
@@ -81,7 +82,10 @@ func (h *Hub) Run(ctx context.Context) error {
 		group.Go(func() error {
 			return h.o.Transport.Subscribe(ctx, wakeTopic, func(_ string, value []byte) { h.hear(ctx, value) })
 		})
-		group.Go(func() error { return h.watchPosition(ctx) })
+		group.Go(func() error { // commits that nobody told of
+			periodic.Run(ctx, time.Second, h.o.Log, "the position cannot be read now", h.Reach)
+			return nil
+		})
 	}
 	return group.Wait()
 }
@@ -133,22 +137,6 @@ func (h *Hub) hear(ctx context.Context, value []byte) {
 		}
 	}
 	h.receive(u)
-}
-
-// watchPosition looks once a second for commits that nobody told of.
-func (h *Hub) watchPosition(ctx context.Context) error {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			if err := h.Reach(ctx); err != nil && ctx.Err() == nil {
-				h.o.Log.WithError(err).Warn("the position cannot be read now")
-			}
-		}
-	}
 }
 
 // typingState is who types where, as the typingserver told it last.

@@ -1,6 +1,7 @@
 package blackbox
 
 import (
+	"database/sql"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -41,6 +42,42 @@ func TestAKillOfTheMonolithLosesNothing(t *testing.T) {
 			d := own(t, kind, nil)
 			monolith := &victim{Server: d.process(t, "monolith")}
 			killAll(t, d, seeded(t), slices.Repeat([]*victim{monolith}, kills/4))
+		})
+	}
+}
+
+// Postgres drops all connections at once, again and again, with whatever they are at, a COMMIT among it.
+func TestAKillOfAllConnectionsLosesNothing(t *testing.T) {
+	for _, kind := range []deploy.Kind{deploy.MonolithPostgres, polylith} {
+		t.Run(string(kind), func(t *testing.T) {
+			deploy.Chosen(t, kind)
+			d := own(t, kind, nil)
+			db, err := sql.Open("postgres", d.config.Database.ConnectionString)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = db.Close() })
+			seed := seeded(t)
+			random := rand.New(rand.NewPCG(seed, 2<<32))
+			l := newLoad(t, d, seed)
+			l.start()
+			t.Cleanup(l.stop)
+			for range kills / 2 {
+				l.steady(time.Duration(200+random.IntN(600)) * time.Millisecond)
+				l.resetPulses()
+				ended, err := db.ExecContext(t.Context(), `SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+					WHERE datname = current_database() AND pid <> pg_backend_pid()`)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if n, err := ended.RowsAffected(); err != nil || n == 0 {
+					t.Fatalf("no connections were ended: %v", err)
+				}
+				l.recover("all connections")
+			}
+			l.finish()
+			l.stop()
+			l.check(t)
 		})
 	}
 }

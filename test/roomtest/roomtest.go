@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/sirupsen/logrus"
@@ -37,9 +36,8 @@ const (
 type World struct {
 	T testing.TB
 	*api.RoomserverAPI
-	db       *sqlutil.DB
-	postgres bool
-	last     int
+	db   *sqlutil.DB
+	last int
 }
 
 // Databases runs a test on SQLite and on Postgres.
@@ -58,7 +56,7 @@ func DatabasesOf(b *testing.B, body func(b *testing.B, w *World)) {
 func (w *World) Size() (size, wal int64) {
 	w.T.Helper()
 	statement := w.db.Stmt(`SELECT (SELECT page_count FROM pragma_page_count()) * (SELECT page_size FROM pragma_page_size()), 0`)
-	if w.postgres {
+	if w.db.Dialect() == sqlutil.Postgres {
 		statement = w.db.Stmt(`SELECT pg_database_size(current_database()), (pg_current_wal_lsn() - '0/0')::bigint`)
 	}
 	w.must(w.db.ReadOne(w.T.Context(), "size", func(ctx context.Context, tx *sqlutil.Tx) error {
@@ -87,7 +85,7 @@ func newWorld(t testing.TB, connection string, sole bool, rules []config.Directo
 		DB:     db, Log: logrus.NewEntry(silent), Sole: sole, Signer: pdu.Signer{ServerName: Server, KeyID: "ed25519:1", PrivateKey: key},
 	}, roomserver.Peers{})
 	w.must(err)
-	w.db, w.postgres, w.RoomserverAPI = db, !strings.HasPrefix(connection, "file:"), c.API.(*api.RoomserverAPI)
+	w.db, w.RoomserverAPI = db, c.API.(*api.RoomserverAPI)
 	return w
 }
 
