@@ -365,3 +365,28 @@ func TestAKillOfTheBrokerStopsNobody(t *testing.T) {
 	}
 	say("with the broker again", 9)
 }
+
+// A syncapi that was away while thousands of events came has them all when it is back, each once and in order.
+func TestAKillOfSyncapiLeavesABacklog(t *testing.T) {
+	deploy.Chosen(t, polylith)
+	d := own(t, polylith, nil)
+	const backlog = 3000
+	l := newLoad(t, d, seeded(t))
+	l.start()
+	t.Cleanup(l.stop)
+	l.steady(time.Second)
+	syncapi := d.process(t, "syncapi")
+	if err := syncapi.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	before := l.acknowledged()
+	l.until(time.Now().Add(2*time.Minute), fmt.Sprint(backlog, " events are sent"), func() bool { return l.acknowledged()-before >= backlog })
+	if err := syncapi.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l.recover("syncapi, for long")
+	l.steady(time.Second)
+	l.finish()
+	l.stop()
+	l.check(t)
+}

@@ -150,8 +150,9 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 		d.remove = remove
 		args = append(args, "--database", url)
 	}
+	shared := o.Broker == ""
 	if d.Kind == Polylith {
-		if o.Broker == "" {
+		if shared {
 			if o.Broker, err = test.Broker(); err != nil {
 				return err
 			}
@@ -175,6 +176,10 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 		return err
 	}
 	c.Kafka.TopicPrefix = "t" + rand.Text()[:8] + "_"
+	if d.Kind == Polylith && shared {
+		remove := d.remove
+		d.remove = func() error { return errors.Join(parts.DropTopics(o.Broker, c.Kafka.TopicPrefix), remove()) }
+	}
 	l := &c.Listen
 	for _, address := range []*string{&l.Monolith.Public, &l.Monolith.Internal, &l.ClientAPI.Public, &l.ClientAPI.Internal,
 		&l.FederationAPI.Public, &l.FederationAPI.Internal, &l.SyncAPI.Public, &l.SyncAPI.Internal, &l.MediaAPI.Public,

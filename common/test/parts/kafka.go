@@ -110,6 +110,21 @@ func probeKafka(address string) error {
 	return errors.Join(err, client.Close())
 }
 
+// DropTopics removes the topics of a broker whose names begin so: many thousands of partitions make it slow.
+func DropTopics(address, prefix string) error {
+	admin, err := sarama.NewClusterAdmin([]string{address}, sarama.NewConfig())
+	if err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	topics, err := admin.ListTopics()
+	for name := range topics {
+		if strings.HasPrefix(name, prefix) {
+			err = errors.Join(err, admin.DeleteTopic(name))
+		}
+	}
+	return errors.Join(err, admin.Close())
+}
+
 // kafkaJars is the folder with Kafka's programs, downloaded by Maven if it is not there.
 func kafkaJars(ctx context.Context) (string, error) {
 	cache, err := Cache()
