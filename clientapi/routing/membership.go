@@ -87,21 +87,11 @@ func (e *endpoints) knock(ctx context.Context, r *httputil.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	name := r.Var("roomIDOrAlias")
-	room, err := id.ParseRoomID(name)
-	if strings.HasPrefix(name, "#") {
-		var alias id.RoomAlias
-		if alias, err = id.ParseRoomAlias(name); err == nil {
-			found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
-			if err != nil {
-				return nil, err
-			}
-			room, servers = found.RoomID, append(servers, found.Servers...)
-		}
-	}
+	room, known, err := e.roomNamed(ctx, r)
 	if err != nil {
-		return nil, mxerr.InvalidParam("%v", err)
+		return nil, err
 	}
+	servers = append(servers, known...)
 	err = e.changeMembership(ctx, r, roomserver.ChangeMembershipRequest{Action: roomserver.ActionKnock, RoomID: room, Target: r.Caller.UserID,
 		Reason: body.Reason, Via: servers})
 	if err != nil {

@@ -58,11 +58,7 @@ func (e *endpoints) stateEvent(ctx context.Context, r *httputil.Request) (any, e
 
 // event is GET /rooms/{roomId}/event/{eventId}.
 func (e *endpoints) event(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	eventID, err := r.EventID("eventID")
+	room, eventID, err := eventOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -91,11 +87,7 @@ func eventFilter(r *httputil.Request, limit int) (*roomserver.EventFilter, int, 
 
 // context is GET /rooms/{roomId}/context/{eventId}.
 func (e *endpoints) context(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	eventID, err := r.EventID("eventID")
+	room, eventID, err := eventOf(r)
 	if err != nil {
 		return nil, err
 	}

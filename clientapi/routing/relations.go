@@ -34,11 +34,7 @@ func (e *endpoints) aggregated(ctx context.Context, r *httputil.Request, ask fun
 
 // relations is GET /rooms/{roomId}/relations/{eventId}, with or without relType and eventType.
 func (e *endpoints) relations(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	parent, err := r.EventID("eventID")
+	room, parent, err := eventOf(r)
 	if err != nil {
 		return nil, err
 	}

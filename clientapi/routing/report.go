@@ -39,11 +39,7 @@ func (e *endpoints) reportRoom(ctx context.Context, r *httputil.Request) (any, e
 
 // reportEvent is POST /rooms/{roomId}/report/{eventId}.
 func (e *endpoints) reportEvent(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	eventID, err := r.EventID("eventID")
+	room, eventID, err := eventOf(r)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package routing
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
@@ -123,4 +124,42 @@ func userIDOf(name, value string) (id.UserID, error) {
 		return "", mxerr.InvalidParam("%s: %v", name, err)
 	}
 	return user, nil
+}
+
+// eventOf is the event of the path, and its room.
+func eventOf(r *httputil.Request) (id.RoomID, id.EventID, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return "", "", err
+	}
+	event, err := r.EventID("eventID")
+	return room, event, err
+}
+
+// contentOf is the room of the path, and the content that the body is of an event in it.
+func contentOf(r *httputil.Request) (id.RoomID, json.RawMessage, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return "", nil, err
+	}
+	content, err := r.Object()
+	return room, content, err
+}
+
+// roomNamed finds the room that the path names by id or alias, with the servers that are known to be in it where it is an alias.
+func (e *endpoints) roomNamed(ctx context.Context, r *httputil.Request) (id.RoomID, []id.ServerName, error) {
+	name := r.Var("roomIDOrAlias")
+	if !strings.HasPrefix(name, "#") {
+		room, err := id.ParseRoomID(name)
+		if err != nil {
+			err = mxerr.InvalidParam("%v", err)
+		}
+		return room, nil, err
+	}
+	alias, err := id.ParseRoomAlias(name)
+	if err != nil {
+		return "", nil, mxerr.InvalidParam("%v", err)
+	}
+	found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
+	return found.RoomID, found.Servers, err
 }

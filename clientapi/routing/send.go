@@ -25,11 +25,7 @@ const (
 
 // send is PUT /rooms/{roomId}/send/{eventType}/{txnId}.
 func (e *endpoints) send(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	content, err := r.Object()
+	room, content, err := contentOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -49,11 +45,7 @@ func (e *endpoints) send(ctx context.Context, r *httputil.Request) (any, error) 
 
 // redact is PUT /rooms/{roomId}/redact/{eventId}/{txnId}.
 func (e *endpoints) redact(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	target, err := r.EventID("eventID")
+	room, target, err := eventOf(r)
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +63,7 @@ func (e *endpoints) redact(ctx context.Context, r *httputil.Request) (any, error
 
 // putState is PUT /rooms/{roomId}/state/{eventType}/{stateKey}.
 func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, error) {
-	room, err := r.RoomID("roomID")
-	if err != nil {
-		return nil, err
-	}
-	content, err := r.Object()
+	room, content, err := contentOf(r)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
@@ -34,20 +33,9 @@ func summaryOf(s *roomserver.QueryRoomSummaryResponse) roomSummary {
 
 // roomSummary is GET /room_summary/{roomIdOrAlias}.
 func (e *endpoints) roomSummary(ctx context.Context, r *httputil.Request) (any, error) {
-	name := r.Var("roomIDOrAlias")
-	room, err := id.ParseRoomID(name)
-	if strings.HasPrefix(name, "#") {
-		var alias id.RoomAlias
-		if alias, err = id.ParseRoomAlias(name); err == nil {
-			found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
-			if err != nil {
-				return nil, err
-			}
-			room = found.RoomID
-		}
-	}
+	room, _, err := e.roomNamed(ctx, r)
 	if err != nil {
-		return nil, mxerr.InvalidParam("%v", err)
+		return nil, err
 	}
 	if _, err := via(r.Values()); err != nil {
 		return nil, err

@@ -91,20 +91,27 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 			return httputil.Raw{Body: body}, err
 		}
 		since = a.next
-		select {
-		case <-sleeper.C:
-		case <-deadline.C:
-			waits = false
-		case <-e.Draining:
-			waits = false
-		case <-ctx.Done():
-			return httputil.Raw{}, ctx.Err()
+		if waits, err = e.woken(ctx, sleeper.C, deadline.C); err != nil {
+			return httputil.Raw{}, err
 		}
 		if !waits {
 			body, err := write(a)
 			return httputil.Raw{Body: body}, err
 		}
 	}
+}
+
+// woken waits until there may be something new. It returns false where it is time to answer all the same.
+func (e *Engine) woken(ctx context.Context, sleeper <-chan struct{}, deadline <-chan time.Time) (bool, error) {
+	select {
+	case <-sleeper:
+		return true, nil
+	case <-deadline:
+	case <-e.Draining:
+	case <-ctx.Done():
+		return false, ctx.Err()
+	}
+	return false, nil
 }
 
 // answering is one attempt at an answer.

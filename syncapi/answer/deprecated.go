@@ -221,14 +221,8 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 		if len(chunk) > 0 || !waits {
 			return httputil.Raw{Body: writeChunk(*req.Since, next, chunk, viewer)}, nil
 		}
-		select {
-		case <-sleeper.C:
-		case <-deadline.C:
-			waits = false
-		case <-e.Draining:
-			waits = false
-		case <-ctx.Done():
-			return httputil.Raw{}, ctx.Err()
+		if waits, err = e.woken(ctx, sleeper.C, deadline.C); err != nil {
+			return httputil.Raw{}, err
 		}
 	}
 }
