@@ -13,6 +13,9 @@ import (
 // stalled is after how long without any progress of a partition that is behind its transport is thought to be away.
 const stalled = time.Second
 
+// rescued is how long a rescuer waits out what hinders it before others may try.
+const rescued = 5 * time.Second
+
 // WaitFor waits until the records up to these heads are applied, by this replica or by another. It is the read barrier: who
 // takes the heads when a request begins, and waits for them, answers with everything that was committed before. Where the transport
 // brings nothing, it has the log read from the producer.
@@ -23,8 +26,10 @@ func (c *Consumer) WaitFor(ctx context.Context, heads []int64) error {
 		if p < 0 {
 			return nil
 		}
-		if err := c.help(ctx, p, began.Add(stalled)); err != nil {
+		if err := c.help(ctx, p, began.Add(stalled)); errors.Is(err, ErrAnotherLog) {
 			return err
+		} else if err != nil {
+			c.Log.WithError(err).WithField("partition", p).Debug("another may do better")
 		}
 		// Who owns a partition hears of it, unless another has taken it over and this one does not know yet.
 		pause = min(2*pause, 50*time.Millisecond)
@@ -80,10 +85,14 @@ func (c *Consumer) Rescue(ctx context.Context, p int32) error {
 		return err
 	}
 	defer c.Release(p)
-	if err := c.CatchUp(ctx, p); err != nil && !errors.Is(err, errLostClaim) {
-		return err
-	}
-	return nil
+	ctx, cancel := context.WithTimeout(ctx, rescued)
+	defer cancel()
+	return c.Run(ctx, p, func(ctx context.Context) error {
+		if err := c.CatchUp(ctx, p); !errors.Is(err, errLostClaim) {
+			return err
+		}
+		return nil // it moves
+	})
 }
 
 // behind finds a partition that is not applied that far, and a channel that is closed when it is.

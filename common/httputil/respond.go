@@ -12,7 +12,6 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/rpc"
 )
 
 // Marshal writes JSON as Matrix likes it: without escapes for HTML. The members of an Object that are json.RawMessage are JSON
@@ -106,7 +105,7 @@ func (r *Router) fail(w http.ResponseWriter, req *http.Request, endpoint string,
 		switch {
 		case req.Context().Err() != nil:
 			return 499 // the client has gone; nobody reads an answer
-		case errors.Is(err, rpc.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		case errors.Is(err, mxerr.ErrUnavailable), errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 			r.deps.Log.WithError(err).WithFields(fields).Warn("a component is unavailable")
 			m = mxerr.Unavailable("a part of this server is unavailable: try again")
 		default:

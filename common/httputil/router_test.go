@@ -15,7 +15,6 @@ import (
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/rpc"
 )
 
 // tokens knows the users of tests: a token is the user's name.
@@ -258,7 +257,7 @@ func TestErrorsOfHandlers(t *testing.T) {
 	}{
 		"of Matrix":   {fmt.Errorf("wrapped: %w", mxerr.NotFound("no such thing")), 404, "M_NOT_FOUND"},
 		"a defect":    {errors.New("the password is hunter2"), 500, "M_UNKNOWN"},
-		"unavailable": {fmt.Errorf("wrapped: %w", rpc.ErrUnavailable), 503, "M_UNKNOWN"},
+		"unavailable": {fmt.Errorf("wrapped: %w", mxerr.ErrUnavailable), 503, "M_UNKNOWN"},
 		"deadline":    {context.DeadlineExceeded, 503, "M_UNKNOWN"},
 	} {
 		t.Run(name, func(t *testing.T) {

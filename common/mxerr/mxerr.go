@@ -1,6 +1,7 @@
 // Package mxerr is the closed set of errors that a client or a remote server may see: a Matrix errcode, an HTTP status, and a
 // sentence that says what to do (Client-Server API, § Standard error response). An error of this type is made once, where a
-// failure becomes an answer; it crosses rpc unchanged; every other error is answered as M_UNKNOWN with status 500.
+// failure becomes an answer; it crosses rpc unchanged; every other error is answered as M_UNKNOWN,
+// with status 503 for ErrUnavailable, else 500.
 package mxerr
 
 import (
@@ -49,6 +50,10 @@ func (e *Error) MarshalJSON() ([]byte, error) {
 	}
 	return json.Marshal(body)
 }
+
+// ErrUnavailable is in the chain of errors of what could not be done because a part of the server is away: a component that did not answer
+// before the deadline, a database that takes no connections or whose disk is full. It may have been done all the same.
+var ErrUnavailable = errors.New("a part of this server is unavailable")
 
 // As finds the *Error in an error's chain.
 func As(err error) (*Error, bool) {

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
 const (
@@ -54,13 +56,13 @@ func NewAddresses(component string, urls []string) (*Addresses, error) {
 // random.
 func (a *Addresses) Order(ctx context.Context, key string) ([]string, error) {
 	if len(a.urls) == 0 {
-		return nil, fmt.Errorf("%w: peers.%s is empty: name the URLs of its internal listeners", ErrUnavailable, a.component)
+		return nil, fmt.Errorf("%w: peers.%s is empty: name the URLs of its internal listeners", mxerr.ErrUnavailable, a.component)
 	}
 	a.refresh(ctx)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.current) == 0 {
-		return nil, fmt.Errorf("%w: no host of peers.%s has an address", ErrUnavailable, a.component)
+		return nil, fmt.Errorf("%w: no host of peers.%s has an address", mxerr.ErrUnavailable, a.component)
 	}
 	order := slices.Clone(a.current)
 	if len(order) == 1 {

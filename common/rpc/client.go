@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/txguard"
 )
 
@@ -157,13 +158,13 @@ func (p *peerCall) roundTrip(ctx context.Context, req, res any) (err error) {
 	}
 }
 
-// unavailable is the error of a call that ran out of time: ErrUnavailable if the peer never answered at all, else the
+// unavailable is the error of a call that ran out of time: mxerr.ErrUnavailable if the peer never answered at all, else the
 // context's own error.
 func (p *peerCall) unavailable(ctx context.Context, last, now error) error {
 	if last == nil || errors.Is(ctx.Err(), context.Canceled) {
 		return &remote{fmt.Sprintf("%s: %v", p.operation, now), ctx.Err()}
 	}
-	return &remote{fmt.Sprintf("%s: %v", p.operation, last), ErrUnavailable}
+	return &remote{fmt.Sprintf("%s: %v", p.operation, last), mxerr.ErrUnavailable}
 }
 
 // attempt sends the request to one address. It is done if the component has answered.

@@ -6,7 +6,7 @@
 // the difference.
 //
 // What crosses: the request and response as JSON, the deadline, the trace context, and a closed set of errors: *mxerr.Error
-// unchanged, ErrUnavailable, context.DeadlineExceeded, and everything else as an opaque internal error with its message.
+// unchanged, mxerr.ErrUnavailable, context.DeadlineExceeded, and everything else as an opaque internal error with its message.
 //
 // A call whose peer cannot be reached, is starting or stopping, or dies before it has answered to the end, is repeated with
 // backoff, at every address in turn, until its deadline. It may thus be carried out twice: every call that changes something must carry a request key by which
@@ -30,10 +30,6 @@ import (
 
 // Call is one function of a contract.
 type Call[Req, Res any] func(ctx context.Context, req Req) (Res, error)
-
-// ErrUnavailable is in the chain of errors of calls whose peer could not be reached before the deadline. The call may have
-// been carried out all the same.
-var ErrUnavailable = errors.New("the component is unavailable")
 
 // DefaultTimeout ends a call whose context has no deadline.
 const DefaultTimeout = 30 * time.Second

@@ -108,7 +108,7 @@ func TestMatrixErrorCrossesUnchanged(t *testing.T) {
 }
 
 func TestErrorsKeepTheirKinds(t *testing.T) {
-	for name, sent := range map[string]error{"deadline": context.DeadlineExceeded, "unavailable": ErrUnavailable} {
+	for name, sent := range map[string]error{"deadline": context.DeadlineExceeded, "unavailable": mxerr.ErrUnavailable} {
 		t.Run(name, func(t *testing.T) {
 			both(t, greet(func(context.Context, greeting) (greeting, error) { return greeting{}, sent }), func(t *testing.T, peer *contract) {
 				if _, err := peer.Greet(t.Context(), greeting{}); !errors.Is(err, sent) {
@@ -179,7 +179,7 @@ func TestPeerThatIsAwayIsUnavailable(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 			defer cancel()
-			if _, err := peer.Greet(ctx, greeting{}); !errors.Is(err, ErrUnavailable) {
+			if _, err := peer.Greet(ctx, greeting{}); !errors.Is(err, mxerr.ErrUnavailable) {
 				t.Errorf("got %v", err)
 			}
 		})

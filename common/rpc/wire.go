@@ -59,7 +59,7 @@ func toWire(err error) *wireError {
 	}
 	kind := kindInternal
 	switch {
-	case errors.Is(err, ErrUnavailable):
+	case errors.Is(err, mxerr.ErrUnavailable):
 		kind = kindUnavailable
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		kind = kindDeadline
@@ -72,7 +72,7 @@ func (w *wireError) err(operation string) error {
 	case kindMatrix:
 		return &mxerr.Error{Status: w.Status, Code: w.Code, Message: w.Message, Fields: w.Fields, Header: w.Header}
 	case kindUnavailable:
-		return &remote{operation + ": " + w.Message, ErrUnavailable}
+		return &remote{operation + ": " + w.Message, mxerr.ErrUnavailable}
 	case kindDeadline:
 		return &remote{operation + ": " + w.Message, context.DeadlineExceeded}
 	}

@@ -25,8 +25,10 @@ import (
 	"github.com/opentracing/opentracing-go"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/sirupsen/logrus"
-	_ "modernc.org/sqlite" // the driver "sqlite"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
 
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/txguard"
 )
 
@@ -236,7 +238,7 @@ func (db *DB) Write(ctx context.Context, name string, fn func(ctx context.Contex
 	ctx, done := db.begin(ctx, name)
 	var err error
 	if db.writer != nil {
-		err = db.writer.do(ctx, name, fn)
+		err = unavailable(db.writer.do(ctx, name, fn))
 	} else {
 		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, nil, fn) })
 	}
@@ -304,14 +306,14 @@ const (
 )
 
 // retry runs a transaction again that failed only because of others that ran beside it, or because its connection was lost before its
-// COMMIT was sent. SQLite has neither.
+// COMMIT was sent. SQLite has neither. A database that stays away makes mxerr.ErrUnavailable.
 func (db *DB) retry(ctx context.Context, run func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := run()
 		wait := time.Duration(attempt+1) * 5 * time.Millisecond
 		switch {
 		case err == nil || db.dialect == SQLite || errors.Is(err, ErrCommitUnknown) || ctx.Err() != nil:
-			return err
+			return unavailable(err)
 		case isSerializationFailure(err) && attempt < retriesSerialization:
 		case isConnectionLost(err) && attempt < retriesConnection:
 			// The others were probably lost with it.
@@ -319,14 +321,39 @@ func (db *DB) retry(ctx context.Context, run func() error) error {
 			db.pool.SetMaxIdleConns(db.maxIdle)
 			wait = 10 * time.Millisecond << attempt
 		default:
-			return err
+			return unavailable(err)
 		}
 		select {
 		case <-ctx.Done():
-			return err
+			return unavailable(err)
 		case <-time.After(wait):
 		}
 	}
+}
+
+// unavailable adds mxerr.ErrUnavailable to the error of a database that is away or full. A request that fails by it may be repeated.
+func unavailable(err error) error {
+	if isConnectionLost(err) || isFull(err) {
+		return errors.Join(mxerr.ErrUnavailable, err)
+	}
+	return err
+}
+
+// isFull tells whether err is of a database that has no room for more: on its disk, or, for connections, in a Postgres.
+func isFull(err error) bool {
+	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
+		return pgErr.Code.Class() == "53"
+	}
+	code := sqliteCode(err) & 0xff
+	return code == sqlite3.SQLITE_FULL || code == sqlite3.SQLITE_IOERR
+}
+
+// sqliteCode is the extended result code of SQLite in an error's chain, or 0.
+func sqliteCode(err error) int {
+	if sqliteErr := new(sqlite.Error); errors.As(err, &sqliteErr) {
+		return sqliteErr.Code()
+	}
+	return 0
 }
 
 // isConnectionLost tells whether err is of a connection that ended, or of a Postgres that takes none at the moment.
@@ -389,6 +416,6 @@ func IsUniqueViolation(err error) bool {
 	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
 		return pgErr.Code == "23505"
 	}
-	var code interface{ Code() int } // of modernc.org/sqlite
-	return errors.As(err, &code) && (code.Code() == 2067 || code.Code() == 1555)
+	code := sqliteCode(err)
+	return code == sqlite3.SQLITE_CONSTRAINT_UNIQUE || code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
 }

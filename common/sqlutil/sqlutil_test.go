@@ -9,10 +9,12 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/txguard"
 )
 
@@ -167,6 +169,46 @@ func TestFailedCommitFailsAllAndRunsNoAfterCommit(t *testing.T) {
 			t.Errorf("after a failed commit: %v", err)
 		}
 	})
+}
+
+func TestAFullDiskUndoesAllThatWaitedTogether(t *testing.T) {
+	db := open(t, "file:"+filepath.Join(t.TempDir(), "test.db"))
+	setup(t, db)
+	pages := func(most int) {
+		if _, err := db.writer.conn.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", most)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages(20)
+	big := db.Stmt(`INSERT INTO things (name, n, data) VALUES ($1, 0, $2)`)
+	var group []*job
+	var committed atomic.Int32
+	for _, fn := range []func(context.Context, *Tx) error{
+		put(db, "before", 1),
+		func(ctx context.Context, tx *Tx) error {
+			_, err := big.Exec(ctx, tx, "big", make([]byte, 1<<20))
+			return err
+		},
+		put(db, "after", 1),
+	} {
+		j := &job{ctx: t.Context(), fn: fn, done: make(chan struct{})}
+		j.tx = &Tx{db: db, write: true, prepare: db.writer.prepare, uninterrupted: true}
+		j.tx.AfterCommit(func() { committed.Add(1) })
+		group = append(group, j)
+	}
+	db.writer.commit(group)
+	for i, j := range group {
+		if err := unavailable(j.err); !errors.Is(err, mxerr.ErrUnavailable) {
+			t.Errorf("closure %d: got %v", i, err)
+		}
+	}
+	if got := names(t, db); len(got) != 0 || committed.Load() != 0 {
+		t.Errorf("got %v, %d told that they were committed", got, committed.Load())
+	}
+	pages(1000)
+	if err := db.Write(t.Context(), "with room", put(db, "a", 1)); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestUniqueViolationIsTold(t *testing.T) {

@@ -34,7 +34,11 @@ type job struct {
 	done chan struct{}
 }
 
-var errClosed = errors.New("the database is closed")
+var (
+	errClosed = errors.New("the database is closed")
+	// errUndone says that SQLite has undone the whole group by itself, as it does where the disk is full.
+	errUndone = errors.New("SQLite has undone all that was written together")
+)
 
 func newWriter(db *DB, pool *sql.DB, conn *sql.Conn) *writer {
 	w := &writer{db: db, pool: pool, conn: conn, prepared: make(map[*Stmt]*sql.Stmt), queue: make(chan *job, maxGroup),
@@ -110,12 +114,14 @@ func (w *writer) commit(group []*job) {
 		for _, j := range group {
 			if j.err = w.runOne(j, len(group) > 1); j.err == nil {
 				succeeded++
+			} else if errors.Is(j.err, errUndone) {
+				fail(j.err)
+				succeeded = 0
+				break
 			}
 		}
 		if succeeded == 0 {
-			if _, err := w.conn.ExecContext(ctx, "ROLLBACK"); err != nil {
-				w.db.deps.Log.WithError(err).Error("SQLite does not roll back")
-			}
+			w.rollBack(ctx)
 		} else if err := w.end(ctx); err != nil {
 			fail(err)
 		}
@@ -136,9 +142,7 @@ func (w *writer) end(ctx context.Context) error {
 		_, err = w.conn.ExecContext(ctx, "COMMIT")
 	}
 	if err != nil {
-		if _, rollback := w.conn.ExecContext(ctx, "ROLLBACK"); rollback != nil {
-			w.db.deps.Log.WithError(rollback).Error("SQLite does not roll back")
-		}
+		w.rollBack(ctx)
 		return fmt.Errorf("commit: %w", err)
 	}
 	w.db.counter.Commits.Add(1)
@@ -146,6 +150,13 @@ func (w *writer) end(ctx context.Context) error {
 		return errors.Join(ErrCommitUnknown, err)
 	}
 	return nil
+}
+
+// rollBack ends the transaction, unless SQLite has done that already.
+func (w *writer) rollBack(ctx context.Context) {
+	if _, err := w.conn.ExecContext(ctx, "ROLLBACK"); err != nil {
+		w.db.deps.Log.WithError(err).Debug("nothing to roll back")
+	}
 }
 
 // runOne runs one closure, inside a savepoint if it is not alone. A panic of the closure becomes its error: it must not take
@@ -165,7 +176,7 @@ func (w *writer) runOne(j *job, savepoint bool) (err error) {
 				undo = "ROLLBACK TO one; RELEASE one"
 			}
 			if _, failed := w.conn.ExecContext(ctx, undo); failed != nil {
-				err = errors.Join(err, fmt.Errorf("savepoint: %w", failed))
+				err = errors.Join(errUndone, err, failed)
 			}
 		}()
 	}
