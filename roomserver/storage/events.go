@@ -176,7 +176,7 @@ func (e *NewEvent) row(part *int32, seq *int64, flags, joined, invited, logged i
 		requestKey = e.RequestKey
 	}
 	return []any{e.NID, e.RoomNID, e.PDU.ID(), p, q, seg, idx, e.Outcome, flags, rootBytes(e.Root), e.Visibility, joined, invited,
-		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.OriginServerTS(), e.PDU.JSON()}
+		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.OriginServerTS(), compress(e.PDU.JSON())}
 }
 
 // InsertAside stores events that are not part of the log: rejected ones and outliers.
@@ -247,7 +247,9 @@ func scanEvent(row scanner) (*Event, error) {
 	e.InTimeline, e.Order = seg.Valid, api.OrderKey{Segment: seg.Int64, Index: idx.Int64}
 	if e.Root, err = rootOf(root); err == nil {
 		if e.Auth, err = unpackNIDs(auth); err == nil {
-			e.PDU, err = pdu.ParseTrusted(version, eventID, raw)
+			if raw, err = decompress(raw); err == nil {
+				e.PDU, err = pdu.ParseTrusted(version, eventID, raw)
+			}
 		}
 	}
 	if err != nil {
@@ -327,7 +329,7 @@ func (s *Storage) EventOfRequest(ctx context.Context, key []byte) (eventID id.Ev
 
 // Redact replaces an event by its redacted form, which relates to nothing; related says that the event did.
 func (s *Storage) Redact(ctx context.Context, tx *sqlutil.Tx, nid stateres.EventNID, redaction id.EventID, redacted *pdu.Event, related bool) error {
-	if _, err := s.events.redact.Exec(ctx, tx, nid, redaction, redacted.JSON()); err != nil || !related {
+	if _, err := s.events.redact.Exec(ctx, tx, nid, redaction, compress(redacted.JSON())); err != nil || !related {
 		return err
 	}
 	_, err := s.relations.unrelate.Exec(ctx, tx, nid)
