@@ -100,7 +100,7 @@ func (e *endpoints) createRoomRequest(r *httputil.Request, body *createRoomReque
 	if request.AliasLocalpart != "" {
 		alias, err := id.ParseRoomAlias("#" + request.AliasLocalpart + ":" + string(e.Config.ServerName))
 		if err != nil || alias.Localpart() != request.AliasLocalpart {
-			return nil, mxerr.InvalidParam("room_alias_name must be the part of an alias between # and :, without white space, not %q", request.AliasLocalpart)
+			return nil, mxerr.InvalidParam("room_alias_name must be the part of an alias between # and :, not %q", request.AliasLocalpart)
 		}
 	}
 	request.Timestamp, err = timestamp(r)

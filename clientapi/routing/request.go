@@ -142,7 +142,7 @@ func contentOf(r *httputil.Request) (id.RoomID, json.RawMessage, error) {
 	if err != nil {
 		return "", nil, err
 	}
-	content, err := r.Object()
+	content, err := r.Content()
 	return room, content, err
 }
 

@@ -20,7 +20,7 @@ const (
 )
 
 type searchRequest struct {
-	Categories struct {
+	Categories *struct {
 		RoomEvents *struct {
 			SearchTerm   *string         `json:"search_term"`
 			Keys         []string        `json:"keys"`
@@ -97,6 +97,9 @@ func (e *endpoints) searchEvents(ctx context.Context, r *httputil.Request) (any,
 
 // searchQuery checks the form of the body. Without the category room_events there is no query.
 func searchQuery(r *httputil.Request, body *searchRequest) (*roomserver.QuerySearchRequest, []string, error) {
+	if body.Categories == nil {
+		return nil, nil, mxerr.MissingParam("search_categories is missing")
+	}
 	c := body.Categories.RoomEvents
 	if c == nil {
 		return nil, nil, nil

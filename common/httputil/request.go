@@ -191,6 +191,14 @@ func (r *Request) Object() (json.RawMessage, error) {
 	return body, nil
 }
 
+// Content is Object for what is kept as it is: there must be a body.
+func (r *Request) Content() (json.RawMessage, error) {
+	if r.ContentLength == 0 {
+		return nil, mxerr.NotJSON("there is no body: send a JSON object, if only {}")
+	}
+	return r.Object()
+}
+
 // JSON reads the body, a JSON object, into a struct. M_NOT_JSON for what is no JSON, M_BAD_JSON for what has another form.
 func (r *Request) JSON(into any) error {
 	body, err := r.Object()

@@ -186,7 +186,8 @@ type QueryStateDiffResponse struct {
 type QueryStrippedStateRequest struct {
 	RoomID id.RoomID `json:"room_id"`
 	Root   Root      `json:"root"`
-	UserID id.UserID `json:"user_id"` // the invited user, whose member event is part of it
+	UserID id.UserID `json:"user_id"` // the invited or knocking user, whose member event is part of it
+	Sender id.UserID `json:"sender"`  // who invites, whose member event shows who that is; empty if it is not known
 }
 
 // QueryStrippedStateResponse has the events in stripped form.

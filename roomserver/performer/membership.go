@@ -18,7 +18,8 @@ import (
 type action struct {
 	membership string
 	from       []string // nil: any
-	not        string   // why it cannot be done from another membership
+	not        string   // why it cannot be done from another membership,
+	code       string   // and the errcode that says so
 }
 
 func actionOf(name string) (action, error) {
@@ -26,13 +27,13 @@ func actionOf(name string) (action, error) {
 	case api.ActionInvite:
 		return action{membership: invite}, nil
 	case api.ActionKick:
-		return action{leave, []string{join, invite, knock}, "is not in the room"}, nil
+		return action{leave, []string{join, invite, knock}, "is not in the room", "M_FORBIDDEN"}, nil
 	case api.ActionBan:
 		return action{membership: ban}, nil
 	case api.ActionUnban:
-		return action{leave, []string{ban}, "is not banned"}, nil
+		return action{leave, []string{ban}, "is not banned", "M_BAD_STATE"}, nil
 	case api.ActionLeave:
-		return action{leave, []string{join, invite, knock, leave, ban}, "is not in the room"}, nil
+		return action{leave, []string{join, invite, knock, leave, ban}, "is not in the room", "M_FORBIDDEN"}, nil
 	case api.ActionKnock:
 		return action{membership: knock}, nil
 	}
@@ -58,7 +59,7 @@ func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembersh
 			present = now.PDU.Membership()
 		}
 		if act.from != nil && !slices.Contains(act.from, present) {
-			return nil, "", mxerr.Forbidden("%s %s", req.Target, act.not)
+			return nil, "", mxerr.New(http.StatusForbidden, act.code, "%s %s", req.Target, act.not)
 		}
 		if now != nil && req.Action == api.ActionLeave && present == leave {
 			return nil, now.PDU.ID(), nil

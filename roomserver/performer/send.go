@@ -69,7 +69,10 @@ func (p *Performer) memberContent(ctx context.Context, v input.View, req *api.Se
 		return content, err // what is no object is refused where the event is built
 	}
 	content = pdu.Without(content, authorisedVia)
-	target := id.UserID(*req.StateKey)
+	target, err := id.ParseUserID(*req.StateKey)
+	if err != nil {
+		return nil, mxerr.InvalidParam("the state key of %s: %v", pdu.TypeMember, err)
+	}
 	membership, _ := pdu.String(pdu.Member(content, "membership"))
 	switch {
 	case membership == invite && target.Server() != p.ServerName:

@@ -296,7 +296,7 @@ func TestStrippedState(t *testing.T) {
 	w.Set(room, Alice, "m.room.encryption", "", `{"algorithm":"m.megolm.v1.aes-sha2"}`)
 	w.Do(api.ActionInvite, room, Alice, Bob)
 	root := Must(w, w.QueryRooms, api.QueryRoomsRequest{RoomIDs: []id.RoomID{room}}).Rooms[0].Root
-	res := Must(w, w.QueryStrippedState, api.QueryStrippedStateRequest{RoomID: room, Root: root, UserID: Bob})
+	res := Must(w, w.QueryStrippedState, api.QueryStrippedStateRequest{RoomID: room, Root: root, UserID: Bob, Sender: Alice})
 	var types []string
 	for _, raw := range res.State {
 		var e map[string]any
@@ -306,9 +306,13 @@ func TestStrippedState(t *testing.T) {
 		if len(e) != 4 {
 			t.Errorf("a stripped event is %s", raw)
 		}
-		types = append(types, e["type"].(string))
+		kind := e["type"].(string)
+		if member := e["state_key"].(string); member != "" {
+			kind += " of " + member
+		}
+		types = append(types, kind)
 	}
-	if want := []string{"m.room.create", "m.room.name", "m.room.join_rules", "m.room.encryption", "m.room.member"}; !slices.Equal(types, want) {
+	if want := []string{"m.room.create", "m.room.name", "m.room.join_rules", "m.room.encryption", "m.room.member of " + string(Alice), "m.room.member of " + string(Bob)}; !slices.Equal(types, want) {
 		t.Errorf("stripped state is %v, want %v", types, want)
 	}
 }

@@ -142,7 +142,7 @@ func strippedTypes() []string {
 	return []string{pdu.TypeCreate, "m.room.name", "m.room.avatar", "m.room.topic", pdu.TypeJoinRules, "m.room.canonical_alias", "m.room.encryption"}
 }
 
-// QueryStrippedState is of the contract. The member event of the user comes last.
+// QueryStrippedState is of the contract. The member event of who invites comes before that of the user, which is the last.
 func (q *Query) QueryStrippedState(ctx context.Context, req api.QueryStrippedStateRequest) (res api.QueryStrippedStateResponse, err error) {
 	room, err := q.room(ctx, req.RoomID)
 	if err != nil {
@@ -151,6 +151,9 @@ func (q *Query) QueryStrippedState(ctx context.Context, req api.QueryStrippedSta
 	var keys []auth.Key
 	for _, eventType := range strippedTypes() {
 		keys = append(keys, auth.Key{Type: eventType})
+	}
+	if req.Sender != "" && req.Sender != req.UserID {
+		keys = append(keys, auth.Key{Type: pdu.TypeMember, StateKey: string(req.Sender)})
 	}
 	keys = append(keys, auth.Key{Type: pdu.TypeMember, StateKey: string(req.UserID)})
 	entries, err := q.rooms.NIDs(ctx, room.NID, req.Root, keys)

@@ -222,7 +222,8 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 			m.EventID = "" // what brought it about is not in the timeline here
 		}
 		if membership == "invite" || membership == "knock" {
-			stripped, err := b.in.Room.QueryStrippedState(ctx, roomserver.QueryStrippedStateRequest{RoomID: output.RoomID, Root: output.RootAfter, UserID: user})
+			stripped, err := b.in.Room.QueryStrippedState(ctx, roomserver.QueryStrippedStateRequest{RoomID: output.RoomID, Root: output.RootAfter,
+				UserID: user, Sender: m.Sender})
 			if err != nil {
 				return fmt.Errorf("stripped state of %s: %w", output.RoomID, err)
 			}

@@ -78,7 +78,7 @@ func (s *routes) putAccountData(ctx context.Context, r *httputil.Request) (any, 
 	if dataType == fullyRead || dataType == storage.PushRules {
 		return nil, mxerr.New(http.StatusMethodNotAllowed, "M_BAD_JSON", "%s has endpoints of its own: it cannot be set here", dataType)
 	}
-	content, err := r.Object()
+	content, err := r.Content()
 	if err != nil {
 		return nil, err
 	}

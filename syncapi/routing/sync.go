@@ -95,7 +95,7 @@ func (s *routes) putFilter(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	raw, err := r.Object()
+	raw, err := r.Content()
 	if err != nil {
 		return nil, err
 	}

@@ -124,6 +124,13 @@ func TestBadBodies(t *testing.T) {
 				alice.refused(400, "M_BAD_JSON", e.method, e.path, []byte(e.wrong))
 			}
 		}
+		for _, kept := range []struct{ method, path string }{
+			{"PUT", at("rooms", room, "send", "m.room.message", "none")}, {"PUT", at("rooms", room, "state", "m.room.topic")},
+			{"PUT", at("user", alice.userID, "account_data", "x.none")}, {"POST", at("user", alice.userID, "filter")},
+		} {
+			alice.refused(400, "M_NOT_JSON", kept.method, kept.path, nil)
+		}
+		alice.refused(400, "M_MISSING_PARAM", "POST", at("search"), object{})
 		if after := alice.snapshot(room); after != before {
 			t.Errorf("refused requests changed something:\n%s\n%s", before, after)
 		}

@@ -25,6 +25,7 @@ func mainJob(t *testing.T, d *deployment) {
 	bobSince = invited.Get("next_batch").Str
 	stripped := roomIn(invited, "invite", room).Get("invite_state.events")
 	equal(t, "the invite's name", find(stripped, "m.room.name", "").Get("content.name").Str, "Tea")
+	equal(t, "who invites", find(stripped, "m.room.member", alice.userID).Get("content.membership").Str, "join")
 	equal(t, "the invite", find(stripped, "m.room.member", bob.userID).Get("content.membership").Str, "invite")
 	bob.refused(403, "M_FORBIDDEN", "GET", at("rooms", room, "messages")+"?dir=b", nil)
 

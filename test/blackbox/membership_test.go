@@ -33,6 +33,10 @@ func TestMembership(t *testing.T) {
 		bob.refused(403, "M_FORBIDDEN", "POST", at("join", room), object{})
 		alice.must("POST", at("rooms", room, "unban"), object{"user_id": bob.userID})
 		members("leave")
+		alice.refused(403, "M_BAD_STATE", "POST", at("rooms", room, "unban"), object{"user_id": bob.userID})
+		for _, membership := range []string{"invite", "ban", "leave"} {
+			alice.refused(400, "M_INVALID_PARAM", "PUT", at("rooms", room, "state", "m.room.member", "nobody"), object{"membership": membership})
+		}
 		carol.refused(403, "M_FORBIDDEN", "POST", at("rooms", room, "leave"), object{})
 
 		alice.invite(room, bob)
