@@ -24,6 +24,9 @@ func (db *DB) Stmt(text string) *Stmt {
 	return &Stmt{db: db, text: Rewrite(db.dialect, text)}
 }
 
+// String is the text that the database gets.
+func (s *Stmt) String() string { return s.text }
+
 // onPool prepares the statement for all connections. It may wait for one, so it must not be called by who holds one.
 func (s *Stmt) onPool() (*sql.Stmt, error) {
 	if p := s.pool.Load(); p != nil {

@@ -25,8 +25,9 @@ const summaryColumns = `r.room_id, r.version, r.root, r.last_seg, r.last_idx, r.
 
 func newSummaries(db *sqlutil.DB) summaries {
 	const from = ` FROM roomserver_summaries s JOIN roomserver_rooms r ON r.nid = s.room_nid `
-	const listed = from + `JOIN roomserver_published p ON p.room_nid = s.room_nid
-		WHERE s.search LIKE $1 ESCAPE '!' AND ($2 OR s.room_type = ANY($3))`
+	// CROSS JOIN has SQLite begin with the few that are published.
+	const listed = ` FROM roomserver_published p CROSS JOIN roomserver_summaries s CROSS JOIN roomserver_rooms r
+		WHERE s.room_nid = p.room_nid AND r.nid = p.room_nid AND s.search LIKE $1 ESCAPE '!' AND ($2 OR s.room_type = ANY($3))`
 	return summaries{
 		putSummary: db.Insert("roomserver_summaries", []string{"room_nid", "name", "topic", "avatar_url", "canonical_alias", "join_rule", "guest_access",
 			"room_type", "encryption", "creator", "search"},

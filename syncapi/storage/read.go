@@ -30,15 +30,16 @@ const receiptColumns = `room_id, user_id, type, thread, pos, event_id, seg, idx,
 func newReadStatements(db *sqlutil.DB) readStatements {
 	r := readStatements{
 		rooms: db.Stmt(`SELECT room_id, version, pos, seg, idx, root, joined, invited, n, h, mn, mh FROM syncapi_rooms WHERE room_id = ANY($1)`),
-		// Of each room the newest rows: those after the one that stands so many places before the end.
-		newest: db.Stmt(`SELECT ` + timelineColumns + ` FROM syncapi_rooms r JOIN syncapi_timeline t ON t.room_id = r.room_id AND t.pos <= $3
+		// Of each room the newest rows: those after the one that stands so many places before the end. CROSS JOIN has SQLite find that
+		// place once for each room; it would read all rows of the room to compare each with its own.
+		newest: db.Stmt(`SELECT ` + timelineColumns + ` FROM syncapi_rooms r CROSS JOIN syncapi_timeline t
+			WHERE r.room_id = ANY($1) AND t.room_id = r.room_id AND t.pos <= $3
 			AND t.pos > GREATEST($2::bigint, COALESCE((SELECT x.pos FROM syncapi_timeline x WHERE x.room_id = r.room_id AND x.pos <= $3
-				ORDER BY x.pos DESC LIMIT 1 OFFSET $4), 0))
-			WHERE r.room_id = ANY($1) ORDER BY t.room_id, t.pos`),
-		newestUpTo: db.Stmt(`SELECT ` + timelineColumns + ` FROM syncapi_memberships m JOIN syncapi_timeline t ON t.room_id = m.room_id AND t.pos <= m.pos
+				ORDER BY x.pos DESC LIMIT 1 OFFSET $4), 0)) ORDER BY r.room_id, t.pos`),
+		newestUpTo: db.Stmt(`SELECT ` + timelineColumns + ` FROM syncapi_memberships m CROSS JOIN syncapi_timeline t
+			WHERE m.user_id = $1 AND m.pos = ANY($2) AND t.room_id = m.room_id AND t.pos <= m.pos
 			AND t.pos > GREATEST($3::bigint, COALESCE((SELECT x.pos FROM syncapi_timeline x WHERE x.room_id = m.room_id AND x.pos <= m.pos
-				ORDER BY x.pos DESC LIMIT 1 OFFSET $4), 0))
-			WHERE m.user_id = $1 AND m.pos = ANY($2) ORDER BY t.room_id, t.pos`),
+				ORDER BY x.pos DESC LIMIT 1 OFFSET $4), 0)) ORDER BY m.room_id, t.pos`),
 		at: db.Stmt(`SELECT ` + timelineColumns + ` FROM syncapi_rooms r JOIN syncapi_timeline t ON t.room_id = r.room_id
 			AND t.pos = (SELECT MAX(x.pos) FROM syncapi_timeline x WHERE x.room_id = r.room_id AND x.pos <= $2)
 			WHERE r.room_id = ANY($1)`),

@@ -35,19 +35,19 @@ func (u *Unread) Of(rules *pushrules.Document) Counts {
 	return Counts{Notify: max(counts.Notify, 0), Highlight: max(counts.Highlight, 0)}
 }
 
-// places is a table of rooms with the place up to which user $1 has read: the last of their own events, or of their receipts as
-// far as these are in threads that the condition selects.
-func places(receipts string) string {
-	return `SELECT r.room_id, r.n, r.h, r.mn, r.mh, GREATEST(
+// withPlaces begins a statement with x, a table of rooms with the place up to which user $1 has read: the last of their own events, or of
+// their receipts as far as these are in threads that the condition selects. It is MATERIALIZED, since SQLite would find the place anew wherever it is used.
+func withPlaces(receipts string) string {
+	return `WITH x AS MATERIALIZED (SELECT r.room_id, r.n, r.h, r.mn, r.mh, GREATEST(
 		COALESCE((SELECT MAX(o.pos) FROM syncapi_timeline o WHERE o.room_id = r.room_id AND o.sender = $1 AND o.flags >= 1024), 0),
-		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)`
+		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)) `
 }
 
 // receiptPlace is the last place that receipts of user $1 reach. A receipt for an event that came later, which has no order, finds
-// it now; until then it reaches as far as the one before it.
+// it now; until then it reaches as far as the one before it. The comparison of rooms keeps SQLite from looking through the whole room.
 func receiptPlace(room, condition string) string {
 	return `COALESCE((SELECT MAX(CASE WHEN c.seg <> 0 OR c.idx <> 0 THEN c.place ELSE GREATEST(c.place, COALESCE(
-		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id = c.room_id), 0)) END)
+		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id || '' = c.room_id), 0)) END)
 		FROM syncapi_receipts c WHERE c.room_id = ` + room + ` AND c.user_id = $1 AND ` + condition + `), 0)`
 }
 
@@ -58,21 +58,21 @@ func mentions(column, room, user, condition string) string {
 func unreadTexts(db *sqlutil.DB, r *readStatements) {
 	// What stood when the user's rules changed holds as long as nothing of it is read: how much of it that is, nobody knows then.
 	after := `e.at > COALESCE(f.pos, x.place)`
-	r.unread = db.Stmt(`SELECT x.room_id, '', x.place,
+	r.unread = db.Stmt(withPlaces("c.thread = ''") + `SELECT x.room_id, '', x.place,
 		x.n - COALESCE(f.bn, p.n, 0) + ` + mentions("n", "x.room_id", "''", after) + `,
 		x.h - COALESCE(f.bh, p.h, 0) + ` + mentions("h", "x.room_id", "''", after) + `,
 		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
 		COALESCE(f.n, 0), COALESCE(f.h, 0), x.n, x.h,
 		EXISTS (SELECT 1 FROM syncapi_receipts c WHERE c.room_id = x.room_id AND c.user_id = $1 AND c.thread <> '')
-		FROM (` + places("c.thread = ''") + `) x
+		FROM x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place
 		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1 AND f.pos > x.place AND f.place = x.place`)
 
 	main := `e.thread = '' AND e.at > x.place`
-	r.mainUnread = db.Stmt(`SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
+	r.mainUnread = db.Stmt(withPlaces("c.thread IN ('', 'main')") + `SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
 		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
 		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h, FALSE
-		FROM (` + places("c.thread IN ('', 'main')") + `) x
+		FROM x
 		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place`)
 
 	thread := `e.thread = y.thread AND e.at > y.place`
@@ -80,13 +80,14 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 		return `COALESCE((SELECT b.` + column + ` FROM syncapi_timeline b WHERE b.room_id = y.room_id AND b.thread = y.thread
 			AND b.thread <> '' AND b.pos <= y.place ORDER BY b.pos DESC LIMIT 1), 0)`
 	}
-	r.threadUnread = db.Stmt(`SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
+	r.threadUnread = db.Stmt(withPlaces("c.thread = ''") + `, y AS MATERIALIZED (
+			SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
+			FROM x JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
+			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> ''))
+		SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
 		y.th - ` + before("th") + ` + ` + mentions("h", "y.room_id", "''", thread) + `,
 		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0, 0, 0, FALSE
-		FROM (SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
-			FROM (` + places("c.thread = ''") + `) x
-			JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
-			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> '')) y`)
+		FROM y`)
 }
 
 // Unread counts rooms, threads included. Where the user has read threads by themselves, it is the sum of what each counts.
