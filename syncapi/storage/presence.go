@@ -7,18 +7,23 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/presence"
 )
 
 type presenceStatements struct {
-	put               *sqlutil.Insert
-	read, joinedRooms *sqlutil.Stmt
+	put, keep                       *sqlutil.Insert
+	read, joinedRooms, kept, forget *sqlutil.Stmt
 }
 
 func newPresenceStatements(db *sqlutil.DB) presenceStatements {
 	return presenceStatements{
 		put: db.Insert("syncapi_presence", []string{"user_id", "state", "status_msg", "ts"},
 			`ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, status_msg = excluded.status_msg, ts = excluded.ts`),
-		read: db.Stmt(`SELECT user_id, state, status_msg, ts FROM syncapi_presence WHERE user_id = ANY($1)`),
+		keep: db.Insert("syncapi_present", []string{"user_id", "state", "active"},
+			`ON CONFLICT (user_id) DO UPDATE SET state = excluded.state, active = excluded.active`),
+		kept:   db.Stmt(`SELECT user_id, state, active FROM syncapi_present`),
+		forget: db.Stmt(`DELETE FROM syncapi_present WHERE user_id = ANY($1)`),
+		read:   db.Stmt(`SELECT user_id, state, status_msg, ts FROM syncapi_presence WHERE user_id = ANY($1)`),
 		joinedRooms: db.Stmt(`SELECT m.user_id, m.room_id FROM syncapi_memberships m WHERE m.user_id = ANY($1) AND m.membership = 'join'
 			AND m.pos = (SELECT MAX(x.pos) FROM syncapi_memberships x WHERE x.user_id = m.user_id AND x.room_id = m.room_id)`),
 	}
@@ -34,6 +39,38 @@ func (d *Database) PutPresence(ctx context.Context, p *Presence) error {
 		return fmt.Errorf("presence of %s: %w", p.UserID, err)
 	}
 	return nil
+}
+
+// KeepPresent keeps who is present, and forgets who is gone.
+func (d *Database) KeepPresent(ctx context.Context, now []presence.Update, gone []id.UserID) error {
+	rows := make([][]any, len(now))
+	for i, u := range now {
+		rows[i] = []any{u.UserID, u.State, u.Active}
+	}
+	return d.db.Write(ctx, "keep present", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if len(rows) > 0 {
+			if _, err := d.presence.keep.Exec(ctx, tx, rows); err != nil {
+				return err
+			}
+		}
+		if len(gone) == 0 {
+			return nil
+		}
+		_, err := d.presence.forget.Exec(ctx, tx, sqlutil.Array(gone))
+		return err
+	})
+}
+
+// Present is who was present when that was kept last.
+func (d *Database) Present(ctx context.Context) (all []presence.Update, err error) {
+	err = d.db.ReadOne(ctx, "present", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := d.presence.kept.Query(ctx, tx)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (u presence.Update, err error) {
+			return u, rows.Scan(&u.UserID, &u.State, &u.Active)
+		})
+		return err
+	})
+	return all, err
 }
 
 // Presence returns what users have set, as far as they have.

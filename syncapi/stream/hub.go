@@ -113,8 +113,10 @@ func New(o Options, replica string) *Hub {
 		rooms: make(map[id.RoomID]*room), users: make(map[id.UserID]*user),
 		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update), pushers: make(chan struct{}, 1),
 		mostRooms: maxRooms, mostUsers: maxUsers}
-	h.typing.rooms = make(map[id.RoomID]heardTyping)
-	h.presence = presenceState{users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1)}
+	first := time.Now().UnixMicro()
+	h.typing = typingState{rooms: make(map[id.RoomID]heardTyping), number: first}
+	h.presence = presenceState{first: first, users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1),
+		kept: make(map[id.UserID]presence.State)}
 	return h
 }
 

@@ -57,9 +57,11 @@ type presenceMessage struct {
 // presenceState is what all replicas have told. Numbers are those of ephemeral things, of which typing is the other.
 type presenceState struct {
 	users   map[id.UserID]*present
+	first   int64            // all numbers here are greater, those of a process that was here before are smaller
 	changes []presenceChange // by number; superseded ones too
 	pending map[id.UserID]struct{}
 	awake   chan struct{}
+	kept    map[id.UserID]presence.State // in the database, as far as this replica knows; runPresence's own
 }
 
 type presenceChange struct {
@@ -129,6 +131,7 @@ func (h *Hub) runPresence(ctx context.Context) error {
 	check := time.NewTicker(presenceCheck)
 	defer check.Stop()
 	repeated := time.Now()
+	h.restorePresent(ctx)
 	for {
 		late := false
 		select {
@@ -141,6 +144,9 @@ func (h *Hub) runPresence(ctx context.Context) error {
 		}
 		h.tellPresence(ctx, presenceMessage{Replica: h.replica, Users: h.o.Presence.Changed(late)})
 		h.announce(ctx)
+		if late {
+			h.keepPresent(ctx)
+		}
 		if late && !h.o.Sole && time.Since(repeated) >= presenceRepeat {
 			repeated = time.Now()
 			for users := range slices.Chunk(h.o.Presence.Present(), presenceOfOne) {
@@ -180,6 +186,7 @@ func (h *Hub) hearPresence(m presenceMessage) {
 	now := time.Now()
 	for _, u := range m.Users {
 		p := h.presentUser(u.UserID)
+		delete(p.by, predecessor)
 		p.by[m.Replica], p.heard = told{u, now}, m.Number
 		h.combine(p)
 	}
@@ -340,10 +347,11 @@ func (p *presenceState) moved(name id.UserID) {
 	}
 }
 
-// since lists those whose presence has changed since a number, who may share no room with the viewer.
+// since lists those whose presence has changed since a number, who may share no room with the viewer; all who are present since one that is
+// older than this process.
 func (p *presenceState) since(number int64) []Presence {
 	var all []Presence
-	if number == 0 {
+	if number < p.first {
 		for _, one := range p.users {
 			if one.number > 0 && one.State != presence.Offline {
 				all = append(all, one.Presence)
