@@ -33,10 +33,10 @@ const (
 	uniqueAttempts  = 5  // of an input that finds what it would add there already
 	createAttempts  = 10 // of a room that is made at the same moment as others like it
 	inputTimeout    = 30 * time.Second
-	rememberedKeys  = 20_000 // request keys of this process whose results are in memory
-	rememberedRooms = 2_000  // rooms whose auth state is in memory
-	maxStaged       = 500    // PDUs of one origin that wait in one room
-	stagedAtOnce    = 100    // staged PDUs that one transaction takes in
+	rememberedKeys  = 5_000 // request keys of this process whose results are in memory
+	rememberedRooms = 1_000 // rooms whose auth state is in memory
+	maxStaged       = 500   // PDUs of one origin that wait in one room
+	stagedAtOnce    = 100   // staged PDUs that one transaction takes in
 )
 
 // Keys verifies signatures of servers. An error that is an *InvalidSignature is a verdict, every other one may pass.

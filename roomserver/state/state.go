@@ -24,8 +24,8 @@ import (
 )
 
 const (
-	trieCacheBytes = 16 << 20
-	cachedEvents   = 10_000
+	trieCacheBytes = 8 << 20
+	cachedEvents   = 8_000
 	scanned        = 1000 // events that one statement reads of a large state
 	cachedRooms    = 5_000
 )

@@ -23,7 +23,7 @@ import (
 
 // Limits of what is kept. Beyond them the oldest is read from the database again.
 const (
-	windowRows = 64     // of each room, of each kind
+	windowRows = 32     // of each room, of each kind
 	maxRooms   = 20_000 // that have changed
 	maxUsers   = 50_000 // that have changed or are looked at; more only while more than half of them sleep
 	// maxSleepers is how many syncs of one user are answered at a time: each costs something whenever anything happens.
