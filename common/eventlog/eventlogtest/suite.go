@@ -158,11 +158,11 @@ func seeded(t *testing.T) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-// nowAndThen begins while steps fail.
+// nowAndThen begins to follow while steps fail. The tables are there by then: a process that cannot make them does not start.
 func nowAndThen(t *testing.T, w *world) {
 	chance := seeded(t)
 	var mu sync.Mutex
-	p := w.producer(w.h.New(t))
+	p, consumer := w.producer(w.h.New(t)), w.consumer()
 	w.both(func(name string) error {
 		mu.Lock()
 		defer mu.Unlock()
@@ -171,7 +171,7 @@ func nowAndThen(t *testing.T, w *world) {
 		}
 		return nil
 	})
-	f := w.follower(w.h.New(t))
+	f := w.follow(w.h.New(t), consumer)
 	p.sendAll(10, 0, 15)
 	w.both(nil)
 	w.reached(f)

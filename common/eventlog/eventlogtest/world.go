@@ -263,7 +263,12 @@ func (w *world) consumer(change ...func(*eventlog.ConsumerConfig)) *eventlog.Con
 
 func (w *world) follower(transport eventlog.Transport, change ...func(*eventlog.ConsumerConfig)) *follower {
 	w.t.Helper()
-	f := &follower{Consumer: w.consumer(change...)}
+	return w.follow(transport, w.consumer(change...))
+}
+
+func (w *world) follow(transport eventlog.Transport, c *eventlog.Consumer) *follower {
+	w.t.Helper()
+	f := &follower{Consumer: c}
 	f.stop, f.err = background(w.t, func(ctx context.Context) error { return transport.Follow(ctx, f.Consumer) })
 	return f
 }
