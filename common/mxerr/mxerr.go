@@ -1,7 +1,7 @@
 // Package mxerr is the closed set of errors that a client or a remote server may see: a Matrix errcode, an HTTP status, and a
 // sentence that says what to do (Client-Server API, § Standard error response). An error of this type is made once, where a
-// failure becomes an answer; it crosses rpc unchanged; every other error is answered as M_UNKNOWN,
-// with status 503 for ErrUnavailable, else 500.
+// failure becomes an answer; it crosses rpc unchanged; every other error is answered as M_UNKNOWN, with
+// status 503 for ErrUnavailable, else 500.
 package mxerr
 
 import (

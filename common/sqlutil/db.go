@@ -238,12 +238,12 @@ func (db *DB) Write(ctx context.Context, name string, fn func(ctx context.Contex
 	ctx, done := db.begin(ctx, name)
 	var err error
 	if db.writer != nil {
-		err = unavailable(db.writer.do(ctx, name, fn))
+		err = db.writer.do(ctx, name, fn)
 	} else {
 		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, nil, fn) })
 	}
 	done(err)
-	return err
+	return unavailable(err)
 }
 
 // Read runs fn in a transaction that changes nothing; all its statements see one snapshot.
@@ -260,7 +260,7 @@ func (db *DB) Read(ctx context.Context, name string, fn func(ctx context.Context
 		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, snapshot, fn) })
 	}
 	done(err)
-	return err
+	return unavailable(err)
 }
 
 // ReadOne is Read for a single statement: it saves the round trips of BEGIN and COMMIT.
@@ -273,7 +273,7 @@ func (db *DB) ReadOne(ctx context.Context, name string, fn func(ctx context.Cont
 		return fn(txguard.Mark(ctx, name), &Tx{db: db, name: name, prepare: func(_ context.Context, s *Stmt) (*sql.Stmt, error) { return s.onPool() }})
 	})
 	done(err)
-	return err
+	return unavailable(err)
 }
 
 // begin gives the transaction its deadline and its span. A wait for the network is the caller's; the statements of SQLite are not
@@ -306,14 +306,14 @@ const (
 )
 
 // retry runs a transaction again that failed only because of others that ran beside it, or because its connection was lost before its
-// COMMIT was sent. SQLite has neither. A database that stays away makes mxerr.ErrUnavailable.
+// COMMIT was sent. SQLite has neither.
 func (db *DB) retry(ctx context.Context, run func() error) error {
 	for attempt := 0; ; attempt++ {
 		err := run()
 		wait := time.Duration(attempt+1) * 5 * time.Millisecond
 		switch {
 		case err == nil || db.dialect == SQLite || errors.Is(err, ErrCommitUnknown) || ctx.Err() != nil:
-			return unavailable(err)
+			return err
 		case isSerializationFailure(err) && attempt < retriesSerialization:
 		case isConnectionLost(err) && attempt < retriesConnection:
 			// The others were probably lost with it.
@@ -321,11 +321,11 @@ func (db *DB) retry(ctx context.Context, run func() error) error {
 			db.pool.SetMaxIdleConns(db.maxIdle)
 			wait = 10 * time.Millisecond << attempt
 		default:
-			return unavailable(err)
+			return err
 		}
 		select {
 		case <-ctx.Done():
-			return unavailable(err)
+			return err
 		case <-time.After(wait):
 		}
 	}
@@ -333,7 +333,7 @@ func (db *DB) retry(ctx context.Context, run func() error) error {
 
 // unavailable adds mxerr.ErrUnavailable to the error of a database that is away or full. A request that fails by it may be repeated.
 func unavailable(err error) error {
-	if isConnectionLost(err) || isFull(err) {
+	if err != nil && (isConnectionLost(err) || isFull(err)) {
 		return errors.Join(mxerr.ErrUnavailable, err)
 	}
 	return err
