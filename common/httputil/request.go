@@ -174,13 +174,31 @@ func (r *Request) bodyDeadline(at time.Time) {
 // Object reads the body, which must be a JSON object. An empty body counts as an empty object: clients send it where nothing is
 // required.
 func (r *Request) Object() (json.RawMessage, error) {
+	body, err := r.object()
+	if err == nil && len(body) == 0 {
+		return Empty, nil
+	}
+	return body, err
+}
+
+// Content is Object for what is kept as it is: there must be a body.
+func (r *Request) Content() (json.RawMessage, error) {
+	body, err := r.object()
+	if err == nil && len(body) == 0 {
+		return nil, mxerr.NotJSON("there is no body: send a JSON object, if only {}")
+	}
+	return body, err
+}
+
+// object reads the body, which must be a JSON object or empty.
+func (r *Request) object() (json.RawMessage, error) {
 	body, err := r.Bytes()
 	if err != nil {
 		return nil, err
 	}
 	body = bytes.TrimSpace(body)
 	if len(body) == 0 {
-		return Empty, nil
+		return nil, nil
 	}
 	if err := checkJSON(body); err != nil {
 		return nil, err
@@ -189,14 +207,6 @@ func (r *Request) Object() (json.RawMessage, error) {
 		return nil, mxerr.BadJSON("the body must be a JSON object")
 	}
 	return body, nil
-}
-
-// Content is Object for what is kept as it is: there must be a body.
-func (r *Request) Content() (json.RawMessage, error) {
-	if r.ContentLength == 0 {
-		return nil, mxerr.NotJSON("there is no body: send a JSON object, if only {}")
-	}
-	return r.Object()
 }
 
 // JSON reads the body, a JSON object, into a struct. M_NOT_JSON for what is no JSON, M_BAD_JSON for what has another form.

@@ -129,6 +129,7 @@ func TestBadBodies(t *testing.T) {
 			{"PUT", at("user", alice.userID, "account_data", "x.none")}, {"POST", at("user", alice.userID, "filter")},
 		} {
 			alice.refused(400, "M_NOT_JSON", kept.method, kept.path, nil)
+			alice.refused(400, "M_NOT_JSON", kept.method, kept.path, []byte(" \n"))
 		}
 		alice.refused(400, "M_MISSING_PARAM", "POST", at("search"), object{})
 		if after := alice.snapshot(room); after != before {
