@@ -211,8 +211,15 @@ func (h *Hub) presentUser(name id.UserID) *present {
 	return p
 }
 
-// combine makes one of what replicas have told of a user.
+// combine makes one of what replicas have told of a user, to be announced if it is new.
 func (h *Hub) combine(p *present) {
+	if p.combine() {
+		h.presence.pending[p.UserID] = struct{}{}
+	}
+}
+
+// combine tells whether the user is something else by it.
+func (p *present) combine() (changed bool) {
 	state := presence.Offline
 	for _, t := range p.by {
 		p.Active = max(p.Active, t.Active)
@@ -220,10 +227,9 @@ func (h *Hub) combine(p *present) {
 			state = t.State
 		}
 	}
-	if p.State != state {
-		p.State = state
-		h.presence.pending[p.UserID] = struct{}{}
-	}
+	changed = p.State != state
+	p.State = state
+	return changed
 }
 
 // endPresence forgets what replicas told that have ended, and who has been offline for long.

@@ -28,10 +28,9 @@ func (h *Hub) restorePresent(ctx context.Context) {
 		h.mu.Lock()
 		for _, u := range users {
 			p := h.presentUser(u.UserID)
-			if p.by[predecessor] = (told{u, time.Now()}); u.State.Before(p.State) {
-				p.State = u.State
-			}
-			p.Active, p.number = max(p.Active, u.Active), max(p.number, h.presence.first)
+			p.by[predecessor] = told{u, time.Now()}
+			p.combine() // which others know already
+			p.number = max(p.number, h.presence.first)
 			h.presence.kept[u.UserID] = u.State
 			moves[u.UserID] = p.moves
 		}
