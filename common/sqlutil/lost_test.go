@@ -5,12 +5,12 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"os"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/test"
 )
 
 // proxy stands between a DB and its Postgres, and can take all connections away.
@@ -81,18 +81,8 @@ func (p *proxy) set(away bool) {
 }
 
 func TestConnectionsAreLost(t *testing.T) {
-	postgres := os.Getenv("DENDRITE_TEST_POSTGRES")
-	if postgres == "" {
-		if os.Getenv("DENDRITE_TEST_REQUIRE") == "1" {
-			t.Fatal("DENDRITE_TEST_POSTGRES is not set")
-		}
-		t.Skip("DENDRITE_TEST_POSTGRES is not set")
-	}
-	p, connection := through(t, postgres)
+	p, connection := through(t, test.Postgres(t))
 	db := open(t, connection)
-	if err := db.Script(t.Context(), `DROP TABLE IF EXISTS things`); err != nil {
-		t.Fatal(err)
-	}
 	setup(t, db)
 
 	p.set(true)

@@ -200,7 +200,7 @@ func (l *load) check(t *testing.T) {
 		retried += w.retried
 	}
 	for _, room := range l.rooms {
-		history := l.history(t, room)
+		history := l.writers[0].history(room)
 		order := make([]string, len(history))
 		where := make(map[string]int, len(history))
 		for i, m := range history {
@@ -269,15 +269,15 @@ func difference(got, want []string) string {
 	return fmt.Sprintf("from the %dth on %v instead of %v", i, rest(got), rest(want))
 }
 
-// message is one of the writers'.
+// message is one of a room.
 type message struct{ text, event string }
 
-// history is all messages of a room, by /messages.
-func (l *load) history(t *testing.T, room string) []message {
-	t.Helper()
+// history is all messages of a room, by /messages, the oldest first.
+func (c *client) history(room string) []message {
+	c.t.Helper()
 	var all []message
 	for from := ""; ; {
-		page := l.writers[0].must("GET", at("rooms", room, "messages")+"?dir=b&limit=100"+from, nil)
+		page := c.must("GET", at("rooms", room, "messages")+"?dir=b&limit=100"+from, nil)
 		for _, e := range page.Get("chunk").Array() {
 			if e.Get("type").Str == "m.room.message" {
 				all = append(all, message{e.Get("content.body").Str, e.Get("event_id").Str})
