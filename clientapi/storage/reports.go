@@ -21,14 +21,12 @@ type Report struct {
 }
 
 type reportStatements struct {
-	reportIDs     *sqlutil.IDs
 	insertReport  *sqlutil.Stmt
 	selectReports *sqlutil.Stmt
 }
 
 func prepareReports(db *sqlutil.DB) reportStatements {
 	return reportStatements{
-		reportIDs: db.IDs("clientapi_reports"),
 		insertReport: db.Stmt(`INSERT INTO clientapi_reports (nid, reported_ms, reporter, room_id, event_id, user_id, reason)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)`),
 		selectReports: db.Stmt(`SELECT nid, reported_ms, reporter, room_id, event_id, user_id, reason FROM clientapi_reports
@@ -36,9 +34,10 @@ func prepareReports(db *sqlutil.DB) reportStatements {
 	}
 }
 
-// AddReport stores a report and gives it its ID. It runs its own transaction.
+// AddReport stores a report and gives it its ID, larger than those of all reports before: it is not one of a block that this process has
+// taken for itself. It runs its own transactions.
 func (s *Store) AddReport(ctx context.Context, r *Report) (err error) {
-	if r.ID, err = s.reportIDs.Next(ctx, 1); err != nil {
+	if r.ID, err = s.DB.NextIDs(ctx, "clientapi_reports", 1); err != nil {
 		return err
 	}
 	reason := strings.ReplaceAll(r.Reason, "\x00", "") // no text column of Postgres keeps that
