@@ -20,7 +20,12 @@ type Lossy struct {
 // NewLossy makes one. Its chance is the test's own.
 func NewLossy(t *testing.T) *Lossy {
 	first := seeded(t)
-	return &Lossy{eventlog.NewEmbedded(), func() *rand.Rand { return rand.New(rand.NewPCG(first.Uint64(), 1)) }}
+	var mu sync.Mutex // followers that share it begin at the same time
+	return &Lossy{eventlog.NewEmbedded(), func() *rand.Rand {
+		mu.Lock()
+		defer mu.Unlock()
+		return rand.New(rand.NewPCG(first.Uint64(), 1))
+	}}
 }
 
 // Follow runs all partitions of a consumer.
