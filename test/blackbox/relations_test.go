@@ -373,10 +373,11 @@ func TestTimestampToEvent(t *testing.T) {
 		var events []string
 		var times []int64
 		for i := range 3 {
+			time.Sleep(5 * time.Millisecond) // none has the time of the one before
 			events = append(events, alice.say(room, fmt.Sprint(i)))
 			times = append(times, alice.must("GET", at("rooms", room, "event", events[i]), nil).Get("origin_server_ts").Int())
-			time.Sleep(5 * time.Millisecond)
 		}
+		time.Sleep(5 * time.Millisecond)
 		bob.join(room)
 		path := v1("rooms", room, "timestamp_to_event")
 		for i, event := range events {
