@@ -40,6 +40,7 @@ func TestDelayedEvents(t *testing.T) {
 		bob.join(room)
 		send := func(c *client, text string, delay time.Duration) string {
 			t.Helper()
+			time.Sleep(2 * time.Millisecond) // they are listed in the order of their milliseconds
 			return c.must("PUT", delaying(at("rooms", room, "send", "m.room.message", c.txn()), delay), object{"msgtype": "m.text", "body": text}).Get("delay_id").Str
 		}
 		list := func(c *client) []string {
