@@ -1,14 +1,15 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 
 	"github.com/klauspost/compress/s2"
 )
 
-// Events are stored as a byte that says how, and their JSON as an S2 block with a dictionary of what events say again and again: two
-// thirds of the room, for some two microseconds. What begins with '{' is the JSON itself, as it was stored before.
+// Events are stored as a byte that says how, and their JSON, its base64 folded, as an S2 block with a dictionary of what events say again
+// and again: three fifths of the room, for some four microseconds. What begins with '{' is the JSON itself.
 
 // dictionary1 must stay as it is for as long as there are events that were stored with it: another is another byte.
 const dictionary1 = `m.megolm.v1.aes-sha2","ciphertext":"","device_id":"","sender_key":"","session_id":"` +
@@ -31,14 +32,28 @@ const dictionary1 = `m.megolm.v1.aes-sha2","ciphertext":"","device_id":"","sende
 	`{"auth_events":["$","$","$"],"content":{"body":"","m.mentions":{},"msgtype":"m.text"},"depth":1000,"hashes":{"sha256":"` +
 	`"},"origin_server_ts":1790000000000,"prev_events":["$"],"room_id":"!","sender":"@","signatures":{"matrix.org":{"ed25519:a_key":""}},"type":"m.room.message"}`
 
-const compressed1 = 1 // S2, dictionary1
+const (
+	compressed1 = 1 // S2 with dictionary1, as it was before base64 was folded
+	compressed2 = 2 // folded, S2 with dictionary2
+)
 
-// Most events begin as the one at the dictionary's end does.
-var s2Dictionary1 = s2.MakeDictManual([]byte(dictionary1), uint16(strings.LastIndex(dictionary1, `{"auth_events"`)))
+// dictionary2 is dictionary1 with the beginnings of what is folded.
+var dictionary2 = strings.NewReplacer(`["$"`, "[\"$\x01\x40\"", `,"$"`, ",\"$\x01\x40\"", `"sha256":"`, "\"sha256\":\"\x01\x41",
+	`"ed25519:a_key":""`, "\"ed25519:a_key\":\"\x01\x81\x01\"").Replace(dictionary1)
+
+var s2Dictionary1, s2Dictionary2 = s2Dictionary(dictionary1), s2Dictionary(dictionary2)
+
+// s2Dictionary takes for granted that most events begin as the one at its end does.
+func s2Dictionary(text string) *s2.Dict {
+	return s2.MakeDictManual([]byte(text), uint16(strings.LastIndex(text, `{"auth_events"`)))
+}
 
 // compress makes what is stored of an event's JSON.
 func compress(json []byte) []byte {
-	return append([]byte{compressed1}, s2Dictionary1.Encode(nil, json)...)
+	if bytes.IndexByte(json, foldMark) >= 0 {
+		return json // it is not quite JSON, and begins as an event does
+	}
+	return append([]byte{compressed2}, s2Dictionary2.Encode(nil, fold(make([]byte, 0, len(json)), json))...)
 }
 
 // decompress gives the JSON of an event, byte by byte as it was.
@@ -48,6 +63,12 @@ func decompress(stored []byte) ([]byte, error) {
 		return stored, nil
 	case len(stored) > 0 && stored[0] == compressed1:
 		return s2Dictionary1.Decode(nil, stored[1:])
+	case len(stored) > 0 && stored[0] == compressed2:
+		folded, err := s2Dictionary2.Decode(nil, stored[1:])
+		if err != nil {
+			return nil, err
+		}
+		return unfold(folded)
 	}
 	return nil, errors.New("its JSON is stored in a way that this version does not know")
 }
