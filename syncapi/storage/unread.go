@@ -37,9 +37,14 @@ func (u *Unread) Of(rules *pushrules.Document) Counts {
 
 // withPlaces begins a statement with x, a table of rooms with the place up to which user $1 has read: the last of their own events, or of
 // their receipts as far as these are in threads that the condition selects. It is MATERIALIZED, since SQLite would find the place anew wherever it is used.
-func withPlaces(receipts string) string {
+func withPlaces(db *sqlutil.DB, receipts string) string {
+	own := `o.room_id = r.room_id AND o.sender = $1`
+	if db.Dialect() == sqlutil.Postgres { // its index has a hash of both; as a CASE they do not look like something to look through the room for
+		own = `hashtextextended(o.room_id || o.sender, 0) = hashtextextended(r.room_id || $1::text, 0)
+			AND CASE WHEN o.room_id = r.room_id THEN o.sender = $1 END`
+	}
 	return `WITH x AS MATERIALIZED (SELECT r.room_id, r.n, r.h, r.mn, r.mh, GREATEST(
-		COALESCE((SELECT MAX(o.pos) FROM syncapi_timeline o WHERE o.room_id = r.room_id AND o.sender = $1 AND o.flags >= 1024), 0),
+		COALESCE((SELECT MAX(o.pos) FROM syncapi_timeline o WHERE ` + own + ` AND o.flags >= 1024), 0),
 		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)) `
 }
 
@@ -58,7 +63,7 @@ func mentions(column, room, user, condition string) string {
 func unreadTexts(db *sqlutil.DB, r *readStatements) {
 	// What stood when the user's rules changed holds as long as nothing of it is read: how much of it that is, nobody knows then.
 	after := `e.at > COALESCE(f.pos, x.place)`
-	r.unread = db.Stmt(withPlaces("c.thread = ''") + `SELECT x.room_id, '', x.place,
+	r.unread = db.Stmt(withPlaces(db, "c.thread = ''") + `SELECT x.room_id, '', x.place,
 		x.n - COALESCE(f.bn, p.n, 0) + ` + mentions("n", "x.room_id", "''", after) + `,
 		x.h - COALESCE(f.bh, p.h, 0) + ` + mentions("h", "x.room_id", "''", after) + `,
 		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
@@ -69,7 +74,7 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1 AND f.pos > x.place AND f.place = x.place`)
 
 	main := `e.thread = '' AND e.at > x.place`
-	r.mainUnread = db.Stmt(withPlaces("c.thread IN ('', 'main')") + `SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
+	r.mainUnread = db.Stmt(withPlaces(db, "c.thread IN ('', 'main')") + `SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
 		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
 		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h, FALSE
 		FROM x
@@ -80,7 +85,7 @@ func unreadTexts(db *sqlutil.DB, r *readStatements) {
 		return `COALESCE((SELECT b.` + column + ` FROM syncapi_timeline b WHERE b.room_id = y.room_id AND b.thread = y.thread
 			AND b.thread <> '' AND b.pos <= y.place ORDER BY b.pos DESC LIMIT 1), 0)`
 	}
-	r.threadUnread = db.Stmt(withPlaces("c.thread = ''") + `, y AS MATERIALIZED (
+	r.threadUnread = db.Stmt(withPlaces(db, "c.thread = ''") + `, y AS MATERIALIZED (
 			SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
 			FROM x JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
 			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> ''))
