@@ -79,7 +79,7 @@ type events struct {
 	before      *sqlutil.Stmt
 }
 
-const eventColumns = `e.nid, e.room_nid, e.event_id, e.seg, e.idx, e.outcome, e.root, e.visibility, e.auth, e.redacted_by, e.device_id, e.txn_id, r.version, e.json`
+const eventColumns = `e.nid, e.room_nid, e.event_id, e.seg, e.idx, e.outcome, e.root, e.visibility, e.auth, e.redacted_by, e.device_id, e.txn_id, r.version, r.room_id, e.json`
 
 func newEvents(db *sqlutil.DB) events {
 	from := ` FROM roomserver_events e JOIN roomserver_rooms r ON r.nid = e.room_nid `
@@ -176,7 +176,7 @@ func (e *NewEvent) row(part *int32, seq *int64, flags, joined, invited, logged i
 		requestKey = e.RequestKey
 	}
 	return []any{e.NID, e.RoomNID, e.PDU.ID(), p, q, seg, idx, e.Outcome, flags, rootBytes(e.Root), e.Visibility, joined, invited,
-		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.OriginServerTS(), compress(e.PDU.JSON())}
+		packNIDs(e.Auth), e.RedactedBy, requestKey, e.DeviceID, e.TransactionID, logged, trace, e.PDU.OriginServerTS(), compress(e.PDU.JSON(), e.PDU.RoomID())}
 }
 
 // InsertAside stores events that are not part of the log: rejected ones and outliers.
@@ -238,16 +238,17 @@ func scanEvent(row scanner) (*Event, error) {
 	e := new(Event)
 	var eventID id.EventID
 	var version id.RoomVersion
+	var room id.RoomID
 	var seg, idx sql.NullInt64
 	var root, auth, raw []byte
-	err := row.Scan(&e.NID, &e.RoomNID, &eventID, &seg, &idx, &e.Outcome, &root, &e.Visibility, &auth, &e.RedactedBy, &e.DeviceID, &e.TransactionID, &version, &raw)
+	err := row.Scan(&e.NID, &e.RoomNID, &eventID, &seg, &idx, &e.Outcome, &root, &e.Visibility, &auth, &e.RedactedBy, &e.DeviceID, &e.TransactionID, &version, &room, &raw)
 	if err != nil {
 		return nil, err
 	}
 	e.InTimeline, e.Order = seg.Valid, api.OrderKey{Segment: seg.Int64, Index: idx.Int64}
 	if e.Root, err = rootOf(root); err == nil {
 		if e.Auth, err = unpackNIDs(auth); err == nil {
-			if raw, err = decompress(raw); err == nil {
+			if raw, err = decompress(raw, room); err == nil {
 				e.PDU, err = pdu.ParseTrusted(version, eventID, raw)
 			}
 		}
@@ -329,7 +330,7 @@ func (s *Storage) EventOfRequest(ctx context.Context, key []byte) (eventID id.Ev
 
 // Redact replaces an event by its redacted form, which relates to nothing; related says that the event did.
 func (s *Storage) Redact(ctx context.Context, tx *sqlutil.Tx, nid stateres.EventNID, redaction id.EventID, redacted *pdu.Event, related bool) error {
-	if _, err := s.events.redact.Exec(ctx, tx, nid, redaction, compress(redacted.JSON())); err != nil || !related {
+	if _, err := s.events.redact.Exec(ctx, tx, nid, redaction, compress(redacted.JSON(), redacted.RoomID())); err != nil || !related {
 		return err
 	}
 	_, err := s.relations.unrelate.Exec(ctx, tx, nid)

@@ -6,13 +6,16 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/bits"
+
+	"github.com/matrix-org/dendrite/common/id"
 )
 
 // Half of a message is base64: the events that it refers to, hashes and signatures. Compression makes nothing of it, so its long runs are
 // replaced by the bytes that they stand for, which are three quarters of it: a mark that JSON cannot have, twice the number of bytes and
-// which alphabet, the bytes.
+// which alphabet, the bytes. The room has a mark alone: its row is read with the event.
 const (
 	foldMark  = 1
+	roomMark  = 2
 	leastFold = 32
 )
 
@@ -31,8 +34,10 @@ var inAlphabets = func() (in [256]byte) {
 	return in
 }()
 
-// fold appends JSON that does not have the mark to dst, with its runs of base64 replaced.
-func fold(dst, json []byte) []byte {
+// fold replaces the room, and runs of base64, in JSON that has none of the marks.
+func fold(json []byte, room id.RoomID) []byte {
+	json = bytes.ReplaceAll(json, quoted(room), []byte{roomMark})
+	dst := make([]byte, 0, len(json))
 	var raw [64]byte
 	copied := 0
 	for from := 0; from+leastFold <= len(json); {
@@ -66,17 +71,23 @@ func fold(dst, json []byte) []byte {
 
 var errFolded = errors.New("base64 is not stored as this version does")
 
+func quoted(room id.RoomID) []byte { return []byte(`"` + room + `"`) }
+
 // unfold gives the JSON that was folded, in no more room than it needs.
-func unfold(folded []byte) ([]byte, error) {
+func unfold(folded []byte, room id.RoomID) ([]byte, error) {
 	size := 0
 	err := eachFold(folded, func(plain []byte, alphabet *base64.Encoding, raw []byte) {
-		size += len(plain) + alphabet.EncodedLen(len(raw))
+		size += len(plain) + bytes.Count(plain, []byte{roomMark})*(len(room)+1) + alphabet.EncodedLen(len(raw))
 	})
 	if err != nil {
 		return nil, err
 	}
 	json := make([]byte, 0, size)
 	err = eachFold(folded, func(plain []byte, alphabet *base64.Encoding, raw []byte) {
+		for at := bytes.IndexByte(plain, roomMark); at >= 0; at = bytes.IndexByte(plain, roomMark) {
+			json = append(append(append(append(json, plain[:at]...), '"'), room...), '"')
+			plain = plain[at+1:]
+		}
 		json = alphabet.AppendEncode(append(json, plain...), raw)
 	})
 	return json, err
