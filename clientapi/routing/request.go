@@ -96,9 +96,9 @@ func limit(r *httputil.Request, usual, most int) (int, error) {
 	return min(max(n, 1), most), err
 }
 
-// clientEvents writes events for the client that asks.
+// clientEvents writes events for the client that asks, in room that is lent.
 func clientEvents(r *httputil.Request, events []roomserver.Event) json.RawMessage {
-	return roomserver.AppendClients(nil, events, viewer(r), pdu.ClientOptions{WithRoomID: true})
+	return roomserver.MarshalClients(events, viewer(r), pdu.ClientOptions{WithRoomID: true}, r.Lend)
 }
 
 func clientEvent(r *httputil.Request, event *roomserver.Event) json.RawMessage {

@@ -28,6 +28,7 @@ type Request struct {
 	names  []string
 	query  url.Values
 	limit  int64
+	lent   []*[]byte
 	// control sets the time in which the body must come; nil where there is no connection.
 	control *http.ResponseController
 }

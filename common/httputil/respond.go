@@ -17,11 +17,16 @@ import (
 // Marshal writes JSON as Matrix likes it: without escapes for HTML. The members of an Object that are json.RawMessage are JSON
 // already, and copied as they are.
 func Marshal(v any) ([]byte, error) {
+	return marshal(v, func(size int) []byte { return make([]byte, 0, size) })
+}
+
+// marshal is Marshal into room of its own.
+func marshal(v any, room func(size int) []byte) ([]byte, error) {
 	switch v := v.(type) {
 	case json.RawMessage:
 		return v, nil
 	case Object:
-		return marshalObject(v)
+		return marshalObject(v, room)
 	}
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -32,14 +37,14 @@ func Marshal(v any) ([]byte, error) {
 	return bytes.TrimRight(b.Bytes(), "\n"), nil
 }
 
-func marshalObject(o Object) ([]byte, error) {
+func marshalObject(o Object, room func(size int) []byte) ([]byte, error) {
 	names, size := make([]string, 0, len(o)), 2
 	for name, value := range o {
 		raw, _ := value.(json.RawMessage)
 		names, size = append(names, name), size+len(name)+len(raw)+32
 	}
 	slices.Sort(names)
-	out := append(make([]byte, 0, size), '{')
+	out := append(room(size), '{')
 	for i, name := range names {
 		if i > 0 {
 			out = append(out, ',')
@@ -73,7 +78,7 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 		case nil:
 			answer.Body = Empty
 		default:
-			body, err := Marshal(v)
+			body, err := marshal(v, q.Lend)
 			if err != nil {
 				return r.fail(w, q.Request, q.route.Name, err)
 			}
@@ -92,8 +97,10 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 	if q.Method != http.MethodHead {
 		if _, err := w.Write(answer.Body); err != nil {
 			r.deps.Log.WithError(err).WithField("endpoint", q.route.Name).Debug("client is gone")
+			return answer.Status // and what is lent as well: HTTP/2 may still be reading it
 		}
 	}
+	q.takeBack()
 	return answer.Status
 }
 

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 	"strconv"
 	"time"
 
@@ -19,13 +18,13 @@ func (e *Event) appendClient(dst []byte, v Viewer, o pdu.ClientOptions, now time
 	return e.PDU.AppendClient(dst, o)
 }
 
-// AppendClients appends a JSON array of such events.
-func AppendClients(dst []byte, events []Event, v Viewer, o pdu.ClientOptions) []byte {
+// MarshalClients makes a JSON array of such events, in room of about its size.
+func MarshalClients(events []Event, v Viewer, o pdu.ClientOptions, room func(size int) []byte) []byte {
 	now, size := time.Now(), 2
 	for i := range events {
 		size += len(events[i].PDU.JSON()) // which has hashes and signatures instead of unsigned
 	}
-	dst = append(slices.Grow(dst, size), '[')
+	dst := append(room(size), '[')
 	for i := range events {
 		if i > 0 {
 			dst = append(dst, ',')
