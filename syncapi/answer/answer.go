@@ -34,8 +34,9 @@ type Request struct {
 	Timeout    time.Duration
 	Filter     *filter.Filter
 	FullState  bool
-	StateAfter bool           // state_after instead of state
-	Presence   presence.State // what the client makes of its user
+	StateAfter bool                  // state_after instead of state
+	Presence   presence.State        // what the client makes of its user
+	Lend       func(size int) []byte // gives room for the answer
 }
 
 // Engine makes answers.

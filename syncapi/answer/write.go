@@ -1,7 +1,6 @@
 package answer
 
 import (
-	"encoding/json"
 	"slices"
 	"strconv"
 	"time"
@@ -24,11 +23,7 @@ func marshal(v any) ([]byte, error) { return httputil.Marshal(v) }
 func (o *out) raw(s string) { o.b = append(o.b, s...) }
 
 func (o *out) text(s string) {
-	quoted, err := json.Marshal(s)
-	if err != nil {
-		quoted = []byte(`""`) // a string always has a JSON form
-	}
-	o.b = append(o.b, quoted...)
+	o.b = pdu.AppendString(o.b, s)
 }
 
 func (o *out) number(n int64) { o.b = strconv.AppendInt(o.b, n, 10) }
@@ -77,7 +72,7 @@ func (a *answering) write() []byte {
 	if a.initial() {
 		a.addPushRules()
 	}
-	o := &out{b: make([]byte, 0, 4096)}
+	o := &out{b: a.Lend(a.size())}
 	o.raw(`{"next_batch":`)
 	o.text(a.next.String())
 	o.writeAccountData(a.accountData)
@@ -99,6 +94,20 @@ func (a *answering) write() []byte {
 	o.raw(`,"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
 		`"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]}`)
 	return o.b
+}
+
+// size is about that of the answer.
+func (a *answering) size() int {
+	size := 1024
+	for _, r := range a.rooms {
+		size += 512
+		for _, events := range [][]*roomserver.Event{r.state, r.timeline} {
+			for _, e := range events {
+				size += len(e.PDU.JSON())
+			}
+		}
+	}
+	return size
 }
 
 func (o *out) presence(p *stream.Presence) {

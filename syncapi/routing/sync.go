@@ -17,7 +17,7 @@ import (
 
 // sync is GET /sync.
 func (s *routes) sync(ctx context.Context, r *httputil.Request) (any, error) {
-	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest}
+	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Lend: r.Lend}
 	var err error
 	if req.Since, err = tokenOf(r, "since"); err != nil {
 		return nil, err
