@@ -207,9 +207,17 @@ func (a *answering) addRows(rows []storage.TimelineRow, rooms []id.RoomID) {
 	for _, name := range rooms {
 		a.rooms[name].rows = nil
 	}
-	for _, row := range rows {
-		r := a.rooms[row.RoomID]
-		r.rows = append(r.rows, row)
+	for len(rows) > 0 {
+		name, n := rows[0].RoomID, 1
+		for n < len(rows) && rows[n].RoomID == name {
+			n++
+		}
+		if r := a.rooms[name]; r.rows == nil {
+			r.rows = rows[:n:n]
+		} else {
+			r.rows = append(r.rows, rows[:n]...)
+		}
+		rows = rows[n:]
 	}
 }
 
@@ -347,11 +355,16 @@ func (a *answering) settle(r *room) {
 	} else if r.now != nil {
 		r.root, r.lastOrder = r.now.Root, r.now.Order
 	}
-	var kept []storage.TimelineRow
-	for _, row := range r.rows {
+	kept := r.rows[:0:0] // of the same array, which others may read, as long as none is left out
+	for i := range r.rows {
+		row := &r.rows[i]
 		r.complex = r.complex || row.Has(storage.Complex)
-		if !row.Has(storage.Hidden) && (!r.onlyLeave || row.EventID == r.membership.EventID) && a.selects(&row) {
-			kept = append(kept, row)
+		if !row.Has(storage.Hidden) && (!r.onlyLeave || row.EventID == r.membership.EventID) && a.selects(row) {
+			if len(kept) == i {
+				kept = r.rows[: i+1 : i+1]
+			} else {
+				kept = append(kept, *row)
+			}
 			continue
 		}
 		// What the filter leaves out of the timeline is a change of state all the same.
