@@ -35,6 +35,9 @@ func (i *Insert) Exec(ctx context.Context, tx *Tx, rows [][]any) (int64, error) 
 	var inserted int64
 	for len(rows) > 0 {
 		n := min(len(rows), maxParams/i.columns)
+		if i.db.dialect == SQLite { // which is in this process: another statement costs less than one that is not prepared
+			n = min(n, preparedRows)
+		}
 		args := make([]any, 0, n*i.columns)
 		for _, row := range rows[:n] {
 			if len(row) != i.columns {
