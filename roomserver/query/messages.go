@@ -3,6 +3,7 @@ package query
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/roomserver/api"
@@ -152,29 +153,38 @@ func (w *walk) run(ctx context.Context) (found walked, err error) {
 // take adds to what was found those events of a page that count, until there are as many as wanted. more says that there may be
 // events behind the page.
 func (w *walk) take(ctx context.Context, page []*storage.Event, more bool, found *walked) (full bool, err error) {
-	byID := make(map[id.EventID]*storage.Event, len(page))
 	selected := make([]*storage.Event, 0, len(page))
 	for _, e := range page {
 		if w.filter.Matches(e.PDU) {
 			selected = append(selected, e)
-			byID[e.PDU.ID()] = e
 		}
 	}
 	seen, err := w.view.Filter(ctx, selected)
 	if err != nil {
 		return false, err
 	}
-	for i, e := range seen {
-		found.events = append(found.events, e)
-		if found.newest == nil || !w.backward {
-			found.newest = byID[e.PDU.ID()]
-		}
-		if len(found.events) == w.limit {
-			found.stop, found.more = w.gapAfter(e.Order), more || i < len(seen)-1
-			return true, nil
-		}
+	n := min(len(seen), w.limit-len(found.events))
+	if n == 0 {
+		return false, nil
 	}
-	return false, nil
+	if found.newest == nil || !w.backward {
+		newest := &seen[0]
+		if !w.backward {
+			newest = &seen[n-1]
+		}
+		at := slices.IndexFunc(selected, func(e *storage.Event) bool { return e.PDU.ID() == newest.PDU.ID() })
+		found.newest = selected[at]
+	}
+	if found.events == nil {
+		found.events = seen[:n:n]
+	} else {
+		found.events = append(found.events, seen[:n]...)
+	}
+	if len(found.events) < w.limit {
+		return false, nil
+	}
+	found.stop, found.more = w.gapAfter(seen[n-1].Order), more || n < len(seen)
+	return true, nil
 }
 
 // gapAfter is the gap behind an event in the direction of the walk.
