@@ -8,8 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -169,20 +167,6 @@ func Healthy(base string) func(context.Context) error {
 		}
 		return nil
 	}
-}
-
-// FreePort is a port that nobody listens on now.
-func FreePort() (string, error) {
-	// Below the ports from which systems pick for outgoing connections: one of those could be taken before the server listens.
-	const first, count, attempts = 15_000, 15_000, 100
-	for range attempts {
-		port := strconv.Itoa(first + rand.IntN(count))
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
-		if err == nil {
-			return port, l.Close()
-		}
-	}
-	return "", fmt.Errorf("no free port was found in %d attempts", attempts)
 }
 
 // Cache is the folder of the repository in which downloads are kept.
