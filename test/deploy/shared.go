@@ -37,7 +37,7 @@ func (s *Shared) Main(m *testing.M) {
 			code = max(code, 1)
 		}
 	}
-	if path, err := binary(); err == nil {
+	if path, err := binary(); err == nil && os.Getenv(EnvBinary) == "" {
 		if err := os.RemoveAll(filepath.Dir(path)); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 		}
