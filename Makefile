@@ -5,7 +5,7 @@ RACE := $(shell command -v gcc >/dev/null 2>&1 && [ "$$(go env CGO_ENABLED)" = 1
 UNIT  = $(shell go list ./... | grep -v '/test/')
 FLAGS ?=
 
-.PHONY: build test bench polylith check
+.PHONY: build test soak bench polylith check
 
 build:
 	CGO_ENABLED=0 go build -trimpath -o dendrite ./cmd/dendrite
@@ -13,6 +13,12 @@ build:
 # Every test, against a real Postgres and a real Kafka: by the unit, and the whole server three ways.
 test:
 	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) $(FLAGS) $(UNIT) || status=1; go test -timeout 40m $(FLAGS) ./test/... || status=1; exit $$status'
+
+# The long versions of what `make test` does a slice of: kills, models, replicas, comparisons, and fuzzing. It takes some hours.
+# DENDRITE_TEST_SEED repeats what a run printed.
+soak:
+	DENDRITE_TEST_SOAK=1 go run ./scripts/testparts go test -count 1 -timeout 24h $(FLAGS) ./...
+	sh .ci/fuzz 10m
 
 # All components as processes, with Postgres and Kafka, at http://127.0.0.1:8008. Ctrl-C stops all of it.
 polylith:

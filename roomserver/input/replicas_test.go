@@ -98,9 +98,7 @@ func TestReplicaProcess(t *testing.T) {
 
 func TestThreeReplicasOnOneRoomUnderSIGKILL(t *testing.T) {
 	url := test.Postgres(t)
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
-	dice := rand.New(rand.NewPCG(seed, 1))
+	dice := rand.New(rand.NewPCG(test.Seed(t), 1))
 	key := hex.EncodeToString(make([]byte, ed25519.SeedSize))
 	in, topic, db, err := openReplica(t.Context(), url, key)
 	must(t, err)

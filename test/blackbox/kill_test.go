@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"testing"
 	"time"
 
@@ -20,11 +19,8 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// envSeed repeats a run of TestAKillOfAnyPartLosesNothing: in which order things are killed, and when.
-const envSeed = "DENDRITE_TEST_SEED"
-
 // kills is how often something is killed in a run, at least.
-const kills = 20
+var kills = test.Soak(20, 200)
 
 // Under a steady load of 8 senders, every component and the broker are killed, in turn and at random, and started again as an init system
 // would; once the broker loses all that it has. Nothing else is done: whatever was acknowledged is there once, every reader gets it
@@ -41,7 +37,7 @@ func TestAKillOfTheMonolithLosesNothing(t *testing.T) {
 			deploy.Chosen(t, kind)
 			d := own(t, kind, nil)
 			monolith := &victim{Server: d.process(t, "monolith")}
-			killAll(t, d, seeded(t), slices.Repeat([]*victim{monolith}, kills/4))
+			killAll(t, d, test.Seed(t), slices.Repeat([]*victim{monolith}, kills/4))
 		})
 	}
 }
@@ -57,7 +53,7 @@ func TestAKillOfAllConnectionsLosesNothing(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = db.Close() })
-			seed := seeded(t)
+			seed := test.Seed(t)
 			random := rand.New(rand.NewPCG(seed, 2<<32))
 			l := newLoad(t, d, seed)
 			l.start()
@@ -86,19 +82,6 @@ func TestAKillOfAllConnectionsLosesNothing(t *testing.T) {
 type victim struct {
 	*parts.Server
 	wipe func() error
-}
-
-func seeded(t *testing.T) uint64 {
-	t.Helper()
-	seed := rand.Uint64()
-	if chosen := os.Getenv(envSeed); chosen != "" {
-		var err error
-		if seed, err = strconv.ParseUint(chosen, 10, 64); err != nil {
-			t.Fatalf("%s: %v", envSeed, err)
-		}
-	}
-	t.Logf("%s=%d", envSeed, seed)
-	return seed
 }
 
 // ownBroker is a polylith that has a broker of its own, whose data are in dir, and two processes of these components.
@@ -132,7 +115,7 @@ func killParts(t *testing.T, twice []string) {
 	for _, name := range twice {
 		victims = append(victims, &victim{Server: d.process(t, name+"-2")})
 	}
-	seed := seeded(t)
+	seed := test.Seed(t)
 	random := rand.New(rand.NewPCG(seed, 0))
 	for len(victims) < kills {
 		victims = append(victims, victims[random.IntN(len(victims))])
@@ -371,7 +354,7 @@ func TestAKillOfSyncapiLeavesABacklog(t *testing.T) {
 	deploy.Chosen(t, polylith)
 	d := own(t, polylith, nil)
 	const backlog = 3000
-	l := newLoad(t, d, seeded(t))
+	l := newLoad(t, d, test.Seed(t))
 	l.start()
 	t.Cleanup(l.stop)
 	l.steady(time.Second)
