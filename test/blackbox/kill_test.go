@@ -26,8 +26,8 @@ var kills = test.Soak(20, 200)
 // would; once the broker loses all that it has. Nothing else is done: whatever was acknowledged is there once, every reader gets it
 // once, in the order that the room has, and clients see only errors that tell them to try again.
 func TestAKillOfAnyPartLosesNothing(t *testing.T) {
-	t.Run("one of each", func(t *testing.T) { killParts(t, nil) })
-	t.Run("two of each", func(t *testing.T) { killParts(t, config.Components()) })
+	t.Run("one of each", func(t *testing.T) { killParts(t, nil, test.Soak(0, kills)) })
+	t.Run("two of each", func(t *testing.T) { killParts(t, config.Components(), kills) })
 }
 
 // The same for the server that is one process.
@@ -104,8 +104,9 @@ func ownBroker(t *testing.T, dir string, twice []string) (*deployment, *parts.Ka
 	return deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address, Replicas: twice})), broker
 }
 
-// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components.
-func killParts(t *testing.T, twice []string) {
+// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components: each once, and some
+// again until there are so many kills.
+func killParts(t *testing.T, twice []string, kills int) {
 	dir := t.TempDir()
 	d, broker := ownBroker(t, dir, twice)
 	victims := []*victim{{Server: broker.Server}}
