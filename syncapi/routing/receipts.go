@@ -131,7 +131,7 @@ func (s *routes) mark(ctx context.Context, user id.UserID, room id.RoomID, threa
 			s.Output.Append(ctx, tx, string(user), api.TypeReceipt, &api.OutputReceipt{
 				RoomID: room, UserID: user, EventID: event, ThreadID: thread, Timestamp: time.Now().UnixMilli()})
 		}
-		storage.Add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 			return s.markers(ctx, tx, pos, user, room, thread, markers, places)
 		})
 		return nil

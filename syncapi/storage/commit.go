@@ -11,8 +11,12 @@ import (
 // maxGroup limits how many writes one transaction carries.
 const maxGroup = 64
 
-// Place makes the rows of a write, once its first position is known. It runs under the lock of the position, so that what it
-// reads cannot change before the commit; it must be short.
+// Place makes the rows of a write, once its first position is known. It runs under the lock of the position, and must be short. It may
+// run again with another first position.
+//
+// A place that reads (Write, AddReading) sees everything with a smaller position, what its own transaction carries included, and
+// nothing can change it before the commit. So of two changes of one value the later has seen the earlier, whether both are in one
+// transaction, in two, or come from two processes.
 type Place func(ctx context.Context, tx *sqlutil.Tx, first int64) (*Changes, error)
 
 // committer runs all writes of a process that wait, as one transaction which takes their positions together.
@@ -39,13 +43,15 @@ type placements struct {
 
 type placement struct {
 	offset int64
+	reads  bool
 	make   Place
 }
 
 type placementsKey struct{}
 
-// Commit runs fn with other writes that wait, in one transaction. fn calls Add for the rows that need positions. If a write of
-// the group fails, each is tried alone.
+// Commit runs fn with other writes that wait, in one transaction. fn calls Add or AddReading for the rows that need positions. All
+// functions fn of a group run before its places: what fn itself reads may be older than what other writes of the group place. If
+// a write of the group fails, each is tried alone.
 func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -64,18 +70,25 @@ func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.
 	return w.err
 }
 
-// Write is a Commit of rows that need nothing else in their transaction.
+// Write is a Commit of rows that need nothing else in their transaction. place may read.
 func (d *Database) Write(ctx context.Context, name string, positions int, place Place) error {
 	return d.Commit(ctx, name, func(_ context.Context, tx *sqlutil.Tx) error {
-		Add(tx, positions, place)
+		AddReading(tx, positions, place)
 		return nil
 	})
 }
 
-// Add asks for consecutive positions and for the rows that place makes of them.
-func Add(tx *sqlutil.Tx, positions int, place Place) {
-	p := pendingOf(tx)
-	p.places = append(p.places, placement{p.positions, place})
+// Add asks for consecutive positions and for the rows that place makes of them. place must not read: rows of places before it may
+// not be there yet, since the rows of consecutive places are inserted together.
+func Add(tx *sqlutil.Tx, positions int, place Place) { pendingOf(tx).add(positions, false, place) }
+
+// AddReading is Add for a place that reads.
+func AddReading(tx *sqlutil.Tx, positions int, place Place) {
+	pendingOf(tx).add(positions, true, place)
+}
+
+func (p *placements) add(positions int, reads bool, place Place) {
+	p.places = append(p.places, placement{p.positions, reads, place})
 	p.positions += int64(positions)
 }
 
@@ -129,25 +142,36 @@ func (d *Database) commitOnce(group []*write) error {
 	})
 }
 
-// place takes the positions and inserts the rows.
+// place takes the positions and inserts the rows, those of all places before one that reads.
 func (d *Database) place(ctx context.Context, tx *sqlutil.Tx) error {
 	p := pendingOf(tx)
 	if p.positions == 0 {
 		return nil
 	}
-	var all Changes
+	var all, gathered Changes
 	if err := d.position.take.QueryRow(ctx, tx, p.positions).Scan(&all.Prev, &all.Pos); err != nil {
 		return fmt.Errorf("take positions: %w", err)
 	}
+	insert := func() error {
+		err := d.insert(ctx, tx, &gathered)
+		all.add(&gathered)
+		gathered = Changes{}
+		return err
+	}
 	first := all.Pos - p.positions + 1
 	for _, one := range p.places {
+		if one.reads {
+			if err := insert(); err != nil {
+				return err
+			}
+		}
 		changes, err := one.make(ctx, tx, first+one.offset)
 		if err != nil {
 			return err
 		}
-		all.add(changes)
+		gathered.add(changes)
 	}
-	if err := d.insert(ctx, tx, &all); err != nil {
+	if err := insert(); err != nil {
 		return err
 	}
 	tx.AfterCommit(func() { d.committer.onCommit(all) })

@@ -14,7 +14,12 @@ import (
 
 func open(t *testing.T, onCommit func(Changes)) *Database {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "sync.db")}, sqlutil.Deps{})
+	return openAt(t, "file:"+filepath.Join(t.TempDir(), "sync.db"), onCommit)
+}
+
+func openAt(t *testing.T, connection string, onCommit func(Changes)) *Database {
+	t.Helper()
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
