@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -143,8 +142,7 @@ func TestAWriteThatReadsSeesWhatItsGroupWroteBefore(t *testing.T) {
 
 // What Place promises: whatever order concurrent writes get, each has seen all that come before it, and none is lost.
 func TestOfConcurrentWritesThatReadEachHasSeenThoseBefore(t *testing.T) {
-	seed := uint64(os.Getpid())
-	t.Logf("seed %d", seed)
+	seed := test.Seed(t)
 	each(t, func(t *testing.T, processes []*Database) {
 		random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test
 		const writers, rounds, users = 16, 12, 3
