@@ -197,11 +197,11 @@ func dropGone(db *storage.Database) func(context.Context, []eventlog.Record) (ev
 			storage.Add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
 				changes := new(storage.Changes)
 				for _, device := range gone {
-					users, err := db.DropPushersOf(ctx, tx, device.UserID, device.DeviceID)
+					touched, err := db.DropPushersOf(ctx, tx, device.UserID, device.DeviceID)
 					if err != nil {
 						return nil, err
 					}
-					changes.Pushers = append(changes.Pushers, users...)
+					changes.Touched = append(changes.Touched, touched...)
 				}
 				return changes, nil
 			})

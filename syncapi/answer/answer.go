@@ -64,7 +64,7 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 	e.Barrier(ctx)
 	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
 	defer deadline.Stop()
-	sleeper, err := e.Hub.Sleep(req.UserID)
+	sleeper, err := e.Hub.Sleep(req.UserID, req.DeviceID)
 	if err != nil {
 		return httputil.Raw{}, err
 	}

@@ -202,7 +202,7 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 	}
 	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
 	defer deadline.Stop()
-	sleeper, err := e.Hub.Sleep(req.UserID)
+	sleeper, err := e.Hub.Sleep(req.UserID, req.DeviceID)
 	if err != nil {
 		return httputil.Raw{}, err
 	}

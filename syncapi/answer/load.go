@@ -33,7 +33,7 @@ type wants struct {
 }
 
 func (a *answering) load(ctx context.Context) error {
-	if len(a.rooms) == 0 && !a.window.DataChanged && a.window.Complete {
+	if len(a.rooms) == 0 && !a.window.Changed(storage.KindAccountData, a.DeviceID) && a.window.Complete {
 		return nil
 	}
 	a.planned = len(a.rooms)
@@ -56,7 +56,7 @@ func (a *answering) load(ctx context.Context) error {
 }
 
 func (a *answering) wanted() *wants {
-	w := &wants{accountData: a.window.DataChanged}
+	w := &wants{accountData: a.window.Changed(storage.KindAccountData, a.DeviceID)}
 	for name, r := range a.rooms {
 		switch r.section {
 		case join:

@@ -60,7 +60,7 @@ const (
 func (a *answering) plan() {
 	w := a.window
 	switch {
-	case a.initial(), a.FullState, w.MembershipChanged:
+	case a.initial(), a.FullState, w.Changed(storage.KindMemberships, a.DeviceID):
 		for name := range w.View.Rooms {
 			a.planRoom(name)
 		}

@@ -24,7 +24,7 @@ const (
 
 // follow pushes what is new for the user, until ctx ends or the gateway does not want the pusher any more.
 func (p *pusher) follow(ctx context.Context) error {
-	sleeper, err := p.Hub.Sleep(p.UserID)
+	sleeper, err := p.Hub.Sleep(p.UserID, "") // what is for one device is not pushed
 	if err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (p *pusher) rows(ctx context.Context, w *stream.Window) (rows []storage.Tim
 			return err
 		})
 	}
-	if w.MembershipChanged {
+	if w.Changed(storage.KindMemberships, "") {
 		rows = append(rows, notify.Invites(w.View, p.Pos)...)
 	}
 	slices.SortFunc(rows, func(a, b storage.TimelineRow) int { return int(a.Pos - b.Pos) })

@@ -211,7 +211,7 @@ func sleep(ctx context.Context, d time.Duration) {
 // drop removes a pusher, by its gateway's word.
 func (s *Service) drop(ctx context.Context, key storage.PusherKey) error {
 	return s.Storage.Write(ctx, "rejected pusher", 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
-		users, err := s.Storage.DropPusher(ctx, tx, key)
-		return &storage.Changes{Pushers: users}, err
+		touched, err := s.Storage.DropPusher(ctx, tx, key)
+		return &storage.Changes{Touched: touched}, err
 	})
 }

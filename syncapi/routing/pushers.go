@@ -83,7 +83,7 @@ func (s *routes) setPusher(ctx context.Context, r *httputil.Request) (any, error
 	key := storage.PusherKey{UserID: r.Caller.UserID, AppID: *body.AppID, Pushkey: *body.Pushkey}
 	if string(body.Kind) == "null" {
 		return nil, s.changePushers(ctx, func(ctx context.Context, tx *sqlutil.Tx, pos int64, c *storage.Changes) (err error) {
-			c.Pushers, err = s.Storage.DropPusher(ctx, tx, key)
+			c.Touched, err = s.Storage.DropPusher(ctx, tx, key)
 			return err
 		})
 	}
@@ -120,7 +120,7 @@ func (s *routes) setPusher(ctx context.Context, r *httputil.Request) (any, error
 	p := &storage.Pusher{PusherKey: key, DeviceID: r.Caller.DeviceID, TS: time.Now().UnixMilli(), Content: content}
 	return nil, s.changePushers(ctx, func(ctx context.Context, tx *sqlutil.Tx, pos int64, c *storage.Changes) error {
 		p.Pos = pos
-		if c.Pushers, err = s.Storage.PutPusher(ctx, tx, p, body.Append); err != nil {
+		if c.Touched, err = s.Storage.PutPusher(ctx, tx, p, body.Append); err != nil {
 			return err
 		}
 		all, err := s.Storage.Pushers(ctx, tx, p.UserID)

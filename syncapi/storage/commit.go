@@ -11,12 +11,12 @@ import (
 // maxGroup limits how many writes one transaction carries.
 const maxGroup = 64
 
-// Place makes the rows of a write, once its first position is known. It runs under the lock of the position, and must be short. It may
-// run again with another first position.
+// Place makes the rows of a write, once its first position is known. It runs under the lock of the position, and must
+// be short. It may run again with another first position.
 //
-// A place that reads (Write, AddReading) sees everything with a smaller position, what its own transaction carries included, and
-// nothing can change it before the commit. So of two changes of one value the later has seen the earlier, whether both are in one
-// transaction, in two, or come from two processes.
+// A place that reads (Write, AddReading) sees everything with a smaller position, what its own transaction carries
+// included, and nothing can change it before the commit. So of two changes of one value the later has seen the earlier,
+// whether both are in one transaction, in two, or come from two processes.
 type Place func(ctx context.Context, tx *sqlutil.Tx, first int64) (*Changes, error)
 
 // committer runs all writes of a process that wait, as one transaction which takes their positions together.
@@ -49,9 +49,9 @@ type placement struct {
 
 type placementsKey struct{}
 
-// Commit runs fn with other writes that wait, in one transaction. fn calls Add or AddReading for the rows that need positions. All
-// functions fn of a group run before its places: what fn itself reads may be older than what other writes of the group place. If
-// a write of the group fails, each is tried alone.
+// Commit runs fn with other writes that wait, in one transaction. fn calls Add or AddReading for the rows that need
+// positions. All functions fn of a group run before its places: what fn itself reads may be older than what other
+// writes of the group place. If a write of the group fails, each is tried alone.
 func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
@@ -65,7 +65,8 @@ func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.
 		go d.commitWaiting()
 	}
 	c.mu.Unlock()
-	// Whoever waits learns the outcome, even of a transaction that takes long: a write that may yet happen has no other answer.
+	// Whoever waits learns the outcome, even of a transaction that takes long: a write that may yet happen has no other
+	// answer.
 	<-w.done
 	return w.err
 }
@@ -78,8 +79,8 @@ func (d *Database) Write(ctx context.Context, name string, positions int, place 
 	})
 }
 
-// Add asks for consecutive positions and for the rows that place makes of them. place must not read: rows of places before it may
-// not be there yet, since the rows of consecutive places are inserted together.
+// Add asks for consecutive positions and for the rows that place makes of them. place must not read: rows of places
+// before it may not be there yet, since the rows of consecutive places are inserted together.
 func Add(tx *sqlutil.Tx, positions int, place Place) { pendingOf(tx).add(positions, false, place) }
 
 // AddReading is Add for a place that reads.
@@ -96,7 +97,8 @@ func pendingOf(tx *sqlutil.Tx) *placements {
 	return tx.Value(placementsKey{}, func() any { return new(placements) }).(*placements)
 }
 
-// commitWaiting runs until nothing waits. Each Commit waits for its own write, so nobody has to wait for this goroutine.
+// commitWaiting runs until nothing waits. Each Commit waits for its own write, so nobody has to wait for this
+// goroutine.
 func (d *Database) commitWaiting() {
 	c := &d.committer
 	for {

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -33,15 +34,20 @@ func each(t *testing.T, body func(t *testing.T, processes []*Database)) {
 	})
 }
 
+// member is a write of a group.
+func member(name string, fn func(tx *sqlutil.Tx)) *write {
+	return &write{name: name, done: make(chan struct{}), fn: func(_ context.Context, tx *sqlutil.Tx) error {
+		fn(tx)
+		return nil
+	}}
+}
+
 // together commits writes as one group.
 func together(t *testing.T, d *Database, writes ...func(tx *sqlutil.Tx)) {
 	t.Helper()
 	group := make([]*write, len(writes))
 	for i, fn := range writes {
-		group[i] = &write{name: strconv.Itoa(i), done: make(chan struct{}), fn: func(_ context.Context, tx *sqlutil.Tx) error {
-			fn(tx)
-			return nil
-		}}
+		group[i] = member(strconv.Itoa(i), fn)
 	}
 	d.commitGroup(group)
 	for _, w := range group {
@@ -83,7 +89,9 @@ func TestAWriteThatReadsSeesWhatItsGroupWroteBefore(t *testing.T) {
 						Rooms: []Room{{RoomID: roomA, Version: "11", Pos: pos, All: counts, Main: counts}},
 						Timeline: []TimelineRow{{RoomID: roomA, Pos: pos, EventID: id.EventID(fmt.Sprintf("$%d", n)),
 							Order: roomserver.OrderKey{Index: n}, All: counts, Main: counts}},
-						Mentions: []Mention{{UserID: alice, RoomID: roomA, At: pos, Pos: pos, Counts: Counts{Highlight: 1}}},
+						Mentions: []Mention{
+							{UserID: alice, RoomID: roomA, At: pos, Pos: pos, Counts: Counts{Highlight: 1}},
+						},
 					}, nil
 				})
 			}
@@ -129,10 +137,14 @@ func TestAWriteThatReadsSeesWhatItsGroupWroteBefore(t *testing.T) {
 				return err
 			}
 			unread, err := d.Unread(ctx, tx, alice, []id.RoomID{roomA})
-			if err == nil && unread[0].ForAll.Plus(unread[0].Own).Plus(unread[0].Frozen) != (Counts{Notify: 3, Highlight: 3}) {
-				t.Errorf("unread: %+v, want 3 notifications and 3 highlights in all", unread[0])
+			if err != nil {
+				return err
 			}
-			return err
+			u := &unread[0]
+			if u.ForAll.Plus(u.Own).Plus(u.Frozen) != (Counts{Notify: 3, Highlight: 3}) {
+				t.Errorf("unread: %+v, want 3 notifications and 3 highlights in all", u)
+			}
+			return nil
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -161,15 +173,17 @@ func TestOfConcurrentWritesThatReadEachHasSeenThoseBefore(t *testing.T) {
 			all.Go(func() {
 				for _, user := range plan {
 					var s step
-					err := d.Write(t.Context(), "test", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*Changes, error) {
+					place := func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*Changes, error) {
 						s = step{pos: pos}
 						last, err := d.AccountDataOne(ctx, tx, user, "", "last")
 						if err == nil && last != nil {
 							s.saw, err = strconv.ParseInt(string(last), 10, 64)
 						}
-						return &Changes{AccountData: []AccountData{{UserID: user, Type: "last", Pos: pos, Content: strconv.AppendInt(nil, pos, 10)}}}, err
-					})
-					if err != nil {
+						now := strconv.AppendInt(nil, pos, 10)
+						row := AccountData{UserID: user, Type: "last", Pos: pos, Content: now}
+						return &Changes{AccountData: []AccountData{row}}, err
+					}
+					if err := d.Write(t.Context(), "test", 1, place); err != nil {
 						t.Error(err)
 						return
 					}
@@ -185,7 +199,7 @@ func TestOfConcurrentWritesThatReadEachHasSeenThoseBefore(t *testing.T) {
 			before := int64(0)
 			for _, s := range chain {
 				if s.saw != before {
-					t.Fatalf("the write of %s at %d has seen the one at %d, want that at %d", user, s.pos, s.saw, before)
+					t.Fatalf("%s: the write at %d has seen the one at %d, want that at %d", user, s.pos, s.saw, before)
 				}
 				before = s.pos
 			}
@@ -198,15 +212,14 @@ func TestAWriteThatFailsLeavesTheOthersOfItsGroupInOrder(t *testing.T) {
 		d := processes[0]
 		var group []*write
 		for i := range 6 {
-			group = append(group, &write{name: strconv.Itoa(i), done: make(chan struct{}), fn: func(_ context.Context, tx *sqlutil.Tx) error {
+			group = append(group, member(strconv.Itoa(i), func(tx *sqlutil.Tx) {
 				AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*Changes, error) {
 					if i == 3 {
-						return nil, fmt.Errorf("refused")
+						return nil, errors.New("refused")
 					}
 					return addTo(d, alice, strconv.Itoa(i))(ctx, tx, pos)
 				})
-				return nil
-			}})
+			}))
 		}
 		d.commitGroup(group)
 		for i, w := range group {

@@ -64,15 +64,15 @@ func (d *Database) Pushers(ctx context.Context, tx *sqlutil.Tx, user id.UserID) 
 }
 
 // PutPusher sets a pusher. One that is there goes on from where it is. Unless it is added to those of other users with its key,
-// theirs are dropped. It returns whose pushers have changed.
-func (d *Database) PutPusher(ctx context.Context, tx *sqlutil.Tx, p *Pusher, add bool) (changed []id.UserID, err error) {
+// theirs are dropped.
+func (d *Database) PutPusher(ctx context.Context, tx *sqlutil.Tx, p *Pusher, add bool) (touched []Touched, err error) {
 	if !add {
-		if changed, err = d.dropped(ctx, tx, d.pushers.dropOthers, p.UserID, p.AppID, p.Pushkey); err != nil {
+		if touched, err = d.dropped(ctx, tx, d.pushers.dropOthers, p.UserID, p.AppID, p.Pushkey); err != nil {
 			return nil, err
 		}
 	}
 	_, err = d.pushers.put.Exec(ctx, tx, [][]any{{p.UserID, p.AppID, p.Pushkey, p.DeviceID, p.TS, p.Pos, string(p.Content)}})
-	return append(changed, p.UserID), err
+	return append(touched, Touched{Kind: KindPushers, User: p.UserID}), err
 }
 
 // MovePusher notes that everything up to a position is done.
@@ -83,18 +83,21 @@ func (d *Database) MovePusher(ctx context.Context, key PusherKey, pos int64) err
 	})
 }
 
-// DropPusher removes a pusher. It returns whose pushers have changed.
-func (d *Database) DropPusher(ctx context.Context, tx *sqlutil.Tx, key PusherKey) ([]id.UserID, error) {
+// DropPusher removes a pusher.
+func (d *Database) DropPusher(ctx context.Context, tx *sqlutil.Tx, key PusherKey) ([]Touched, error) {
 	return d.dropped(ctx, tx, d.pushers.drop, key.UserID, key.AppID, key.Pushkey)
 }
 
-// DropPushersOf removes the pushers that a user's device has set, or, without one, all of the user's. It returns whose pushers have
-// changed.
-func (d *Database) DropPushersOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) ([]id.UserID, error) {
+// DropPushersOf removes the pushers that a user's device has set, or, without one, all of the user's.
+func (d *Database) DropPushersOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID,
+) ([]Touched, error) {
 	return d.dropped(ctx, tx, d.pushers.dropFor, user, device)
 }
 
-func (d *Database) dropped(ctx context.Context, tx *sqlutil.Tx, stmt *sqlutil.Stmt, args ...any) ([]id.UserID, error) {
+func (d *Database) dropped(ctx context.Context, tx *sqlutil.Tx, stmt *sqlutil.Stmt, args ...any) ([]Touched, error) {
 	rows, err := stmt.Query(ctx, tx, args...)
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (user id.UserID, err error) { return user, rows.Scan(&user) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Touched, error) {
+		t := Touched{Kind: KindPushers}
+		return t, rows.Scan(&t.User)
+	})
 }

@@ -168,8 +168,8 @@ type Changes struct {
 	Frozen      []Frozen
 	Receipts    []Receipt
 	AccountData []AccountData
-	// Pushers are users whose pushers have changed.
-	Pushers []id.UserID
+	// Touched is what has changed without a row here.
+	Touched []Touched
 	// Redacted are events whose bodies have changed.
 	Redacted []id.EventID
 }
@@ -183,7 +183,7 @@ func (c *Changes) add(d *Changes) {
 	c.Receipts = append(c.Receipts, d.Receipts...)
 	c.AccountData = append(c.AccountData, d.AccountData...)
 	c.Redacted = append(c.Redacted, d.Redacted...)
-	c.Pushers = append(c.Pushers, d.Pushers...)
+	c.Touched = append(c.Touched, d.Touched...)
 }
 
 func subdirectory() (fs.FS, error) { return fs.Sub(migrations, "migrations") }

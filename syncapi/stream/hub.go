@@ -79,12 +79,13 @@ type room struct {
 	lastTimeline, lastReceipt  int64
 }
 
+// user is what is known of a user's streams after the floor, which is the Hub's or, if that is later, the user's own.
 type user struct {
-	lastData, lastMembership int64
-	lastCounts               int64 // when a cached count ceased to hold
-	view                     *View
-	counts                   map[id.RoomID]storage.Unread // as they were when they were read
-	sleepers                 map[*Sleeper]struct{}
+	floor    int64
+	changes  changes
+	view     *View
+	counts   map[id.RoomID]storage.Unread // as they were when they were read
+	sleepers map[*Sleeper]struct{}
 }
 
 // update is what a commit means for a Hub.
@@ -92,19 +93,8 @@ type update struct {
 	prev, pos int64
 	timeline  []storage.TimelineRow
 	receipts  []storage.Receipt
-	counts    []count     // that changed in another way than by rows
-	data      []id.UserID // whose account data changed
-	views     []id.UserID // among them, those whose rules or ignored users changed
-	members   []id.UserID // whose memberships changed
+	touched   []storage.Touched
 	redacted  []id.EventID
-	rules     bool
-	pushers   bool // of somebody have changed
-}
-
-// count names what one user has unread in a room; without a user, what all have.
-type count struct {
-	Room id.RoomID `json:"room"`
-	User id.UserID `json:"user,omitempty"`
 }
 
 // New makes a Hub that begins at the present position.
@@ -136,24 +126,10 @@ func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
 
 // Committed tells of a commit of this process.
 func (h *Hub) Committed(c storage.Changes) {
-	u := update{prev: c.Prev, pos: c.Pos, timeline: c.Timeline, receipts: c.Receipts, redacted: c.Redacted, pushers: len(c.Pushers) > 0}
-	for i := range c.Mentions {
-		u.counts = append(u.counts, count{c.Mentions[i].RoomID, c.Mentions[i].UserID})
-	}
-	for i := range c.AccountData {
-		a := &c.AccountData[i]
-		u.data = append(u.data, a.UserID)
-		if a.Type == storage.PushRules || a.Type == storage.IgnoredUsers || a.Type == storage.InvitePermission {
-			u.views = append(u.views, a.UserID)
-			u.rules = true
-		}
-	}
-	for i := range c.Memberships {
-		u.members = append(u.members, c.Memberships[i].UserID)
-	}
+	u := update{c.Prev, c.Pos, c.Timeline, c.Receipts, c.AllTouched(), c.Redacted}
 	if !h.o.Sole {
 		select {
-		case h.outbox <- wakeOf(h.replica, &u):
+		case h.outbox <- wake{h.replica, u.prev, u.pos, u.touched, u.redacted}:
 		default: // other replicas look at the position once a second
 		}
 	}
@@ -209,13 +185,12 @@ func (h *Hub) reset(pos int64) {
 	clear(h.early)
 	clear(h.inRoom)
 	for name, u := range h.users {
-		u.view, u.counts = nil, nil
+		u.view, u.counts, u.changes = nil, nil, nil
 		if len(u.sleepers) == 0 {
 			delete(h.users, name)
 			continue
 		}
-		u.lastData, u.lastMembership, u.lastCounts = h.pos, h.pos, h.pos
-		u.wake()
+		u.wake("")
 	}
 	for name := range h.presence.users {
 		h.presence.moved(name)
@@ -246,76 +221,14 @@ func (h *Hub) advanced() {
 
 func (h *Hub) apply(u *update) {
 	h.o.Events.Drop(u.redacted)
-	if u.pushers {
-		nudge(h.pushers)
-	}
-	if u.rules {
-		h.o.RulesChanged(u.views)
-	}
 	h.pos = u.pos
-	awake := make(map[id.UserID]struct{})
-	wakeRoom := func(name id.RoomID) {
-		for user := range h.inRoom[name] {
-			awake[user] = struct{}{}
-		}
-	}
 	for i := range u.timeline {
-		row := &u.timeline[i]
-		r := h.room(row.RoomID)
-		if len(r.timeline) == windowRows {
-			r.timelineFrom = r.timeline[windowRows/2-1].Pos
-			r.timeline = append(r.timeline[:0:0], r.timeline[windowRows/2:]...)
-		}
-		r.timeline = append(r.timeline, *row)
-		r.lastTimeline = row.Pos
-		if row.Has(storage.Local) {
-			h.recount(count{row.RoomID, row.Sender}) // who speaks has read
-			if h.o.Presence != nil && h.o.Presence.Active(row.Sender) {
-				h.announceLater()
-			}
-		}
-		wakeRoom(row.RoomID)
+		h.addRow(&u.timeline[i])
 	}
 	for i := range u.receipts {
-		receipt := &u.receipts[i]
-		r := h.room(receipt.RoomID)
-		if len(r.receipts) == windowRows {
-			r.receiptsFrom = r.receipts[windowRows/2-1].Pos
-			r.receipts = append(r.receipts[:0:0], r.receipts[windowRows/2:]...)
-		}
-		r.receipts = append(r.receipts, *receipt)
-		r.lastReceipt = receipt.Pos
-		h.recount(count{receipt.RoomID, receipt.UserID})
-		if receipt.Type == storage.Read {
-			wakeRoom(receipt.RoomID)
-		} else {
-			awake[receipt.UserID] = struct{}{}
-		}
+		h.addReceipt(&u.receipts[i])
 	}
-	for _, c := range u.counts {
-		h.recount(c)
-	}
-	for _, name := range u.data {
-		h.user(name).lastData = u.pos
-		awake[name] = struct{}{}
-	}
-	for _, name := range u.views {
-		one := h.user(name)
-		one.lastCounts = u.pos
-		h.dropView(name, one)
-	}
-	for _, name := range u.members {
-		one := h.user(name)
-		one.lastMembership = u.pos
-		h.dropView(name, one)
-		h.presence.moved(name)
-		awake[name] = struct{}{}
-	}
-	for name := range awake {
-		if one := h.users[name]; one != nil {
-			one.wake()
-		}
-	}
+	h.touch(u.touched)
 	if len(h.presence.pending) > 0 {
 		h.announceLater()
 	}
@@ -323,6 +236,33 @@ func (h *Hub) apply(u *update) {
 	if len(h.rooms) > h.mostRooms || len(h.users) > h.mostUsers {
 		h.evict()
 	}
+}
+
+func (h *Hub) addRow(row *storage.TimelineRow) {
+	r := h.room(row.RoomID)
+	if len(r.timeline) == windowRows {
+		r.timelineFrom = r.timeline[windowRows/2-1].Pos
+		r.timeline = append(r.timeline[:0:0], r.timeline[windowRows/2:]...)
+	}
+	r.timeline = append(r.timeline, *row)
+	r.lastTimeline = row.Pos
+	if row.Has(storage.Local) {
+		h.recount(row.RoomID, row.Sender) // who speaks has read
+		if h.o.Presence != nil && h.o.Presence.Active(row.Sender) {
+			h.announceLater()
+		}
+	}
+}
+
+func (h *Hub) addReceipt(receipt *storage.Receipt) {
+	r := h.room(receipt.RoomID)
+	if len(r.receipts) == windowRows {
+		r.receiptsFrom = r.receipts[windowRows/2-1].Pos
+		r.receipts = append(r.receipts[:0:0], r.receipts[windowRows/2:]...)
+	}
+	r.receipts = append(r.receipts, *receipt)
+	r.lastReceipt = receipt.Pos
+	h.recount(receipt.RoomID, receipt.UserID)
 }
 
 // evict raises the floor so that half of the rooms, or of the users who do not sleep, are below it, and forgets these.
@@ -355,6 +295,7 @@ func (h *Hub) evict() {
 	}
 	if users {
 		for name, u := range h.users {
+			u.changes.forget(h.floor)
 			if len(u.sleepers) == 0 && u.last() <= h.floor {
 				h.dropView(name, u)
 				delete(h.users, name)
@@ -366,21 +307,21 @@ func (h *Hub) evict() {
 
 func (r *room) last() int64 { return max(r.lastTimeline, r.lastReceipt) }
 
-func (u *user) last() int64 { return max(u.lastData, u.lastMembership, u.lastCounts) }
+func (u *user) last() int64 { return max(u.floor, u.changes.last()) }
 
-// recount makes a count be read again.
-func (h *Hub) recount(c count) {
+// recount makes be read again what a user has unread in a room; without a user, what all have.
+func (h *Hub) recount(room id.RoomID, name id.UserID) {
 	forget := func(name id.UserID) {
 		if u := h.users[name]; u != nil {
-			u.lastCounts = h.pos
-			delete(u.counts, c.Room)
+			u.changes.set(storage.KindCounts, "", h.pos)
+			delete(u.counts, room)
 		}
 	}
-	if c.User != "" {
-		forget(c.User)
+	if name != "" {
+		forget(name)
 		return
 	}
-	for name := range h.inRoom[c.Room] {
+	for name := range h.inRoom[room] {
 		forget(name)
 	}
 }
@@ -390,7 +331,7 @@ func (h *Hub) KeepCounts(name id.UserID, pos int64, unread []storage.Unread) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	u := h.users[name]
-	if u == nil || u.view == nil || u.lastCounts > pos || pos < h.floor {
+	if u == nil || u.view == nil || u.changes.of(storage.KindCounts) > pos || pos < h.floorOf(u) {
 		return
 	}
 	if u.counts == nil {
@@ -458,21 +399,25 @@ func (h *Hub) reach(ctx context.Context, pos int64) error {
 	}
 }
 
-// Sleeper is somebody who waits for something new.
+// Sleeper is a device, or what is none, that waits for something new.
 type Sleeper struct {
 	// C gets something when there may be something new.
-	C chan struct{}
+	C      chan struct{}
+	device id.DeviceID
 }
 
-func (u *user) wake() {
+// wake wakes one device of the user, or all that sleep.
+func (u *user) wake(device id.DeviceID) {
 	for s := range u.sleepers {
-		nudge(s.C)
+		if device == "" || s.device == device {
+			nudge(s.C)
+		}
 	}
 }
 
 // Sleep registers a sleeper. Whoever sleeps registers first and looks then. M_LIMIT_EXCEEDED if the user has too many.
-func (h *Hub) Sleep(name id.UserID) (*Sleeper, error) {
-	s := &Sleeper{make(chan struct{}, 1)}
+func (h *Hub) Sleep(name id.UserID, device id.DeviceID) (*Sleeper, error) {
+	s := &Sleeper{make(chan struct{}, 1), device}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	u := h.user(name)

@@ -31,7 +31,8 @@ func newHub(t *testing.T, rooms ...id.RoomID) *Hub {
 }
 
 func says(room id.RoomID, prev, pos int64) update {
-	return update{prev: prev, pos: pos, timeline: []storage.TimelineRow{{RoomID: room, Pos: pos, All: storage.Counts{Notify: pos}}}}
+	return update{prev: prev, pos: pos, touched: []storage.Touched{{Kind: storage.KindTimeline, Room: room}},
+		timeline: []storage.TimelineRow{{RoomID: room, Pos: pos, All: storage.Counts{Notify: pos}}}}
 }
 
 func TestWhereMuchIsUnderWayNothingIsForgotten(t *testing.T) {
@@ -89,7 +90,7 @@ func TestUsersWhoSleepAreNotForgotten(t *testing.T) {
 	var asleep []*Sleeper
 	for i := range 8 {
 		name := id.UserID(fmt.Sprintf("@%d:test", i))
-		s, err := h.Sleep(name)
+		s, err := h.Sleep(name, "")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +99,9 @@ func TestUsersWhoSleepAreNotForgotten(t *testing.T) {
 	}
 	pos := h.pos
 	for i := range 3 {
-		h.receive(update{prev: pos, pos: pos + 1, data: []id.UserID{id.UserID(fmt.Sprintf("@idle%d:test", i))}})
+		idle := id.UserID(fmt.Sprintf("@idle%d:test", i))
+		touched := []storage.Touched{{Kind: storage.KindAccountData, User: idle}}
+		h.receive(update{prev: pos, pos: pos + 1, touched: touched})
 		pos++
 	}
 	if h.users[alice] != nil || h.look("@0:test", pos, 0) == nil {
@@ -117,14 +120,14 @@ func TestUsersWhoSleepAreNotForgotten(t *testing.T) {
 func TestOneUserSleepsOnlySoOften(t *testing.T) {
 	h := newHub(t)
 	for range maxSleepers {
-		if _, err := h.Sleep(alice); err != nil {
+		if _, err := h.Sleep(alice, ""); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if _, err := h.Sleep(alice); !mxerr.Is(err, "M_LIMIT_EXCEEDED") {
+	if _, err := h.Sleep(alice, ""); !mxerr.Is(err, "M_LIMIT_EXCEEDED") {
 		t.Errorf("one more: %v", err)
 	}
-	if _, err := h.Sleep("@bob:test"); err != nil {
+	if _, err := h.Sleep("@bob:test", ""); err != nil {
 		t.Errorf("somebody else: %v", err)
 	}
 }

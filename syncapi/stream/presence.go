@@ -299,7 +299,7 @@ func (h *Hub) announce(ctx context.Context) {
 	}
 	for name := range awake {
 		if u := h.users[name]; u != nil {
-			u.wake()
+			u.wake("")
 		}
 	}
 	if len(h.presence.changes) > 1000+2*len(h.presence.users) {

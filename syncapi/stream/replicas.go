@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"encoding/json"
-	"maps"
 	"slices"
 	"time"
 
@@ -12,36 +11,22 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/storage"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
-// wakeTopic is the ephemeral topic on which replicas tell each other of their commits.
-const wakeTopic = "syncapi_wake"
+// wakeTopic is the ephemeral topic on which replicas tell each other of their commits. A release that tells them in
+// another way uses another topic: replicas of two such releases do not hear each other, and see by the position that
+// something was committed.
+const wakeTopic = "syncapi_touched"
 
 // wake is the message about a commit.
 type wake struct {
-	Replica  string       `json:"replica"`
-	Prev     int64        `json:"prev"`
-	Pos      int64        `json:"pos"`
-	Rooms    []id.RoomID  `json:"rooms,omitempty"`
-	Counts   []count      `json:"counts,omitempty"`
-	Data     []id.UserID  `json:"data,omitempty"`
-	Views    []id.UserID  `json:"views,omitempty"`
-	Members  []id.UserID  `json:"members,omitempty"`
-	Redacted []id.EventID `json:"redacted,omitempty"`
-	Rules    bool         `json:"rules,omitempty"`
-	Pushers  bool         `json:"pushers,omitempty"`
-}
-
-func wakeOf(replica string, u *update) wake {
-	rooms := make(map[id.RoomID]struct{})
-	for i := range u.timeline {
-		rooms[u.timeline[i].RoomID] = struct{}{}
-	}
-	for i := range u.receipts {
-		rooms[u.receipts[i].RoomID] = struct{}{}
-	}
-	return wake{replica, u.prev, u.pos, slices.Collect(maps.Keys(rooms)), u.counts, u.data, u.views, u.members, u.redacted, u.rules, u.pushers}
+	Replica  string            `json:"replica"`
+	Prev     int64             `json:"prev"`
+	Pos      int64             `json:"pos"`
+	Touched  []storage.Touched `json:"touched"` // null in no message: one without it is none of this kind
+	Redacted []id.EventID      `json:"redacted,omitempty"`
 }
 
 // Run tells other replicas, hears of them, and hears who types, until ctx ends.
@@ -120,23 +105,43 @@ func (h *Hub) hear(ctx context.Context, value []byte) {
 	if known {
 		return
 	}
-	u := update{prev: w.Prev, pos: w.Pos, counts: w.Counts, data: w.Data, views: w.Views, members: w.Members, redacted: w.Redacted, rules: w.Rules, pushers: w.Pushers}
-	if len(w.Rooms) > 0 {
-		err := h.o.Storage.Read(ctx, "commit of another replica", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-			if u.timeline, err = h.o.Storage.Since(ctx, tx, w.Rooms, w.Prev, w.Pos); err != nil {
-				return err
-			}
-			u.receipts, err = h.o.Storage.ReceiptsSince(ctx, tx, w.Rooms, w.Prev, w.Pos)
-			return err
-		})
-		if err != nil {
-			if ctx.Err() == nil {
-				h.o.Log.WithError(err).Warn("a commit of another replica cannot be read now")
-			}
-			return // the position tells in a second
+	if !w.isUnderstood() {
+		h.o.Log.WithField("replica", w.Replica).Warn("a message of another release: its commit is seen within a second")
+		return
+	}
+	u := update{prev: w.Prev, pos: w.Pos, touched: w.Touched, redacted: w.Redacted}
+	if err := h.readRows(ctx, &u); err != nil {
+		if ctx.Err() == nil {
+			h.o.Log.WithError(err).Warn("a commit of another replica cannot be read now")
 		}
+		return // the position tells in a second
 	}
 	h.receive(u)
+}
+
+// readRows reads the rows of what an update touches.
+func (h *Hub) readRows(ctx context.Context, u *update) error {
+	rooms := make(map[storage.Kind][]id.RoomID)
+	for _, t := range u.touched {
+		switch t.Kind {
+		case storage.KindTimeline, storage.KindReceipts:
+			rooms[t.Kind] = append(rooms[t.Kind], t.Room)
+		}
+	}
+	if len(rooms) == 0 {
+		return nil
+	}
+	return h.o.Storage.Read(ctx, "commit of another replica", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if in := rooms[storage.KindTimeline]; in != nil {
+			if u.timeline, err = h.o.Storage.Since(ctx, tx, in, u.prev, u.pos); err != nil {
+				return err
+			}
+		}
+		if in := rooms[storage.KindReceipts]; in != nil {
+			u.receipts, err = h.o.Storage.ReceiptsSince(ctx, tx, in, u.prev, u.pos)
+		}
+		return err
+	})
 }
 
 // typingState is who types where, as the typingserver told it last.
@@ -168,7 +173,7 @@ func (h *Hub) hearTyping(outputs []typingserver.OutputTyping) {
 		h.typing.rooms[output.RoomID] = heardTyping{output, h.typing.number}
 		for name := range h.inRoom[output.RoomID] {
 			if u := h.users[name]; u != nil {
-				u.wake()
+				u.wake("")
 			}
 		}
 	}

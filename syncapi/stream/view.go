@@ -109,6 +109,17 @@ func (h *Hub) dropView(name id.UserID, u *user) {
 	u.view, u.counts = nil, nil
 }
 
+// offerView keeps a view that was read at a position, if everything is known since and it still holds.
+func (h *Hub) offerView(name id.UserID, v *View, at int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	u := h.user(name)
+	changed := max(u.changes.of(storage.KindAccountData), u.changes.of(storage.KindMemberships), h.floorOf(u))
+	if u.view == nil && changed <= at {
+		h.keepView(name, v)
+	}
+}
+
 func (h *Hub) keepView(name id.UserID, v *View) {
 	h.user(name).view = v
 	for _, room := range v.Joined {
@@ -125,14 +136,19 @@ type Window struct {
 	View *View
 	// Complete: the Hub knows every change since the token. Otherwise the rooms that have changed are the database's to tell.
 	Complete bool
-	Rooms    map[id.RoomID]Room // joined rooms that have changed, if Complete
-	// DataChanged and MembershipChanged say whether the user's account data or memberships may have changed.
-	DataChanged, MembershipChanged bool
-	Typing                         []typingserver.OutputTyping // changes in joined rooms
+	Rooms    map[id.RoomID]Room          // joined rooms that have changed, if Complete
+	Typing   []typingserver.OutputTyping // changes in joined rooms
 	// Presence are the users whose presence has changed, whether they share a room with this one or not.
 	Presence []Presence
 	// Number is that of the last change of what is ephemeral.
 	Number int64
+
+	changes changes // of the user, if Complete
+}
+
+// Changed tells whether something of a kind may have changed for a device of the user.
+func (w *Window) Changed(kind storage.Kind, device id.DeviceID) bool {
+	return !w.Complete || w.changes.has(kind, device)
 }
 
 // Room is what has changed in a room. What is not known is the database's to tell.
@@ -158,11 +174,7 @@ func (h *Hub) Look(ctx context.Context, name id.UserID, since, ephemeral int64) 
 		if err := h.reach(ctx, at); err != nil {
 			return nil, err
 		}
-		h.mu.Lock()
-		if u := h.user(name); u.view == nil && u.lastData <= at && u.lastMembership <= at {
-			h.keepView(name, view)
-		}
-		h.mu.Unlock()
+		h.offerView(name, view, at)
 	}
 }
 
@@ -173,9 +185,7 @@ func (h *Hub) look(name id.UserID, since, ephemeral int64) *Window {
 	if u == nil || u.view == nil {
 		return nil
 	}
-	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floor}
-	w.DataChanged = !w.Complete || u.lastData > since
-	w.MembershipChanged = !w.Complete || u.lastMembership > since
+	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floorOf(u), changes: u.changes.after(since)}
 	w.Number = h.typing.number
 	w.Presence = h.presence.since(min(ephemeral, h.typing.number))
 	for _, name := range u.view.Joined {

@@ -60,13 +60,15 @@ func (s *settings) changeOne(c *client, random *rand.Rand, room, own, predefined
 		c.done("DELETE", at("user", c.userID, "rooms", room, "tags", "u."+name), nil)
 	case 3:
 		s.rules[name] = value
-		c.done("PUT", at("pushrules", "global", "content", name), object{"pattern": value, "actions": []string{"notify"}})
+		rule := object{"pattern": value, "actions": []string{"notify"}}
+		c.done("PUT", at("pushrules", "global", "content", name), rule)
 	case 4:
 		s.data["x."+own] = value
 		c.done("PUT", at("user", c.userID, "account_data", "x."+own), object{"value": value})
 	case 5:
 		s.enabled[predefined] = random.IntN(2) == 0
-		c.done("PUT", at("pushrules", "global", "override", predefined, "enabled"), object{"enabled": s.enabled[predefined]})
+		enabled := object{"enabled": s.enabled[predefined]}
+		c.done("PUT", at("pushrules", "global", "override", predefined, "enabled"), enabled)
 	}
 }
 
@@ -95,16 +97,18 @@ func (s *settings) kept(c *client, room, own string) (lost []string) {
 		differs("predefined rule", name, found[name].Get("enabled").Raw, fmt.Sprint(enabled))
 	}
 	for name, value := range s.data {
-		differs("account data", name, c.must("GET", at("user", c.userID, "account_data", name), nil).Get("value").Str, value)
+		content := c.must("GET", at("user", c.userID, "account_data", name), nil)
+		differs("account data", name, content.Get("value").Str, value)
 	}
 	return lost
 }
 
-// What clients of one user set at the same time is kept, whatever of it is kept in one place, and whichever process takes it.
+// What clients of one user set at the same time is kept, whatever of it is kept in one place, and whichever process
+// takes it.
 func TestWhatIsSetAtTheSameTimeIsKept(t *testing.T) {
 	seed := test.Seed(t)
-	predefined := strings.Fields(".m.rule.suppress_notices .m.rule.invite_for_me .m.rule.member_event .m.rule.is_user_mention " +
-		".m.rule.is_room_mention .m.rule.tombstone .m.rule.reaction .m.rule.suppress_edits")
+	predefined := strings.Fields(".m.rule.suppress_notices .m.rule.invite_for_me .m.rule.member_event " +
+		".m.rule.is_user_mention .m.rule.is_room_mention .m.rule.tombstone .m.rule.reaction .m.rule.suppress_edits")
 	run(t, func(t *testing.T, d *deployment) {
 		alice := d.user(t, "alice")
 		room := alice.createRoom(object{})
@@ -172,7 +176,8 @@ func TestWhatIsSetWhileARoomIsReplacedIsKept(t *testing.T) {
 			bob.must("PUT", at("user", bob.userID, "rooms", old, "tags", "m.favourite"), object{"order": 0.5})
 			bob.must("PUT", at("pushrules", "global", "room", old), object{"actions": []string{}})
 			bob.must("PUT", at("user", bob.userID, "account_data", "m.direct"), object{alice.userID: []string{old}})
-			made := alice.must("POST", at("rooms", old, "upgrade"), object{"new_version": "12"}).Get("replacement_room").Str
+			upgraded := alice.must("POST", at("rooms", old, "upgrade"), object{"new_version": "12"})
+			made := upgraded.Get("replacement_room").Str
 			const clients = 6
 			var set [clients]settings
 			together(bob, clients+1, func(c *client, i int) {
