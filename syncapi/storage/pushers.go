@@ -25,42 +25,43 @@ type Pusher struct {
 	Content  json.RawMessage // as the client set it
 }
 
-type pusherStatements struct {
-	put                                      *sqlutil.Insert
+type pusherTable struct {
+	table[Pusher]
 	all, of, move, drop, dropOthers, dropFor *sqlutil.Stmt
 }
 
-const pusherColumns = `user_id, app_id, pushkey, device_id, ts, pos, content`
-
-func newPusherStatements(db *sqlutil.DB) pusherStatements {
-	return pusherStatements{
-		put: db.Insert("syncapi_pushers", []string{"user_id", "app_id", "pushkey", "device_id", "ts", "pos", "content"},
-			`ON CONFLICT (app_id, pushkey, user_id) DO UPDATE SET device_id = excluded.device_id, ts = excluded.ts, content = excluded.content`),
-		all:        db.Stmt(`SELECT ` + pusherColumns + ` FROM syncapi_pushers`),
-		of:         db.Stmt(`SELECT ` + pusherColumns + ` FROM syncapi_pushers WHERE user_id = $1 ORDER BY ts, app_id, pushkey`),
-		move:       db.Stmt(`UPDATE syncapi_pushers SET pos = $4 WHERE user_id = $1 AND app_id = $2 AND pushkey = $3 AND pos < $4`),
-		drop:       db.Stmt(`DELETE FROM syncapi_pushers WHERE user_id = $1 AND app_id = $2 AND pushkey = $3 RETURNING user_id`),
-		dropOthers: db.Stmt(`DELETE FROM syncapi_pushers WHERE user_id <> $1 AND app_id = $2 AND pushkey = $3 RETURNING user_id`),
-		dropFor:    db.Stmt(`DELETE FROM syncapi_pushers WHERE user_id = $1 AND ($2 = '' OR device_id = $2) RETURNING user_id`),
-	}
+func newPusherTable(db *sqlutil.DB) pusherTable {
+	t := pusherTable{table: table[Pusher]{name: "syncapi_pushers", key: []string{"app_id", "pushkey", "user_id"},
+		replaces: true, keeps: []string{"pos"}, columns: []column[Pusher]{
+			col("user_id", func(p *Pusher) *id.UserID { return &p.UserID }),
+			col("app_id", func(p *Pusher) *string { return &p.AppID }),
+			col("pushkey", func(p *Pusher) *string { return &p.Pushkey }),
+			col("device_id", func(p *Pusher) *id.DeviceID { return &p.DeviceID }),
+			col("ts", func(p *Pusher) *int64 { return &p.TS }),
+			col("pos", func(p *Pusher) *int64 { return &p.Pos }),
+			jsonCol("content", func(p *Pusher) *json.RawMessage { return &p.Content }),
+		}}.on(db)}
+	columns := t.list("p")
+	t.all = db.Stmt(`SELECT ` + columns + ` FROM syncapi_pushers p`)
+	t.of = db.Stmt(`SELECT ` + columns + ` FROM syncapi_pushers p
+		WHERE p.user_id = $1 ORDER BY p.ts, p.app_id, p.pushkey`)
+	t.move = db.Stmt(`UPDATE syncapi_pushers SET pos = $4
+		WHERE user_id = $1 AND app_id = $2 AND pushkey = $3 AND pos < $4`)
+	t.drop = db.Stmt(`DELETE FROM syncapi_pushers
+		WHERE user_id = $1 AND app_id = $2 AND pushkey = $3 RETURNING user_id`)
+	t.dropOthers = db.Stmt(`DELETE FROM syncapi_pushers
+		WHERE user_id <> $1 AND app_id = $2 AND pushkey = $3 RETURNING user_id`)
+	t.dropFor = db.Stmt(`DELETE FROM syncapi_pushers
+		WHERE user_id = $1 AND ($2 = '' OR device_id = $2) RETURNING user_id`)
+	return t
 }
 
 // Pushers returns the pushers of a user, or, without one, of all users.
 func (d *Database) Pushers(ctx context.Context, tx *sqlutil.Tx, user id.UserID) ([]Pusher, error) {
-	var rows *sql.Rows
-	var err error
 	if user == "" {
-		rows, err = d.pushers.all.Query(ctx, tx)
-	} else {
-		rows, err = d.pushers.of.Query(ctx, tx, user)
+		return d.pushers.read(ctx, tx, d.pushers.all)
 	}
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Pusher, error) {
-		var p Pusher
-		var content string
-		err := rows.Scan(&p.UserID, &p.AppID, &p.Pushkey, &p.DeviceID, &p.TS, &p.Pos, &content)
-		p.Content = json.RawMessage(content)
-		return p, err
-	})
+	return d.pushers.read(ctx, tx, d.pushers.of, user)
 }
 
 // PutPusher sets a pusher. One that is there goes on from where it is. Unless it is added to those of other users with its key,
@@ -71,8 +72,7 @@ func (d *Database) PutPusher(ctx context.Context, tx *sqlutil.Tx, p *Pusher, add
 			return nil, err
 		}
 	}
-	_, err = d.pushers.put.Exec(ctx, tx, [][]any{{p.UserID, p.AppID, p.Pushkey, p.DeviceID, p.TS, p.Pos, string(p.Content)}})
-	return append(touched, Touched{Kind: KindPushers, User: p.UserID}), err
+	return append(touched, Touched{Kind: KindPushers, User: p.UserID}), d.pushers.put(ctx, tx, []Pusher{*p})
 }
 
 // MovePusher notes that everything up to a position is done.

@@ -10,6 +10,7 @@ import (
 	"context"
 	"embed"
 	"fmt"
+	"io/fs"
 
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
@@ -25,17 +26,25 @@ type Database struct {
 	db        *sqlutil.DB
 	committer committer
 
-	position struct{ take, read *sqlutil.Stmt }
-	writes   writeStatements
-	reads    readStatements
-	presence presenceStatements
-	pushers  pusherStatements
-	erase    eraseStatements
+	position    struct{ take, read *sqlutil.Stmt }
+	rooms       roomTable
+	timeline    timelineTable
+	memberships membershipTable
+	mentions    mentionTable
+	frozen      table[Frozen]
+	receipts    receiptTable
+	accountData accountDataTable
+	filters     filterTable
+	unread      unreadStatements
+	presence    presenceTable
+	present     presentTable
+	pushers     pusherTable
+	erase       eraseStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
 func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database, error) {
-	sub, err := subdirectory()
+	sub, err := fs.Sub(migrations, "migrations")
 	if err == nil {
 		err = db.Migrate(ctx, Component, sub)
 	}
@@ -44,12 +53,21 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	}
 	d := &Database{db: db}
 	d.committer.onCommit = onCommit
-	d.position.take = db.Stmt(`UPDATE syncapi_position SET prev = pos, pos = GREATEST(pos + $1, NOW_MS() * 1000) WHERE id = 1 RETURNING prev, pos`)
+	d.position.take = db.Stmt(`UPDATE syncapi_position SET prev = pos, pos = GREATEST(pos + $1, NOW_MS() * 1000)
+		WHERE id = 1 RETURNING prev, pos`)
 	d.position.read = db.Stmt(`SELECT pos FROM syncapi_position WHERE id = 1`)
-	d.writes = newWriteStatements(db)
-	d.reads = newReadStatements(db)
-	d.presence = newPresenceStatements(db)
-	d.pushers = newPusherStatements(db)
+	d.rooms = newRoomTable(db)
+	d.timeline = newTimelineTable(db)
+	d.memberships = newMembershipTable(db)
+	d.mentions = newMentionTable(db)
+	d.frozen = newFrozenTable(db)
+	d.receipts = newReceiptTable(db)
+	d.accountData = newAccountDataTable(db)
+	d.filters = newFilterTable(db)
+	d.unread = newUnreadStatements(db)
+	d.presence = newPresenceTable(db)
+	d.present = newPresentTable(db)
+	d.pushers = newPusherTable(db)
 	d.erase = newEraseStatements(db)
 	return d, nil
 }

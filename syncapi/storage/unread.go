@@ -3,21 +3,23 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"strings"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
 )
 
-// Unread is what counts after the place up to which a user has read a room, or one thread of it, or what is in no thread.
+// Unread is what counts after the place up to which a user has read a room, or one thread of it, or what is in no
+// thread.
 type Unread struct {
 	RoomID id.RoomID
 	Thread id.EventID
 	Place  int64
 	// Total is what all events of the room count, read or not.
 	Total Counts
-	// ForAll is what counts for everybody by the default rules, Own what counts for this user beyond the class, and Frozen what
-	// stood when the class changed.
+	// ForAll is what counts for everybody by the default rules, Own what counts for this user beyond the class, and
+	// Frozen what stood when the class changed.
 	ForAll, Own, Frozen Counts
 
 	threaded bool // the user has receipts of threads
@@ -35,69 +37,137 @@ func (u *Unread) Of(rules *pushrules.Document) Counts {
 	return Counts{Notify: max(counts.Notify, 0), Highlight: max(counts.Highlight, 0)}
 }
 
-// withPlaces begins a statement with x, a table of rooms with the place up to which user $1 has read: the last of their own events, or of
-// their receipts as far as these are in threads that the condition selects. It is MATERIALIZED, since SQLite would find the place anew wherever it is used.
-func withPlaces(db *sqlutil.DB, receipts string) string {
-	own := `o.room_id = r.room_id AND o.sender = $1`
-	if db.Dialect() == sqlutil.Postgres { // its index has a hash of both; as a CASE they do not look like something to look through the room for
-		own = `hashtextextended(o.room_id || o.sender, 0) = hashtextextended(r.room_id || $1::text, 0)
-			AND CASE WHEN o.room_id = r.room_id THEN o.sender = $1 END`
+type unreadStatements struct{ room, main, threads *sqlutil.Stmt }
+
+// The texts have these in common. {…} stands for what differs; $1 is the user, $2 the rooms.
+const (
+	// reachText is the last place that receipts of the user reach. A receipt for an event that came later, which has no
+	// order, finds it now; until then it reaches as far as the one before it. The comparison of rooms keeps SQLite from
+	// looking through the whole room.
+	reachText = `COALESCE((
+		SELECT MAX(CASE WHEN receipt.seg <> 0 OR receipt.idx <> 0 THEN receipt.place ELSE GREATEST(receipt.place, COALESCE((
+			SELECT MAX(late.pos) FROM syncapi_timeline late
+			WHERE late.event_id = receipt.event_id AND late.room_id || '' = receipt.room_id), 0)) END)
+		FROM syncapi_receipts receipt
+		WHERE receipt.room_id = {room} AND receipt.user_id = $1 AND {which receipts}), 0)`
+
+	// readText begins a statement with the rooms, and the place up to which the user has read each: the last of their
+	// own events, or of their receipts. It is MATERIALIZED, since SQLite would find the place anew wherever it is used.
+	readText = `WITH read AS MATERIALIZED (
+		SELECT room.room_id, room.n AS notify, room.h AS highlight, room.mn AS main_notify, room.mh AS main_highlight,
+		GREATEST(
+			COALESCE((SELECT MAX(own.pos) FROM syncapi_timeline own WHERE {own event} AND own.flags >= 1024), 0),
+			` + reachText + `) AS place
+		FROM syncapi_rooms room WHERE room.room_id = ANY($2))`
+
+	ownText = `own.room_id = room.room_id AND own.sender = $1`
+	// Postgres' index has a hash of both. As a CASE they do not look like something to look through the room for.
+	ownPostgresText = `hashtextextended(own.room_id || own.sender, 0) = hashtextextended(room.room_id || $1::text, 0)
+		AND CASE WHEN own.room_id = room.room_id THEN own.sender = $1 END`
+
+	// roomText counts whole rooms. What stood when the user's rules changed (frozen) holds as long as nothing of it is
+	// read: how much of it that is, nobody knows then. From there on, what counts is what has come since.
+	roomText = readText + `
+		SELECT read.room_id, '' AS thread, read.place,
+		read.notify - COALESCE(frozen.bn, last_read.n, 0) + COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = '' AND mention.at > COALESCE(frozen.pos, read.place)), 0)::bigint AS all_notify,
+		read.highlight - COALESCE(frozen.bh, last_read.h, 0) + COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = '' AND mention.at > COALESCE(frozen.pos, read.place)), 0)::bigint AS all_highlight,
+		COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = $1 AND mention.at > COALESCE(frozen.pos, read.place)), 0)::bigint AS own_notify,
+		COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = $1 AND mention.at > COALESCE(frozen.pos, read.place)), 0)::bigint AS own_highlight,
+		COALESCE(frozen.n, 0) AS frozen_notify, COALESCE(frozen.h, 0) AS frozen_highlight,
+		read.notify AS total_notify, read.highlight AS total_highlight,
+		EXISTS (SELECT 1 FROM syncapi_receipts receipt
+			WHERE receipt.room_id = read.room_id AND receipt.user_id = $1 AND receipt.thread <> '') AS threaded
+		FROM read
+		LEFT JOIN syncapi_timeline last_read ON last_read.room_id = read.room_id AND last_read.pos = read.place
+		LEFT JOIN syncapi_frozen frozen ON frozen.room_id = read.room_id AND frozen.user_id = $1
+			AND frozen.pos > read.place AND frozen.place = read.place`
+
+	// mainText counts what is in no thread.
+	mainText = readText + `
+		SELECT read.room_id, '' AS thread, read.place,
+		read.main_notify - COALESCE(last_read.mn, 0) + COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = '' AND mention.thread = '' AND mention.at > read.place), 0)::bigint AS all_notify,
+		read.main_highlight - COALESCE(last_read.mh, 0) + COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = '' AND mention.thread = '' AND mention.at > read.place), 0)::bigint AS all_highlight,
+		COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = $1 AND mention.thread = '' AND mention.at > read.place), 0)::bigint AS own_notify,
+		COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = read.room_id
+			AND mention.user_id = $1 AND mention.thread = '' AND mention.at > read.place), 0)::bigint AS own_highlight,
+		0 AS frozen_notify, 0 AS frozen_highlight,
+		read.notify AS total_notify, read.highlight AS total_highlight, FALSE AS threaded
+		FROM read
+		LEFT JOIN syncapi_timeline last_read ON last_read.room_id = read.room_id AND last_read.pos = read.place`
+
+	// threadsText counts each thread that has something after the place of its room. Its own place is that of the room,
+	// or where a receipt of the thread reaches further.
+	threadsText = readText + `,
+		in_thread AS MATERIALIZED (
+			SELECT newest.room_id, newest.thread, newest.tn AS notify, newest.th AS highlight,
+			GREATEST(read.place, {thread reach}) AS place
+			FROM read JOIN syncapi_timeline newest
+			ON newest.room_id = read.room_id AND newest.thread <> '' AND newest.pos > read.place
+			AND newest.pos = (SELECT MAX(last.pos) FROM syncapi_timeline last
+				WHERE last.room_id = newest.room_id AND last.thread = newest.thread AND last.thread <> ''))
+		SELECT in_thread.room_id, in_thread.thread, in_thread.place,
+		in_thread.notify - COALESCE((
+			SELECT before.tn FROM syncapi_timeline before WHERE before.room_id = in_thread.room_id
+			AND before.thread = in_thread.thread AND before.thread <> '' AND before.pos <= in_thread.place
+			ORDER BY before.pos DESC LIMIT 1), 0) + COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = in_thread.room_id
+			AND mention.user_id = '' AND mention.thread = in_thread.thread AND mention.at > in_thread.place), 0)::bigint
+			AS all_notify,
+		in_thread.highlight - COALESCE((
+			SELECT before.th FROM syncapi_timeline before WHERE before.room_id = in_thread.room_id
+			AND before.thread = in_thread.thread AND before.thread <> '' AND before.pos <= in_thread.place
+			ORDER BY before.pos DESC LIMIT 1), 0) + COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = in_thread.room_id
+			AND mention.user_id = '' AND mention.thread = in_thread.thread AND mention.at > in_thread.place), 0)::bigint
+			AS all_highlight,
+		COALESCE((
+			SELECT SUM(mention.n) FROM syncapi_mentions mention WHERE mention.room_id = in_thread.room_id
+			AND mention.user_id = $1 AND mention.thread = in_thread.thread AND mention.at > in_thread.place), 0)::bigint
+			AS own_notify,
+		COALESCE((
+			SELECT SUM(mention.h) FROM syncapi_mentions mention WHERE mention.room_id = in_thread.room_id
+			AND mention.user_id = $1 AND mention.thread = in_thread.thread AND mention.at > in_thread.place), 0)::bigint
+			AS own_highlight,
+		0 AS frozen_notify, 0 AS frozen_highlight, 0 AS total_notify, 0 AS total_highlight, FALSE AS threaded
+		FROM in_thread`
+)
+
+func newUnreadStatements(db *sqlutil.DB) unreadStatements {
+	own := ownText
+	if db.Dialect() == sqlutil.Postgres {
+		own = ownPostgresText
 	}
-	return `WITH x AS MATERIALIZED (SELECT r.room_id, r.n, r.h, r.mn, r.mh, GREATEST(
-		COALESCE((SELECT MAX(o.pos) FROM syncapi_timeline o WHERE ` + own + ` AND o.flags >= 1024), 0),
-		` + receiptPlace("r.room_id", receipts) + `) AS place FROM syncapi_rooms r WHERE r.room_id = ANY($2)) `
-}
-
-// receiptPlace is the last place that receipts of user $1 reach. A receipt for an event that came later, which has no order, finds
-// it now; until then it reaches as far as the one before it. The comparison of rooms keeps SQLite from looking through the whole room.
-func receiptPlace(room, condition string) string {
-	return `COALESCE((SELECT MAX(CASE WHEN c.seg <> 0 OR c.idx <> 0 THEN c.place ELSE GREATEST(c.place, COALESCE(
-		(SELECT MAX(e.pos) FROM syncapi_timeline e WHERE e.event_id = c.event_id AND e.room_id || '' = c.room_id), 0)) END)
-		FROM syncapi_receipts c WHERE c.room_id = ` + room + ` AND c.user_id = $1 AND ` + condition + `), 0)`
-}
-
-func mentions(column, room, user, condition string) string {
-	return `COALESCE((SELECT SUM(e.` + column + `) FROM syncapi_mentions e WHERE e.room_id = ` + room + ` AND e.user_id = ` + user + ` AND ` + condition + `), 0)::bigint`
-}
-
-func unreadTexts(db *sqlutil.DB, r *readStatements) {
-	// What stood when the user's rules changed holds as long as nothing of it is read: how much of it that is, nobody knows then.
-	after := `e.at > COALESCE(f.pos, x.place)`
-	r.unread = db.Stmt(withPlaces(db, "c.thread = ''") + `SELECT x.room_id, '', x.place,
-		x.n - COALESCE(f.bn, p.n, 0) + ` + mentions("n", "x.room_id", "''", after) + `,
-		x.h - COALESCE(f.bh, p.h, 0) + ` + mentions("h", "x.room_id", "''", after) + `,
-		` + mentions("n", "x.room_id", "$1", after) + `, ` + mentions("h", "x.room_id", "$1", after) + `,
-		COALESCE(f.n, 0), COALESCE(f.h, 0), x.n, x.h,
-		EXISTS (SELECT 1 FROM syncapi_receipts c WHERE c.room_id = x.room_id AND c.user_id = $1 AND c.thread <> '')
-		FROM x
-		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place
-		LEFT JOIN syncapi_frozen f ON f.room_id = x.room_id AND f.user_id = $1 AND f.pos > x.place AND f.place = x.place`)
-
-	main := `e.thread = '' AND e.at > x.place`
-	r.mainUnread = db.Stmt(withPlaces(db, "c.thread IN ('', 'main')") + `SELECT x.room_id, '', x.place, x.mn - COALESCE(p.mn, 0) + ` + mentions("n", "x.room_id", "''", main) + `,
-		x.mh - COALESCE(p.mh, 0) + ` + mentions("h", "x.room_id", "''", main) + `,
-		` + mentions("n", "x.room_id", "$1", main) + `, ` + mentions("h", "x.room_id", "$1", main) + `, 0, 0, x.n, x.h, FALSE
-		FROM x
-		LEFT JOIN syncapi_timeline p ON p.room_id = x.room_id AND p.pos = x.place`)
-
-	thread := `e.thread = y.thread AND e.at > y.place`
-	before := func(column string) string {
-		return `COALESCE((SELECT b.` + column + ` FROM syncapi_timeline b WHERE b.room_id = y.room_id AND b.thread = y.thread
-			AND b.thread <> '' AND b.pos <= y.place ORDER BY b.pos DESC LIMIT 1), 0)`
+	threadReach := strings.NewReplacer("{room}", "newest.room_id", "{which receipts}", "receipt.thread = newest.thread")
+	text := func(text, receipts string) *sqlutil.Stmt {
+		return db.Stmt(strings.NewReplacer("{own event}", own, "{room}", "room.room_id", "{which receipts}", receipts,
+			"{thread reach}", threadReach.Replace(reachText)).Replace(text))
 	}
-	r.threadUnread = db.Stmt(withPlaces(db, "c.thread = ''") + `, y AS MATERIALIZED (
-			SELECT t.room_id, t.thread, t.tn, t.th, GREATEST(x.place, ` + receiptPlace("t.room_id", "c.thread = t.thread") + `) AS place
-			FROM x JOIN syncapi_timeline t ON t.room_id = x.room_id AND t.thread <> '' AND t.pos > x.place
-			AND t.pos = (SELECT MAX(l.pos) FROM syncapi_timeline l WHERE l.room_id = t.room_id AND l.thread = t.thread AND l.thread <> ''))
-		SELECT y.room_id, y.thread, y.place, y.tn - ` + before("tn") + ` + ` + mentions("n", "y.room_id", "''", thread) + `,
-		y.th - ` + before("th") + ` + ` + mentions("h", "y.room_id", "''", thread) + `,
-		` + mentions("n", "y.room_id", "$1", thread) + `, ` + mentions("h", "y.room_id", "$1", thread) + `, 0, 0, 0, 0, FALSE
-		FROM y`)
+	return unreadStatements{
+		room:    text(roomText, "receipt.thread = ''"),
+		main:    text(mainText, "receipt.thread IN ('', 'main')"),
+		threads: text(threadsText, "receipt.thread = ''"),
+	}
 }
 
-// Unread counts rooms, threads included. Where the user has read threads by themselves, it is the sum of what each counts.
+// Unread counts rooms, threads included. Where the user has read threads by themselves, it is the sum of what each
+// counts.
 func (d *Database) Unread(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
-	unread, err := d.countUnread(ctx, tx, d.reads.unread, user, rooms)
+	unread, err := d.countUnread(ctx, tx, d.unread.room, user, rooms)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +183,7 @@ func (d *Database) Unread(ctx context.Context, tx *sqlutil.Tx, user id.UserID, r
 	if len(threaded) == 0 {
 		return unread, nil
 	}
-	for _, parts := range []*sqlutil.Stmt{d.reads.mainUnread, d.reads.threadUnread} {
+	for _, parts := range []*sqlutil.Stmt{d.unread.main, d.unread.threads} {
 		counts, err := d.countUnread(ctx, tx, parts, user, threaded)
 		if err != nil {
 			return nil, err
@@ -128,12 +198,12 @@ func (d *Database) Unread(ctx context.Context, tx *sqlutil.Tx, user id.UserID, r
 
 // UnreadMain counts what is in no thread.
 func (d *Database) UnreadMain(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
-	return d.countUnread(ctx, tx, d.reads.mainUnread, user, rooms)
+	return d.countUnread(ctx, tx, d.unread.main, user, rooms)
 }
 
 // UnreadThreads counts each thread that has something after the place of the room.
 func (d *Database) UnreadThreads(ctx context.Context, tx *sqlutil.Tx, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
-	return d.countUnread(ctx, tx, d.reads.threadUnread, user, rooms)
+	return d.countUnread(ctx, tx, d.unread.threads, user, rooms)
 }
 
 func (d *Database) countUnread(ctx context.Context, tx *sqlutil.Tx, query *sqlutil.Stmt, user id.UserID, rooms []id.RoomID) ([]Unread, error) {
