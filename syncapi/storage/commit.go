@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// maxGroup limits how many writes one transaction carries.
-const maxGroup = 64
+const (
+	maxGroup   = 64   // writes that one transaction carries
+	maxWaiting = 5000 // writes that wait at a time
+)
 
 // Place makes the rows of a write, once its first position is known. It runs under the lock of the position, and must
 // be short. It may run again with another first position.
@@ -29,6 +32,7 @@ type committer struct {
 }
 
 type write struct {
+	ctx  context.Context // its caller's, who may go before it begins
 	name string
 	fn   func(ctx context.Context, tx *sqlutil.Tx) error
 	err  error
@@ -51,14 +55,19 @@ type placementsKey struct{}
 
 // Commit runs fn with other writes that wait, in one transaction. fn calls Add or AddReading for the rows that need
 // positions. All functions fn of a group run before its places: what fn itself reads may be older than what other
-// writes of the group place. If a write of the group fails, each is tried alone.
+// writes of the group place. If a write of the group fails, each is tried alone. A write that has not begun when ctx
+// ends does not happen. Where too many wait, it is mxerr.Unavailable.
 func (d *Database) Commit(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	w := &write{name: name, fn: fn, done: make(chan struct{})}
+	w := &write{ctx: ctx, name: name, fn: fn, done: make(chan struct{})}
 	c := &d.committer
 	c.mu.Lock()
+	if len(c.waiting) >= maxWaiting {
+		c.mu.Unlock()
+		return fmt.Errorf("%s: %w", name, mxerr.Unavailable("too much waits to be written: try again later"))
+	}
 	c.waiting = append(c.waiting, w)
 	if !c.running {
 		c.running = true
@@ -111,8 +120,24 @@ func (d *Database) commitWaiting() {
 			return
 		}
 		c.mu.Unlock()
-		d.commitGroup(group)
+		if group = wanted(group); len(group) > 0 {
+			d.commitGroup(group)
+		}
 	}
+}
+
+// wanted drops the writes whose callers have gone. None of them has begun.
+func wanted(group []*write) []*write {
+	var still []*write
+	for _, w := range group {
+		if err := w.ctx.Err(); err != nil {
+			w.err = fmt.Errorf("%s: %w", w.name, err)
+			close(w.done)
+			continue
+		}
+		still = append(still, w)
+	}
+	return still
 }
 
 func (d *Database) commitGroup(group []*write) {

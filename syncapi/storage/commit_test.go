@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -75,5 +78,50 @@ func TestPositionsFollowEachOtherAndAFailureHurtsNobodyElse(t *testing.T) {
 	pos, err := d.Position(t.Context())
 	if err != nil || pos != last {
 		t.Errorf("the position is %d (%v), want %d", pos, err, last)
+	}
+}
+
+func TestAWriteWhoseCallerHasGoneDoesNotBegin(t *testing.T) {
+	d := open(t, func(Changes) {})
+	begun, goOn := make(chan struct{}), make(chan struct{})
+	var first, second error
+	var all sync.WaitGroup
+	all.Go(func() {
+		first = d.Commit(t.Context(), "first", func(context.Context, *sqlutil.Tx) error {
+			close(begun)
+			<-goOn
+			return nil
+		})
+	})
+	<-begun
+	ctx, leave := context.WithCancel(t.Context())
+	happened := false
+	all.Go(func() {
+		second = d.Commit(ctx, "second", func(context.Context, *sqlutil.Tx) error {
+			happened = true
+			return nil
+		})
+	})
+	for waits := false; !waits; {
+		d.committer.mu.Lock()
+		waits = len(d.committer.waiting) == 1
+		d.committer.mu.Unlock()
+		runtime.Gosched()
+	}
+	leave()
+	close(goOn)
+	all.Wait()
+	if first != nil || !errors.Is(second, context.Canceled) || happened {
+		t.Errorf("the first: %v; the second: %v, happened: %v", first, second, happened)
+	}
+}
+
+func TestOnlySoManyWritesWait(t *testing.T) {
+	d := open(t, func(Changes) {})
+	c := &d.committer
+	c.running, c.waiting = true, make([]*write, maxWaiting)
+	err := d.Commit(t.Context(), "one more", func(context.Context, *sqlutil.Tx) error { return nil })
+	if e, is := mxerr.As(err); !is || e.Status != http.StatusServiceUnavailable {
+		t.Errorf("one more: %v", err)
 	}
 }

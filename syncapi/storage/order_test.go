@@ -36,10 +36,11 @@ func each(t *testing.T, body func(t *testing.T, processes []*Database)) {
 
 // member is a write of a group.
 func member(name string, fn func(tx *sqlutil.Tx)) *write {
-	return &write{name: name, done: make(chan struct{}), fn: func(_ context.Context, tx *sqlutil.Tx) error {
-		fn(tx)
-		return nil
-	}}
+	return &write{ctx: context.Background(), name: name, done: make(chan struct{}),
+		fn: func(_ context.Context, tx *sqlutil.Tx) error {
+			fn(tx)
+			return nil
+		}}
 }
 
 // together commits writes as one group.

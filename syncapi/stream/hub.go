@@ -28,6 +28,7 @@ const (
 	maxUsers   = 50_000 // that have changed or are looked at; more only while more than half of them sleep
 	// maxSleepers is how many syncs of one user are answered at a time: each costs something whenever anything happens.
 	maxSleepers = 100
+	maxEarly    = 1000 // commits that wait for one before them
 )
 
 // patience is how long a commit may wait for the one before it, which another replica tells of.
@@ -144,7 +145,9 @@ func (h *Hub) receive(u update) {
 		if len(h.early) == 0 {
 			h.settleLater()
 		}
-		h.early[u.prev] = u
+		if h.early[u.prev] = u; len(h.early) > maxEarly {
+			h.reset(h.lastEarly())
+		}
 		return
 	}
 	for known := true; known; u, known = h.early[h.pos] {
@@ -171,11 +174,16 @@ func (h *Hub) settle(pos int64) {
 		h.settleLater() // where many commit, something always waits
 		return
 	}
+	h.reset(h.lastEarly())
+}
+
+// lastEarly is the last position of the updates that wait.
+func (h *Hub) lastEarly() int64 {
 	last := h.pos
 	for _, u := range h.early {
 		last = max(last, u.pos)
 	}
-	h.reset(last)
+	return last
 }
 
 // reset forgets everything up to a position, and wakes everybody: each reads what is new from the database.

@@ -209,3 +209,18 @@ func TestAViewFromBeforeSomethingWasMissedIsNotKept(t *testing.T) {
 		})
 	}
 }
+
+func TestOnlySoManyCommitsWaitForOneBeforeThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHub(t, "!a:test")
+		for i := range int64(maxEarly + 1) { // each two positions after one that is missing
+			if len(h.early) > maxEarly {
+				t.Fatalf("%d wait", len(h.early))
+			}
+			h.receive(says("!a:test", 101+2*i, 102+2*i))
+		}
+		if want := int64(102 + 2*maxEarly); h.pos != want || h.floor != want || len(h.early) != 0 {
+			t.Errorf("position %d, floor %d, %d wait: want %d and none", h.pos, h.floor, len(h.early), want)
+		}
+	})
+}
