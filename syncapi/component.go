@@ -18,8 +18,8 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/netpolicy"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/accountdata"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/consumers"
@@ -28,6 +28,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/push"
+	"github.com/matrix-org/dendrite/syncapi/receipts"
 	"github.com/matrix-org/dendrite/syncapi/routing"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
@@ -84,51 +85,28 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache}, Log: deps.Log,
+	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache},
+		Log:    deps.Log,
 		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}
-	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: barrier.Wait, Draining: deps.Draining, Log: deps.Log}
-	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Events: cache, Room: p.Room, Client: p.Client, Presence: tracker != nil, Output: output, Log: deps.Log})
+	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: barrier.Wait,
+		Draining: deps.Draining, Log: deps.Log}
+	data := &accountdata.Service{Storage: db, Room: p.Room}
+	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait}
+	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Client: p.Client, AccountData: data,
+		Receipts: marks, Presence: tracker != nil})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}
 	return &component.Component{
-		Name: "syncapi",
-		API: &api.SyncAPI{
-			QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
-				err = db.Read(ctx, "ignored users", func(ctx context.Context, tx *sqlutil.Tx) error {
-					content, err := db.AccountDataOne(ctx, tx, req.UserID, "", storage.IgnoredUsers)
-					res.Users = storage.IgnoredIn(content)
-					return err
-				})
-				return res, err
-			},
-			QueryBlockInvites: func(ctx context.Context, req api.QueryBlockInvitesRequest) (res api.QueryBlockInvitesResponse, err error) {
-				err = db.Read(ctx, "invite permissions", func(ctx context.Context, tx *sqlutil.Tx) error {
-					res.Blocking, err = db.BlockInvites(ctx, tx, req.UserIDs)
-					return err
-				})
-				return res, err
-			},
-			InheritRoom: func(ctx context.Context, req api.InheritRoomRequest) (none api.Empty, err error) {
-				return none, inheritRoom(ctx, db, &req)
-			},
-			TranslateToken: func(ctx context.Context, req api.TranslateTokenRequest) (res api.TranslateTokenResponse, err error) {
-				res.Order, err = engine.Translate(ctx, req.RoomID, req.Token)
-				return res, err
-			},
-			TagRoom: func(ctx context.Context, req api.TagRoomRequest) (api.Empty, error) {
-				return api.Empty{}, tagRoom(ctx, db, &req)
-			},
-			ReadLog: output.Read,
-			Heads:   output.Heads,
-		},
+		Name:   "syncapi",
+		API:    newAPI(engine, data, output),
 		Routes: routes,
 		Run: func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
 			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
-			group.Go(func() error { return hub.Run(ctx) })
 			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
+			group.Go(func() error { return hub.Run(ctx) })
 			group.Go(func() error {
 				if deps.Sole {
 					return pushes.Run(ctx)
@@ -139,4 +117,34 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		},
 		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
 	}, nil
+}
+
+// newAPI is what other components may ask.
+func newAPI(engine *answer.Engine, data *accountdata.Service, output *eventlog.Topic) *api.SyncAPI {
+	return &api.SyncAPI{
+		QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
+			res.Users, err = data.Ignored(ctx, req.UserID)
+			return res, err
+		},
+		QueryBlockInvites: func(
+			ctx context.Context, req api.QueryBlockInvitesRequest,
+		) (res api.QueryBlockInvitesResponse, err error) {
+			res.Blocking, err = data.BlockInvites(ctx, req.UserIDs)
+			return res, err
+		},
+		InheritRoom: func(ctx context.Context, req api.InheritRoomRequest) (api.Empty, error) {
+			return api.Empty{}, data.Inherit(ctx, req.UserID, req.From, req.To)
+		},
+		TagRoom: func(ctx context.Context, req api.TagRoomRequest) (api.Empty, error) {
+			return api.Empty{}, data.AddTag(ctx, req.UserID, req.RoomID, req.Tag)
+		},
+		TranslateToken: func(
+			ctx context.Context, req api.TranslateTokenRequest,
+		) (res api.TranslateTokenResponse, err error) {
+			res.Order, err = engine.Translate(ctx, req.RoomID, req.Token)
+			return res, err
+		},
+		ReadLog: output.Read,
+		Heads:   output.Heads,
+	}
 }

@@ -31,6 +31,10 @@ type Database struct {
 	presence presenceStatements
 	pushers  pusherStatements
 	erase    eraseStatements
+	usage    usageStatements
+	threads  threadStatements
+
+	filterQuota filterQuotaStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -51,6 +55,9 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.presence = newPresenceStatements(db)
 	d.pushers = newPusherStatements(db)
 	d.erase = newEraseStatements(db)
+	d.usage = newUsageStatements(db)
+	d.threads = newThreadStatements(db)
+	d.filterQuota = newFilterQuotaStatements(db)
 	return d, nil
 }
 
