@@ -50,9 +50,10 @@ func (s *Service) Inherit(ctx context.Context, user id.UserID, from, to id.RoomI
 		})
 }
 
+// inherit changes an entry, unless it would be beyond the bounds.
 func (w *writing) inherit(ctx context.Context, tx *sqlutil.Tx, k key, change changing) error {
 	err := w.change(ctx, tx, k, change, w.within(MaxBytes))
-	if _, refused := mxerr.As(err); refused {
+	if mxerr.Is(err, "M_TOO_LARGE") || mxerr.Is(err, "M_INVALID_PARAM") {
 		return nil
 	}
 	return err
