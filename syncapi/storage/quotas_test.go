@@ -84,7 +84,7 @@ func TestQuotasOfADatabaseFromBefore(t *testing.T) {
 // before are the migrations before one.
 func before(t *testing.T, number string) fs.FS {
 	t.Helper()
-	all, err := subdirectory()
+	all, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		t.Fatal(err)
 	}
