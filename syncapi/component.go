@@ -11,7 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
@@ -19,23 +18,22 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/netpolicy"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/accountdata"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/api"
+	"github.com/matrix-org/dendrite/syncapi/consumers"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/input"
 	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/push"
+	"github.com/matrix-org/dendrite/syncapi/receipts"
 	"github.com/matrix-org/dendrite/syncapi/routing"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
-
-// barrierTimeout is how long a request waits for what was committed before it. Beyond, it is answered with what there is.
-const barrierTimeout = 5 * time.Second
 
 // Peers are the components that syncapi asks.
 type Peers struct {
@@ -75,84 +73,40 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	consumer, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
-		Name: "room", Topic: roomserver.Topic, Component: storage.Component, DB: deps.DB, Start: eventlog.Oldest,
-		Source: eventlog.Source{
-			Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
-				return p.Room.ReadLog(ctx, q)
-			},
-			Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
-				return p.Room.Heads(ctx, q)
-			},
-		},
-		Handle: in.Handle, Commit: db.Commit, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("consumer of the roomserver's log: %w", err)
-	}
-	devices, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
-		Name: "user", Topic: clientapi.Topic, Component: storage.Component, DB: deps.DB, Start: eventlog.Oldest,
-		Source: eventlog.Source{
-			Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
-				return p.Client.ReadLog(ctx, q)
-			},
-			Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
-				return p.Client.Heads(ctx, q)
-			},
-		},
-		Handle: dropGone(db), Commit: db.Commit, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
-	})
-	if err != nil {
-		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
-	}
-	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache}, Log: deps.Log,
-		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}
-	b, err := newBarrier(deps, p.Room, consumer, hub)
+	rooms, err := consumers.Room(ctx, deps, p.Room, db, in)
 	if err != nil {
 		return nil, err
 	}
-	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: b.wait, Draining: deps.Draining, Log: deps.Log}
-	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Events: cache, Room: p.Room, Client: p.Client, Presence: tracker != nil, Output: output, Log: deps.Log})
+	users, err := consumers.User(ctx, deps, p.Client, db)
+	if err != nil {
+		return nil, err
+	}
+	barrier, err := consumers.NewBarrier(deps, p.Room, rooms, hub)
+	if err != nil {
+		return nil, err
+	}
+	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache},
+		Log:    deps.Log,
+		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}
+	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: barrier.Wait,
+		Draining: deps.Draining, Log: deps.Log}
+	data := &accountdata.Service{Storage: db, Room: p.Room}
+	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait}
+	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Client: p.Client, AccountData: data,
+		Receipts: marks, Presence: tracker != nil})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}
 	return &component.Component{
-		Name: "syncapi",
-		API: &api.SyncAPI{
-			QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
-				err = db.Read(ctx, "ignored users", func(ctx context.Context, tx *sqlutil.Tx) error {
-					content, err := db.AccountDataOne(ctx, tx, req.UserID, "", storage.IgnoredUsers)
-					res.Users = storage.IgnoredIn(content)
-					return err
-				})
-				return res, err
-			},
-			QueryBlockInvites: func(ctx context.Context, req api.QueryBlockInvitesRequest) (res api.QueryBlockInvitesResponse, err error) {
-				err = db.Read(ctx, "invite permissions", func(ctx context.Context, tx *sqlutil.Tx) error {
-					res.Blocking, err = db.BlockInvites(ctx, tx, req.UserIDs)
-					return err
-				})
-				return res, err
-			},
-			InheritRoom: func(ctx context.Context, req api.InheritRoomRequest) (none api.Empty, err error) {
-				return none, inheritRoom(ctx, db, &req)
-			},
-			TranslateToken: func(ctx context.Context, req api.TranslateTokenRequest) (api.TranslateTokenResponse, error) {
-				return translateToken(ctx, db, req)
-			},
-			TagRoom: func(ctx context.Context, req api.TagRoomRequest) (api.Empty, error) {
-				return api.Empty{}, tagRoom(ctx, db, &req)
-			},
-			ReadLog: output.Read,
-			Heads:   output.Heads,
-		},
+		Name:   "syncapi",
+		API:    newAPI(engine, data, output),
 		Routes: routes,
 		Run: func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return deps.Transport.Relay(ctx, log) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, consumer) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
 			group.Go(func() error { return hub.Run(ctx) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, devices) })
 			group.Go(func() error {
 				if deps.Sole {
 					return pushes.Run(ctx)
@@ -165,98 +119,32 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}, nil
 }
 
-// dropGone removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and everything that is kept of
-// users who are erased.
-func dropGone(db *storage.Database) func(context.Context, []eventlog.Record) (eventlog.Apply, error) {
-	return func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
-		var gone []*clientapi.OutputDevice
-		var erased []id.UserID
-		for i := range records {
-			switch records[i].Type {
-			case clientapi.TypeDeviceDeleted:
-				device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
-				if err != nil {
-					return nil, err
-				}
-				gone = append(gone, device)
-			case clientapi.TypeErased:
-				user, err := eventlog.Decode[clientapi.OutputErased](&records[i])
-				if err != nil {
-					return nil, err
-				}
-				erased = append(erased, user.UserID)
-			}
-		}
-		if gone == nil && erased == nil {
-			return nil, nil
-		}
-		return func(ctx context.Context, tx *sqlutil.Tx) error {
-			if err := db.Erase(ctx, tx, erased); err != nil {
-				return err
-			}
-			storage.Add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
-				changes := new(storage.Changes)
-				for _, device := range gone {
-					touched, err := db.DropPushersOf(ctx, tx, device.UserID, device.DeviceID)
-					if err != nil {
-						return nil, err
-					}
-					changes.Touched = append(changes.Touched, touched...)
-				}
-				return changes, nil
-			})
-			return nil
-		}, nil
-	}
-}
-
-// translateToken finds the newest event of a room that a token covers.
-func translateToken(ctx context.Context, db *storage.Database, req api.TranslateTokenRequest) (api.TranslateTokenResponse, error) {
-	token, err := answer.ParseToken(req.Token)
-	if err != nil {
-		return api.TranslateTokenResponse{}, err
-	}
-	var at map[id.RoomID]storage.TimelineRow
-	err = db.Read(ctx, "token", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		at, err = db.At(ctx, tx, []id.RoomID{req.RoomID}, token.Pos)
-		return err
-	})
-	return api.TranslateTokenResponse{Order: at[req.RoomID].Order}, err
-}
-
-// barrier makes requests wait for what the roomserver had committed when they began.
-type barrier struct {
-	heads    stream.Coalesced[eventlog.HeadsResponse]
-	consumer *eventlog.Consumer
-	hub      *stream.Hub
-	deps     component.Deps
-	late     prometheus.Counter
-}
-
-func newBarrier(deps component.Deps, room *roomserver.RoomserverAPI, consumer *eventlog.Consumer, hub *stream.Hub) (*barrier, error) {
-	b := &barrier{consumer: consumer, hub: hub, deps: deps, late: prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "dendrite_sync_late_total", Help: "Syncs that were answered although the log of rooms was not followed to its end."})}
-	b.heads.Ask = func(ctx context.Context) (eventlog.HeadsResponse, error) {
-		return room.Heads(ctx, eventlog.HeadsRequest{Topic: roomserver.Topic})
-	}
-	if deps.Metrics != nil {
-		if err := deps.Metrics.Register(b.late); err != nil {
-			return nil, fmt.Errorf("metrics of syncapi: %w", err)
-		}
-	}
-	return b, nil
-}
-
-func (b *barrier) wait(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, barrierTimeout)
-	defer cancel()
-	heads, err := b.heads.Get(ctx)
-	if err == nil {
-		err = b.consumer.WaitFor(ctx, heads.Heads)
-	}
-	// What syncapi itself has committed can be seen even while the roomserver cannot be asked.
-	if err = errors.Join(err, b.hub.Reach(ctx)); err != nil {
-		b.late.Inc()
-		b.deps.Log.WithError(err).Debug("a sync does not wait any longer for what was committed before it")
+// newAPI is what other components may ask.
+func newAPI(engine *answer.Engine, data *accountdata.Service, output *eventlog.Topic) *api.SyncAPI {
+	return &api.SyncAPI{
+		QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
+			res.Users, err = data.Ignored(ctx, req.UserID)
+			return res, err
+		},
+		QueryBlockInvites: func(
+			ctx context.Context, req api.QueryBlockInvitesRequest,
+		) (res api.QueryBlockInvitesResponse, err error) {
+			res.Blocking, err = data.BlockInvites(ctx, req.UserIDs)
+			return res, err
+		},
+		InheritRoom: func(ctx context.Context, req api.InheritRoomRequest) (api.Empty, error) {
+			return api.Empty{}, data.Inherit(ctx, req.UserID, req.From, req.To)
+		},
+		TagRoom: func(ctx context.Context, req api.TagRoomRequest) (api.Empty, error) {
+			return api.Empty{}, data.AddTag(ctx, req.UserID, req.RoomID, req.Tag)
+		},
+		TranslateToken: func(
+			ctx context.Context, req api.TranslateTokenRequest,
+		) (res api.TranslateTokenResponse, err error) {
+			res.Order, err = engine.Translate(ctx, req.RoomID, req.Token)
+			return res, err
+		},
+		ReadLog: output.Read,
+		Heads:   output.Heads,
 	}
 }

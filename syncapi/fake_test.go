@@ -28,6 +28,7 @@ type rooms struct {
 	calls struct{ events, states, diffs int }
 
 	mu      sync.Mutex
+	late    []func() // appends what is known but not in the log; nil if everything is appended at once
 	n       int64
 	rooms   map[id.RoomID]*fakeRoom
 	events  map[id.EventID]*api.Event
@@ -187,8 +188,29 @@ func (f *rooms) membershipOf(event id.EventID, now *pdu.Event) string {
 	return f.events[event].PDU.Membership()
 }
 
+// holdBack keeps what is sent from now on out of the log, until what it returns is called. The roomserver knows it at
+// once.
+func (f *rooms) holdBack() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.late = []func(){}
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		late := f.late
+		f.late = nil
+		for _, add := range late {
+			add()
+		}
+	}
+}
+
 func (f *rooms) append(key, messageType string, message any) {
 	f.t.Helper()
+	if f.late != nil {
+		f.late = append(f.late, func() { f.append(key, messageType, message) })
+		return
+	}
 	err := f.db.Write(f.t.Context(), "fake room", func(ctx context.Context, tx *sqlutil.Tx) error {
 		f.topic.Append(ctx, tx, key, messageType, message)
 		return nil

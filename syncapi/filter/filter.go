@@ -15,6 +15,10 @@ const (
 	DefaultTimeline  = 10   // where none is asked for
 )
 
+// MaxKept is how many filters a user keeps. Clients upload theirs when they start, and the same again is the same
+// filter. Of more, the oldest go: whoever uses one of these is told to upload it again.
+const MaxKept = 300
+
 // Filter says what of a sync a client wants. A part that is nil selects everything.
 type Filter struct {
 	EventFields []string                `json:"event_fields,omitempty"`

@@ -4,34 +4,28 @@ package routing
 import (
 	"net/http"
 
-	"github.com/sirupsen/logrus"
-
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
-	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/accountdata"
 	"github.com/matrix-org/dendrite/syncapi/answer"
-	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/receipts"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
 // Deps are what the endpoints use.
 type Deps struct {
-	Engine  *answer.Engine
-	Storage *storage.Database
-	Events  *events.Cache
-	Room    *roomserver.RoomserverAPI
-	Client  *clientapi.ClientAPI
+	Engine      *answer.Engine
+	Storage     *storage.Database
+	Client      *clientapi.ClientAPI
+	AccountData *accountdata.Service
+	Receipts    *receipts.Service
 	// Presence says that presence is switched on.
 	Presence bool
-	// Output is the log of what other servers must hear.
-	Output *eventlog.Topic
-	Log    *logrus.Entry
 }
 
 type routes struct {

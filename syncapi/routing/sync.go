@@ -107,6 +107,9 @@ func (s *routes) putFilter(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
+	if err := s.Storage.TrimFilters(ctx, user, filter.MaxKept); err != nil {
+		return nil, err
+	}
 	return httputil.Object{"filter_id": strconv.FormatInt(filterID, 10)}, nil
 }
 

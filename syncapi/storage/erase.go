@@ -12,6 +12,7 @@ type eraseStatements []*sqlutil.Stmt
 func newEraseStatements(db *sqlutil.DB) eraseStatements {
 	return eraseStatements{
 		db.Stmt(`DELETE FROM syncapi_account_data WHERE user_id = ANY($1)`),
+		db.Stmt(`DELETE FROM syncapi_account_data_usage WHERE user_id = ANY($1)`),
 		db.Stmt(`DELETE FROM syncapi_filters WHERE user_id = ANY($1)`),
 		db.Stmt(`DELETE FROM syncapi_presence WHERE user_id = ANY($1)`),
 		db.Stmt(`DELETE FROM syncapi_receipts WHERE user_id = ANY($1)

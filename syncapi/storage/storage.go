@@ -40,6 +40,9 @@ type Database struct {
 	present     presentTable
 	pushers     pusherTable
 	erase       eraseStatements
+	usage       usageStatements
+	threads     threadStatements
+	filterQuota filterQuotaStatements
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -69,6 +72,9 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.present = newPresentTable(db)
 	d.pushers = newPusherTable(db)
 	d.erase = newEraseStatements(db)
+	d.usage = newUsageStatements(db)
+	d.threads = newThreadStatements(db, d.receipts)
+	d.filterQuota = newFilterQuotaStatements(db)
 	return d, nil
 }
 

@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"fmt"
+	"github.com/matrix-org/dendrite/common/test"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -10,8 +11,6 @@ import (
 	"testing"
 
 	"github.com/tidwall/gjson"
-
-	"github.com/matrix-org/dendrite/common/test"
 )
 
 // together runs n functions at the same time, each with a copy of a client.
@@ -178,6 +177,7 @@ func TestWhatIsSetWhileARoomIsReplacedIsKept(t *testing.T) {
 			bob.must("PUT", at("user", bob.userID, "account_data", "m.direct"), object{alice.userID: []string{old}})
 			upgraded := alice.must("POST", at("rooms", old, "upgrade"), object{"new_version": "12"})
 			made := upgraded.Get("replacement_room").Str
+			alice.invite(made, bob)
 			const clients = 6
 			var set [clients]settings
 			together(bob, clients+1, func(c *client, i int) {

@@ -1,0 +1,87 @@
+package consumers
+
+import (
+	"context"
+	"fmt"
+
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/syncapi/storage"
+)
+
+// User follows clientapi's log of users and devices.
+func User(
+	ctx context.Context, deps component.Deps, client *clientapi.ClientAPI, db *storage.Database,
+) (*eventlog.Consumer, error) {
+	consumer, err := follow(ctx, deps, db, log{
+		name: "user", topic: clientapi.Topic,
+		read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
+			return client.ReadLog(ctx, q)
+		},
+		heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
+			return client.Heads(ctx, q)
+		},
+	}, func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
+		return dropGone(db, records)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
+	}
+	return consumer, nil
+}
+
+// gone are devices that are logged out, and users who are erased.
+type gone struct {
+	devices []*clientapi.OutputDevice
+	erased  []id.UserID
+}
+
+// dropGone removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and
+// everything that is kept of users who are erased.
+func dropGone(db *storage.Database, records []eventlog.Record) (eventlog.Apply, error) {
+	var g gone
+	for i := range records {
+		switch records[i].Type {
+		case clientapi.TypeDeviceDeleted:
+			device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
+			if err != nil {
+				return nil, err
+			}
+			g.devices = append(g.devices, device)
+		case clientapi.TypeErased:
+			user, err := eventlog.Decode[clientapi.OutputErased](&records[i])
+			if err != nil {
+				return nil, err
+			}
+			g.erased = append(g.erased, user.UserID)
+		}
+	}
+	if g.devices == nil && g.erased == nil {
+		return nil, nil
+	}
+	return func(ctx context.Context, tx *sqlutil.Tx) error {
+		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
+			return g.drop(ctx, tx, db)
+		})
+		return nil
+	}, nil
+}
+
+// drop removes what they have set. It takes its turn among their own writes, so that none is left.
+func (g *gone) drop(ctx context.Context, tx *sqlutil.Tx, db *storage.Database) (*storage.Changes, error) {
+	if err := db.Erase(ctx, tx, g.erased); err != nil {
+		return nil, err
+	}
+	changes := new(storage.Changes)
+	for _, device := range g.devices {
+		touched, err := db.DropPushersOf(ctx, tx, device.UserID, device.DeviceID)
+		if err != nil {
+			return nil, err
+		}
+		changes.Touched = append(changes.Touched, touched...)
+	}
+	return changes, nil
+}
