@@ -29,6 +29,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/push"
 	"github.com/matrix-org/dendrite/syncapi/routing"
+	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
@@ -65,6 +66,10 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, err
 	}
 	if err := hub.Start(ctx, db); err != nil {
+		return nil, err
+	}
+	pushRules := &rules.Store{Storage: db}
+	if err := pushRules.Shrink(ctx); err != nil {
 		return nil, err
 	}
 	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole})
@@ -112,7 +117,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, err
 	}
 	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: b.wait, Draining: deps.Draining, Log: deps.Log}
-	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Events: cache, Room: p.Room, Client: p.Client, Presence: tracker != nil, Output: output, Log: deps.Log})
+	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Rules: pushRules, Events: cache, Room: p.Room, Client: p.Client,
+		Presence: tracker != nil, Output: output, Log: deps.Log})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
@@ -65,18 +66,14 @@ func inheritRules(content json.RawMessage, req *api.InheritRoomRequest) (json.Ra
 	if err := json.Unmarshal(content, document); err != nil {
 		return nil, err
 	}
-	named := func(room id.RoomID) func(pushrules.Rule) bool {
-		return func(r pushrules.Rule) bool { return r.RuleID == string(room) }
-	}
-	rules := document.Rules[pushrules.Room]
-	at := slices.IndexFunc(rules, named(req.From))
-	if at < 0 || slices.ContainsFunc(rules, named(req.To)) {
+	if !document.Inherit(req.From, req.To) {
 		return nil, nil
 	}
-	rule := rules[at]
-	rule.RuleID = string(req.To)
-	document.Rules[pushrules.Room] = slices.Insert(slices.Clone(rules), at, rule)
-	return json.Marshal(document)
+	content, err := document.Encode(len(content))
+	if mxerr.Is(err, "M_TOO_LARGE") {
+		return nil, nil // there is no place for another rule
+	}
+	return content, err
 }
 
 // inheritDirect lists the new room wherever the old one is listed; nil if that is nowhere, or if the content is not as specified.

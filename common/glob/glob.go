@@ -33,8 +33,8 @@ func MatchWithin(pattern, s string, w *Work) bool {
 // event_match). Word boundaries are the ends of s, and what is not one of A-Z, a-z, 0-9 and _. An empty pattern matches nothing. Case
 // counts.
 func ContainsWord(pattern, s string, w *Work) bool {
-	if pattern == "" {
-		return false
+	if !HasMeta(pattern) {
+		return HasWord(pattern, s, w)
 	}
 	first, rest, hasStar := strings.Cut(pattern, "*")
 	if !hasStar {
@@ -47,6 +47,21 @@ func ContainsWord(pattern, s string, w *Work) bool {
 	}
 	last, end := parts(rest, s, end, w)
 	return end >= 0 && find(last, s, end, atEnd, w) >= 0
+}
+
+// HasWord is ContainsWord for a text in which no character has a meaning of its own.
+func HasWord(word, s string, w *Work) bool {
+	for from := 0; word != ""; from++ {
+		skipped, found := skipTo(word, s[from:])
+		if !w.Spend(1+len(word)/scanned+skipped/scanned) || !found {
+			break
+		}
+		from += skipped
+		if atBoth.allows(s, from, from+len(word)) {
+			return true
+		}
+	}
+	return false
 }
 
 // parts finds the parts of a pattern between stars, one after the other, but for the last. It returns this and where the others end;
@@ -102,14 +117,17 @@ func find(part, s string, from int, where place, w *Work) int {
 	return -1
 }
 
-// skip tells how many bytes there are before the next place where a part that begins with a character may begin, and whether there is one.
+// skip tells how many bytes there are before the next place where a part that begins with a character may begin, and whether there
+// is one.
 func skip(part, s string) (skipped int, found bool) {
 	if len(part) <= searched && !HasMeta(part) {
-		skipped = strings.Index(s, part)
-	} else {
-		skipped = strings.IndexByte(s, part[0])
+		return skipTo(part, s)
 	}
-	if skipped < 0 {
+	return skipTo(part[:1], s)
+}
+
+func skipTo(word, s string) (skipped int, found bool) {
+	if skipped = strings.Index(s, word); skipped < 0 {
 		return len(s), false
 	}
 	return skipped, true

@@ -3,7 +3,7 @@ package glob
 const (
 	// scanned is how many bytes are searched in a step.
 	scanned = 8
-	// searched is how long a text may be that is searched as fast, whatever it is searched in.
+	// searched is how long a part may be that is looked for as a whole.
 	searched = 32
 )
 

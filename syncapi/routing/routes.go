@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/filter"
+	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -24,6 +25,7 @@ import (
 type Deps struct {
 	Engine  *answer.Engine
 	Storage *storage.Database
+	Rules   *rules.Store
 	Events  *events.Cache
 	Room    *roomserver.RoomserverAPI
 	Client  *clientapi.ClientAPI

@@ -14,12 +14,12 @@ import (
 )
 
 type readStatements struct {
-	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest *sqlutil.Stmt
-	history, latest, joined                                                  *sqlutil.Stmt
-	receipts, receiptsSince, receiptsOf                                      *sqlutil.Stmt
-	accountData, accountDataOne, accountDataOf, rules, ignored, permissions  *sqlutil.Stmt
-	mentionsAt, unread, mainUnread, threadUnread                             *sqlutil.Stmt
-	filter                                                                   *sqlutil.Stmt
+	rooms, newest, newestUpTo, at, since, byEvent, beforeOrder, threadNewest           *sqlutil.Stmt
+	history, latest, joined                                                            *sqlutil.Stmt
+	receipts, receiptsSince, receiptsOf                                                *sqlutil.Stmt
+	accountData, accountDataOne, accountDataOf, withRules, rules, ignored, permissions *sqlutil.Stmt
+	mentionsAt, unread, mainUnread, threadUnread                                       *sqlutil.Stmt
+	filter                                                                             *sqlutil.Stmt
 }
 
 const timelineColumns = `t.room_id, t.pos, t.event_id, t.seg, t.idx, t.type, t.sender, t.flags, t.thread, t.root_before, t.root_after,
@@ -63,7 +63,8 @@ func newReadStatements(db *sqlutil.DB) readStatements {
 		accountData:    db.Stmt(`SELECT user_id, room_id, type, pos, content FROM syncapi_account_data WHERE user_id = $1 AND pos > $2 AND pos <= $3 ORDER BY pos`),
 		accountDataOne: db.Stmt(`SELECT content FROM syncapi_account_data WHERE user_id = $1 AND room_id = $2 AND type = $3`),
 		accountDataOf:  db.Stmt(`SELECT type, content FROM syncapi_account_data WHERE user_id = $1 AND room_id = '' AND type = ANY($2)`),
-		rules:          db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules'`),
+		withRules:      db.Stmt(`SELECT user_id, LENGTH(content) FROM syncapi_account_data WHERE type = 'm.push_rules' AND room_id = ''`),
+		rules:          db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules' AND room_id = '' AND user_id = ANY($1)`),
 		ignored:        db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.ignored_user_list' AND room_id = ''`),
 		permissions:    db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.invite_permission_config' AND room_id = '' AND user_id = ANY($1)`),
 		mentionsAt:     db.Stmt(`SELECT user_id, room_id, at, thread, SUM(n)::bigint, SUM(h)::bigint FROM syncapi_mentions WHERE room_id = $1 AND at = $2 GROUP BY user_id, room_id, at, thread`),
@@ -251,9 +252,23 @@ func (d *Database) AccountDataOf(ctx context.Context, tx *sqlutil.Tx, user id.Us
 	return contents[string](rows, err)
 }
 
-// Rules returns the push rules of all users who have changed theirs.
-func (d *Database) Rules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]json.RawMessage, error) {
-	rows, err := d.reads.rules.Query(ctx, tx)
+// WithRules returns the users who have changed their push rules, and how long what is stored of these is.
+func (d *Database) WithRules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]int, error) {
+	all := make(map[id.UserID]int)
+	rows, err := d.reads.withRules.Query(ctx, tx)
+	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
+		var user id.UserID
+		var length int
+		err := rows.Scan(&user, &length)
+		all[user] = length
+		return struct{}{}, err
+	})
+	return all, err
+}
+
+// RulesOf returns the push rules of those of the users who have changed theirs.
+func (d *Database) RulesOf(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (map[id.UserID]json.RawMessage, error) {
+	rows, err := d.reads.rules.Query(ctx, tx, sqlutil.Array(users))
 	return contents[id.UserID](rows, err)
 }
 
