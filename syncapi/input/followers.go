@@ -32,6 +32,14 @@ type follower struct {
 	ignores     bool   // the sender
 }
 
+func usersOf(list []follower) []id.UserID {
+	users := make([]id.UserID, len(list))
+	for i := range list {
+		users[i] = list[i].user
+	}
+	return users
+}
+
 // followers lists those for whom an event is evaluated: users whose rules no class follows, those who ignore its sender, and those of
 // the joined users of this server whom it mentions. The number of these has no bound but the size of the event.
 func followers(room *roomRules, ignoring map[id.UserID]struct{}, mentioned []id.UserID) []follower {
@@ -108,7 +116,7 @@ func (b *batch) roomRules(ctx context.Context, room id.RoomID, root roomserver.R
 
 // own are those of the users of a room whose rules no class follows.
 func (b *batch) own(ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID) ([]follower, error) {
-	rules, err := b.in.rules.Get(ctx, users)
+	rules, err := b.in.rules.Get(ctx, users, len(users))
 	if err != nil {
 		return nil, err
 	}
@@ -124,14 +132,19 @@ func (b *batch) own(ctx context.Context, room id.RoomID, root roomserver.Root, u
 	if err != nil {
 		return nil, err
 	}
-	slices.SortFunc(users, func(x, y id.UserID) int {
-		return cmp.Or(rules[x].Cost()-rules[y].Cost(), cmp.Compare(x, y))
-	})
 	list := make([]follower, len(users))
 	for i, user := range users {
 		list[i] = follower{user: user, displayName: names[user]}
 	}
+	cheapestFirst(list, rules)
 	return list, nil
+}
+
+// cheapestFirst puts those first whose rules may take the least work.
+func cheapestFirst(list []follower, rules map[id.UserID]*notify.Rules) {
+	slices.SortFunc(list, func(x, y follower) int {
+		return cmp.Or(rules[x.user].Cost()-rules[y.user].Cost(), cmp.Compare(x.user, y.user))
+	})
 }
 
 // room is what is known of a room, if anything, and whether there is anybody at all who has changed rules or ignores somebody.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/matrix-org/dendrite/common/glob"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -47,47 +48,42 @@ func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *
 	if err != nil {
 		return err
 	}
-	users := make([]id.UserID, len(list))
-	for i := range list {
-		users[i] = list[i].user
-	}
-	rules, err := b.in.rules.Get(ctx, users)
+	rules, err := b.in.rules.Get(ctx, usersOf(list), maxRead)
 	if err != nil {
 		return err
 	}
-	results, err := evaluate(subject, list, rules)
+	// Whose rules there is no room to remember, and no time to read, counts as their class says.
+	list = slices.DeleteFunc(list, func(f follower) bool { return rules[f.user] == nil || f.user == output.Event.Sender() })
+	results, err := evaluate(subject, list, rules, &glob.Work{Left: notify.EventWork})
 	if err != nil {
 		return err
 	}
 	for i, result := range results {
 		user := list[i].user
 		class, _ := rules[user].Document.Classify(output.RoomID)
-		delta := countsOf(result).Minus(countsOf(byClass[class]))
-		if user == output.Event.Sender() || delta == (storage.Counts{}) {
-			continue
+		if delta := countsOf(result).Minus(countsOf(byClass[class])); delta != (storage.Counts{}) {
+			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos, Pos: row.Pos,
+				Thread: row.Thread, Counts: delta})
 		}
-		b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos, Pos: row.Pos,
-			Thread: row.Thread, Counts: delta})
 	}
 	return nil
 }
 
-// evaluate tells what the rules of users, first those whose rules cost least, say of an event. It does so within the budgets, however
-// many users there are.
-func evaluate(subject *pushrules.Subject, list []follower, rules map[id.UserID]*notify.Rules) ([]pushrules.Result, error) {
+// evaluate tells what the rules of users, first those whose rules cost least, say of an event. It does so within the budget of all,
+// however many users there are.
+func evaluate(subject *pushrules.Subject, list []follower, rules map[id.UserID]*notify.Rules, all *glob.Work) ([]pushrules.Result, error) {
 	results := make([]pushrules.Result, len(list))
-	left := notify.EventWork
 	for i, f := range list {
-		if f.ignores || f.user == subject.Event.Sender() {
+		if f.ignores {
 			continue // nothing notifies
 		}
-		w := notify.Share(left, len(list)-i)
-		left -= w.Left
+		share := notify.Share(all.Left, len(list)-i)
+		given := share.Left
 		var err error
-		if results[i], err = rules[f.user].Evaluate(subject, f.displayName, w); err != nil {
+		if results[i], err = rules[f.user].Evaluate(subject, f.displayName, share); err != nil {
 			return nil, err
 		}
-		left += w.Left
+		all.Spend(given - share.Left)
 	}
 	return results, nil
 }

@@ -40,7 +40,9 @@ type ruleCache struct {
 
 const (
 	// maxCompiled is how many bytes of compiled rules are kept, about.
-	maxCompiled = 128 << 20
+	maxCompiled = 256 << 20
+	// maxRead is how many documents are read for an event, if they are not in memory.
+	maxRead = 100
 	// maxInRooms limits of how many users in rooms, and of how many rooms, it is remembered that each event is evaluated for them.
 	maxInRooms = 500_000
 	// maxRefreshed is how many users' changes are read by themselves; where more have changed, all are read.
@@ -91,8 +93,9 @@ func (r *ruleCache) dropRoom(room id.RoomID) {
 	}
 }
 
-// Get returns the rules of users, as they are now. Those that are not in memory are read together.
-func (r *ruleCache) Get(ctx context.Context, users []id.UserID) (map[id.UserID]*notify.Rules, error) {
+// Get returns the rules of users, as they are now. Of those that are not in memory, the first few are read together, and the others are
+// not returned.
+func (r *ruleCache) Get(ctx context.Context, users []id.UserID, most int) (map[id.UserID]*notify.Rules, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
@@ -103,11 +106,11 @@ func (r *ruleCache) Get(ctx context.Context, users []id.UserID) (map[id.UserID]*
 	for _, user := range users {
 		if rules, has := r.compiled.Get(user); has {
 			found[user] = rules
-		} else if _, own := r.own[user]; own {
-			unread = append(unread, user)
-		} else {
+		} else if _, own := r.own[user]; !own {
 			found[user] = notify.NewRules(user, new(pushrules.Document))
 			r.keep(found[user])
+		} else if len(unread) < most {
+			unread = append(unread, user)
 		}
 	}
 	r.mu.Unlock()

@@ -38,8 +38,9 @@ func ByClass(s *Subject) ([Classes]Result, error) {
 
 // classes are what a document says of all rooms.
 type classes struct {
-	others verdict               // of rooms that no rule names
-	rooms  map[id.RoomID]verdict // of those that rules name
+	others   verdict               // by the override rules, of rooms that none names
+	rooms    map[id.RoomID]verdict // of those that some name
+	notifies map[id.RoomID]bool    // by the room rules
 }
 
 type verdict struct {
@@ -55,11 +56,21 @@ func (d *Document) Classify(room id.RoomID) (class Class, exact bool) {
 		c = d.classify()
 		d.classes.Store(c)
 	}
-	v, named := c.rooms[fold(room)]
-	if !named {
-		v = c.others
+	v := c.overridden(fold(room))
+	if notifies, named := c.notifies[room]; named && v.class == ClassDefault {
+		if notifies {
+			return ClassDefault, false
+		}
+		return ClassMentions, v.exact
 	}
 	return v.class, v.exact
+}
+
+func (c *classes) overridden(room id.RoomID) verdict {
+	if v, named := c.rooms[room]; named {
+		return v
+	}
+	return c.others
 }
 
 // fold makes names of rooms equal that event_match takes for equal.
@@ -67,7 +78,7 @@ func fold[T ~string](room T) id.RoomID { return id.RoomID(strings.ToLower(string
 
 // classify goes through the rules once, however many rooms there are.
 func (d *Document) classify() *classes {
-	c := &classes{rooms: make(map[id.RoomID]verdict)}
+	c := &classes{rooms: make(map[id.RoomID]verdict), notifies: make(map[id.RoomID]bool)}
 	c.others.exact = !anyEnabled(d.Rules[Content]) && !anyEnabled(d.Rules[Sender]) && !anyEnabled(d.Rules[Underride])
 	for ruleID, change := range d.Changes {
 		if ruleID == master && change.Enabled != nil && *change.Enabled {
@@ -83,7 +94,7 @@ func (d *Document) classify() *classes {
 	}
 	for i := range d.Rules[Room] {
 		if r := &d.Rules[Room][i]; r.Enabled {
-			c.room(r)
+			c.notifies[id.RoomID(r.RuleID)] = resultOf(r.Actions).Notify
 		}
 	}
 	return c
@@ -100,10 +111,7 @@ func (c *classes) override(r *Rule) {
 		}
 		return
 	}
-	v, has := c.rooms[room]
-	if !has {
-		v = c.others
-	}
+	v := c.overridden(room)
 	switch {
 	case v.class == ClassNone:
 	case whole && !resultOf(r.Actions).Notify:
@@ -112,24 +120,6 @@ func (c *classes) override(r *Rule) {
 		v.exact = false
 	}
 	c.rooms[room] = v
-}
-
-// room adds a room rule, less important than those before it.
-func (c *classes) room(r *Rule) {
-	name := fold(r.RuleID)
-	v, has := c.rooms[name]
-	if !has {
-		v = c.others
-	}
-	switch {
-	case v.class != ClassDefault:
-		return
-	case resultOf(r.Actions).Notify:
-		v.exact = false
-	default:
-		v.class = ClassMentions
-	}
-	c.rooms[name] = v
 }
 
 func anyEnabled(rules []Rule) bool {

@@ -32,6 +32,7 @@ func never(*trial) bool { return false }
 // displayNameKind is the kind of condition that looks for the display name of the rules' owner.
 const displayNameKind = "contains_display_name"
 
+// body is what the keywords of all users are looked for in.
 var body = parsePath("content.body")
 
 // compile turns a condition into a function. One that is unknown, or lacks what it needs, never holds. The cost is how much it may

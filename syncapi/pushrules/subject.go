@@ -92,6 +92,9 @@ func (s *Subject) at(path *path, w *glob.Work) *property {
 	if p := s.properties[path.name]; p != nil {
 		return p
 	}
+	if path.name == body.name {
+		w = nil // it is for all users, once
+	}
 	value, found := path.in(s.Event, w)
 	if !found {
 		return nil
