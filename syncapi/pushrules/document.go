@@ -3,6 +3,7 @@ package pushrules
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -27,6 +28,15 @@ type Change struct {
 	Actions []json.RawMessage `json:"actions"`
 }
 
+// Clone is a document that can be changed without the other one.
+func (d *Document) Clone() *Document {
+	c := &Document{Rules: maps.Clone(d.Rules), Changes: maps.Clone(d.Changes)}
+	for kind, rules := range c.Rules {
+		c.Rules[kind] = slices.Clone(rules)
+	}
+	return c
+}
+
 // ParseKind checks the name of a kind. M_INVALID_PARAM otherwise.
 func ParseKind(s string) (Kind, error) {
 	if k := Kind(s); slices.Contains(kinds[:], k) {
@@ -47,7 +57,7 @@ func (d *Document) Get(user id.UserID, kind Kind, ruleID string) (Rule, error) {
 
 // Put adds a rule, or replaces one that keeps then whether it is enabled. It is placed before or after another rule of the
 // user's, if one of these is named, else a new rule becomes the most important of its kind. Errors have the errcodes of the
-// specification; M_INVALID_PARAM or M_TOO_LARGE beyond the bounds. A document on which a change failed is not used any more.
+// specification; M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
 func (d *Document) Put(kind Kind, rule Rule, before, after string) error {
 	if err := rule.check(kind); err != nil {
 		return err

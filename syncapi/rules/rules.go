@@ -3,6 +3,7 @@
 package rules
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -20,15 +21,19 @@ type Store struct {
 
 // Get reads what a user has changed.
 func (s *Store) Get(ctx context.Context, user id.UserID) (*pushrules.Document, error) {
-	var content json.RawMessage
-	err := s.Storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		content, err = s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
-		return err
-	})
+	content, err := s.read(ctx, user)
 	if err != nil {
 		return nil, err
 	}
 	return parse(user, content)
+}
+
+func (s *Store) read(ctx context.Context, user id.UserID) (content json.RawMessage, err error) {
+	err = s.Storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) error {
+		content, err = s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
+		return err
+	})
+	return content, err
 }
 
 func parse(user id.UserID, content json.RawMessage) (*pushrules.Document, error) {
@@ -42,31 +47,51 @@ func parse(user id.UserID, content json.RawMessage) (*pushrules.Document, error)
 	return document, nil
 }
 
+// draft is a change of a user's rules, made of what is stored.
+type draft struct {
+	stored, content json.RawMessage
+	before, after   *pushrules.Document
+}
+
+func newDraft(user id.UserID, stored json.RawMessage, change func(*pushrules.Document) error) (*draft, error) {
+	before, err := parse(user, stored)
+	if err != nil {
+		return nil, err
+	}
+	d := &draft{stored: stored, before: before, after: before.Clone()}
+	if err := change(d.after); err != nil {
+		return nil, err
+	}
+	if d.content, err = d.after.Encode(len(stored)); err != nil {
+		return nil, fmt.Errorf("push rules of %s: %w", user, err)
+	}
+	return d, nil
+}
+
 // Change changes a user's rules. In rooms where unread events count in another way from then on, the count so far is kept. Errors are
-// those of change, and M_TOO_LARGE.
+// those of change, which may be called again, and M_TOO_LARGE.
 func (s *Store) Change(ctx context.Context, user id.UserID, change func(*pushrules.Document) error) error {
+	stored, err := s.read(ctx, user)
+	if err != nil {
+		return err
+	}
+	// Large documents are read and written before the write, since others wait for that.
+	d, err := newDraft(user, stored, change)
+	if err != nil {
+		return err
+	}
 	return s.Storage.Write(ctx, "push rules", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
-		stored, err := s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
+		now, err := s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
 		if err != nil {
 			return nil, err
 		}
-		before, err := parse(user, stored)
-		if err != nil {
-			return nil, err
+		if !bytes.Equal(now, d.stored) {
+			if d, err = newDraft(user, now, change); err != nil {
+				return nil, err
+			}
 		}
-		after, err := parse(user, stored)
-		if err != nil {
-			return nil, err
-		}
-		if err := change(after); err != nil {
-			return nil, err
-		}
-		content, err := after.Encode(len(stored))
-		if err != nil {
-			return nil, fmt.Errorf("push rules of %s: %w", user, err)
-		}
-		changes := &storage.Changes{AccountData: []storage.AccountData{{UserID: user, Type: storage.PushRules, Pos: pos, Content: content}}}
-		changes.Frozen, err = s.freeze(ctx, tx, user, pos, before, after)
+		changes := &storage.Changes{AccountData: []storage.AccountData{{UserID: user, Type: storage.PushRules, Pos: pos, Content: d.content}}}
+		changes.Frozen, err = s.freeze(ctx, tx, user, pos, d.before, d.after)
 		return changes, err
 	})
 }
