@@ -10,6 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/notify"
+	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -134,7 +135,9 @@ func (b *batch) own(ctx context.Context, room id.RoomID, root roomserver.Root, u
 	}
 	list := make([]follower, len(users))
 	for i, user := range users {
-		list[i] = follower{user: user, displayName: names[user]}
+		if list[i].user = user; len(names[user]) <= pushrules.MaxText { // rules look for no longer ones
+			list[i].displayName = names[user]
+		}
 	}
 	cheapestFirst(list, rules)
 	return list, nil
