@@ -151,3 +151,26 @@ func TestARuleOnThePowerOfTheSender(t *testing.T) {
 	events := bob.must("GET", at("notifications")+"?only=highlight", nil).Get("notifications")
 	equal(t, "the highlight", gjson.Get(events.Raw, "0.event.sender").Str, alice.userID)
 }
+
+// A room's stripped state, which each sync of every invited user may show, has a bound: what is largest is left out.
+func TestStrippedStateOfAnInviteHasABound(t *testing.T) {
+	d := own(t, monolithSQLite, nil)
+	alice, bob := d.user(t, "alice"), d.user(t, "bob")
+	room := alice.createRoom(object{"preset": "private_chat", "name": "small"})
+	long := strings.Repeat("x", 50_000)
+	alice.setState(room, "m.room.topic", "", object{"topic": long})
+	alice.setState(room, "m.room.avatar", "", object{"url": "mxc://" + long})
+	alice.setState(room, "m.room.encryption", "", object{"algorithm": "m.megolm.v1.aes-sha2", "x": long})
+	alice.invite(room, bob)
+	state := roomIn(bob.sync(""), "invite", room).Get("invite_state.events")
+	if len(state.Raw) > 70_000 {
+		t.Errorf("an invite shows %d bytes of stripped state", len(state.Raw))
+	}
+	equal(t, "the name", find(state, "m.room.name", "").Get("content.name").Str, "small")
+	equal(t, "the invite", find(state, "m.room.member", bob.userID).Get("content.membership").Str, "invite")
+	for _, eventType := range []string{"m.room.create", "m.room.join_rules"} {
+		if !find(state, eventType, "").Exists() {
+			t.Errorf("%s is left out", eventType)
+		}
+	}
+}
