@@ -45,15 +45,12 @@ func compile(c *Condition) (holds condition, cost int) {
 		}
 		return eventMatch(c.Key, *c.Pattern)
 	case "event_property_is":
-		property, cost := parsePath(c.Key), 1+len(c.Key)
-		want, simple := exact(gjson.ParseBytes(c.Value))
-		return func(t *trial) bool {
-			got, has := exact(t.at(property).Result)
-			return simple && has && got == want
-		}, cost
-	case "event_property_contains":
 		property, want := parsePath(c.Key), gjson.ParseBytes(c.Value)
-		return func(t *trial) bool { return t.at(property).contains(want) }, 1 + len(c.Key)
+		return func(t *trial) bool { return same(t.at(property).Result, want) }, 1 + len(c.Key)
+	case "event_property_contains":
+		property := parsePath(c.Key)
+		want, simple := exact(gjson.ParseBytes(c.Value))
+		return func(t *trial) bool { return simple && t.at(property).contains(want) }, 1 + len(c.Key)
 	case displayNameKind:
 		return func(t *trial) bool {
 			text := t.at(body)

@@ -53,23 +53,22 @@ func (p *property) hasWord(word string) bool {
 	return has
 }
 
-// contains tells whether an array has a value that is not compound, exactly.
-func (p *property) contains(want gjson.Result) bool {
+// contains tells whether an array has a value that is not compound, by its exact name.
+func (p *property) contains(want string) bool {
 	if !p.IsArray() {
 		return false
 	}
 	if p.elements == nil {
 		p.elements = make(map[string]struct{})
 		p.ForEach(func(_, v gjson.Result) bool {
-			if key, simple := exact(v); simple {
-				p.elements[key] = struct{}{}
+			if name, simple := exact(v); simple {
+				p.elements[name] = struct{}{}
 			}
 			return true
 		})
 	}
-	key, simple := exact(want)
-	_, has := p.elements[key]
-	return simple && has
+	_, has := p.elements[want]
+	return has
 }
 
 // exact names a value that is not compound: a string, an integer, a boolean or null.
@@ -85,6 +84,19 @@ func exact(v gjson.Result) (name string, simple bool) {
 		return v.Raw, v.Raw == "null" // it is there
 	}
 	return "", false
+}
+
+// same compares values that are not compound, exactly, without a copy of what may be long.
+func same(got, want gjson.Result) bool {
+	if got.Type == gjson.String && want.Type == gjson.String {
+		return got.Str == want.Str
+	}
+	a, simple := exact(want)
+	b, has := "", false
+	if got.Type != gjson.String {
+		b, has = exact(got)
+	}
+	return simple && has && a == b
 }
 
 // at finds a property. It takes work to look for one that nobody has asked for; nil if there is not enough.

@@ -173,3 +173,32 @@ func TestPathsGoThroughObjectsOnly(t *testing.T) {
 		t.Error("m.mentions.user_ids that is a string mentions somebody")
 	}
 }
+
+func TestAnEventIsNotCopiedForEachRule(t *testing.T) {
+	d := new(Document)
+	for i := range 200 {
+		for name, c := range map[string]Condition{
+			"is":       {Kind: "event_property_is", Key: "content.x", Value: json.RawMessage(`"y"`)},
+			"contains": {Kind: "event_property_contains", Key: "content.x", Value: json.RawMessage(`"y"`)},
+			"match":    {Kind: "event_match", Key: "content.x", Pattern: new(string)},
+		} {
+			rule := Rule{RuleID: fmt.Sprint(name, i), Actions: []json.RawMessage{}, Conditions: []Condition{c}}
+			if err := d.Put(Override, rule, "", ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	e := Compile(d.Merge(alice))
+	allocated := func(size int) uint64 {
+		s := large(t, size)
+		evaluate(t, e, s) // reads the event
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		evaluate(t, e, s)
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	if small, large := allocated(6_000), allocated(60_000); large > small+60_000 {
+		t.Errorf("600 rules allocate %d bytes for a message of 6 KB, %d for one of 60 KB", small, large)
+	}
+}
