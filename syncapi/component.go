@@ -30,6 +30,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/push"
 	"github.com/matrix-org/dendrite/syncapi/receipts"
 	"github.com/matrix-org/dendrite/syncapi/routing"
+	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
@@ -65,6 +66,10 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err := hub.Start(ctx, db); err != nil {
 		return nil, err
 	}
+	pushRules := &rules.Store{Storage: db}
+	if err := pushRules.Shrink(ctx); err != nil {
+		return nil, err
+	}
 	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole})
 	if err != nil {
 		return nil, fmt.Errorf("log of syncapi: %w", err)
@@ -93,7 +98,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	data := &accountdata.Service{Storage: db, Room: p.Room}
 	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait}
 	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Client: p.Client, AccountData: data,
-		Receipts: marks, Presence: tracker != nil})
+		Receipts: marks, Rules: pushRules, Presence: tracker != nil})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}

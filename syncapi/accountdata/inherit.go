@@ -65,18 +65,14 @@ func inheritRules(content json.RawMessage, from, to id.RoomID) (json.RawMessage,
 	if err := json.Unmarshal(content, document); err != nil {
 		return nil, err
 	}
-	named := func(room id.RoomID) func(pushrules.Rule) bool {
-		return func(r pushrules.Rule) bool { return r.RuleID == string(room) }
-	}
-	rules := document.Rules[pushrules.Room]
-	at := slices.IndexFunc(rules, named(from))
-	if at < 0 || slices.ContainsFunc(rules, named(to)) {
+	if !document.Inherit(from, to) {
 		return nil, nil
 	}
-	rule := rules[at]
-	rule.RuleID = string(to)
-	document.Rules[pushrules.Room] = slices.Insert(slices.Clone(rules), at, rule)
-	return json.Marshal(document)
+	content, err := document.Encode(len(content))
+	if mxerr.Is(err, "M_TOO_LARGE") {
+		return nil, nil // there is no place for another rule
+	}
+	return content, err
 }
 
 // inheritDirect lists the new room wherever the old one is listed; nil if that is nowhere, or if the content is not as

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/matrix-org/dendrite/common/glob"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -19,6 +20,8 @@ import (
 const (
 	notificationRows   = 50 // of each room that are looked at together
 	notificationRounds = 10 // beyond, the client has to ask for the next page
+	// notificationWork is what the user's rules may take for a page, in steps; beyond, too.
+	notificationWork = 64 * notify.UserWork
 )
 
 // NotificationsRequest is GET /notifications.
@@ -45,13 +48,12 @@ func (e *Engine) Notifications(ctx context.Context, req *NotificationsRequest) (
 		return httputil.Raw{}, err
 	}
 	view, judge := window.View, notify.Judge{Room: e.Room, Events: e.Events}
-	rules := notify.RulesOf(req.UserID, view)
+	p := &notified{req: req, judge: &judge, rules: notify.NewRules(req.UserID, view.Rules), work: notificationWork}
 	upTo := window.UpTo
 	if req.Before > 0 {
 		upTo = min(upTo, req.Before-1)
 	}
-	var found []notification
-	next := int64(0)
+	next, full := int64(0), false
 	for round := 0; ; round++ {
 		if next = upTo + 1; round == notificationRounds {
 			break
@@ -72,35 +74,55 @@ func (e *Engine) Notifications(ctx context.Context, req *NotificationsRequest) (
 		if err != nil {
 			return httputil.Raw{}, err
 		}
-		for i := range candidates {
-			c := &candidates[i]
-			result, err := judge.Evaluate(ctx, rules, &c.Row, c.Event.PDU)
-			if err != nil {
-				return httputil.Raw{}, err
-			}
-			if !result.Notify || req.Highlights && !result.Highlight {
-				continue
-			}
-			if len(found) == req.Limit {
-				break
-			}
-			found = append(found, notification{*c, result})
+		if next, full, err = p.take(ctx, candidates); err != nil {
+			return httputil.Raw{}, err
 		}
-		if len(found) == req.Limit && len(found) > 0 {
-			next = found[len(found)-1].Row.Pos
-			break
-		}
-		if from == 0 {
-			next = 0
+		if full || from == 0 {
 			break
 		}
 		upTo = from - 1
 	}
-	read, err := e.readPlaces(ctx, req.UserID, found)
+	read, err := e.readPlaces(ctx, req.UserID, p.found)
 	if err != nil {
 		return httputil.Raw{}, err
 	}
-	return httputil.Raw{Body: writeNotifications(req, found, read, next)}, nil
+	return httputil.Raw{Body: writeNotifications(req, p.found, read, next)}, nil
+}
+
+// notified is a page of notifications that is being filled.
+type notified struct {
+	req   *NotificationsRequest
+	judge *notify.Judge
+	rules *notify.Rules
+	work  int // that is left for the page
+	found []notification
+}
+
+// take evaluates events, newest first. full tells that the page ends, since it is as long as it may be or has taken as much work, and
+// next then is where the page after it begins.
+func (p *notified) take(ctx context.Context, candidates []notify.Candidate) (next int64, full bool, err error) {
+	for i := range candidates {
+		c := &candidates[i]
+		switch {
+		case len(p.found) == p.req.Limit:
+			return p.found[len(p.found)-1].Row.Pos, true, nil
+		case p.work <= 0:
+			return c.Row.Pos + 1, true, nil
+		}
+		w := &glob.Work{Left: notify.UserWork}
+		result, err := p.judge.Evaluate(ctx, p.rules, &c.Row, c.Event.PDU, w)
+		if err != nil {
+			return 0, false, err
+		}
+		p.work -= notify.UserWork - w.Left
+		if result.Notify && (result.Highlight || !p.req.Highlights) {
+			p.found = append(p.found, notification{*c, result})
+		}
+	}
+	if len(p.found) == p.req.Limit {
+		return p.found[len(p.found)-1].Row.Pos, true, nil
+	}
+	return 0, false, nil
 }
 
 // completeFrom is the position from which on the rows are all that there are; 0 if that is the beginning.

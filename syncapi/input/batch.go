@@ -206,7 +206,7 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 		if c.Type != "m.room.member" || user.Server() != b.in.Server {
 			continue
 		}
-		b.in.rules.changed(output.RoomID)
+		b.in.rules.forgetRoom(output.RoomID)
 		if c.OldMembership == c.NewMembership {
 			continue
 		}
@@ -227,7 +227,7 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 			if err != nil {
 				return fmt.Errorf("stripped state of %s: %w", output.RoomID, err)
 			}
-			m.Stripped = stripped.State
+			m.Stripped = smallest(stripped.State)
 		}
 		b.changes.Memberships = append(b.changes.Memberships, m)
 	}
@@ -238,7 +238,7 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 func (b *batch) invite(output *roomserver.OutputInvite) {
 	b.positions++
 	m := storage.Membership{UserID: output.UserID, RoomID: output.RoomID, Pos: int64(b.positions), Membership: output.Membership}
-	m.Stripped = slices.Clone(output.StrippedState)
+	m.Stripped = smallest(output.StrippedState)
 	if e := output.Event; e != nil {
 		m.EventID, m.Sender = e.ID(), e.Sender()
 		if m.Membership != "leave" && e.IsState() && !hasMember(m.Stripped, output.UserID) {

@@ -28,7 +28,7 @@ type Input struct {
 	Storage *storage.Database
 	Events  *events.Cache
 
-	rules rules
+	rules *ruleCache
 	judge notify.Judge
 
 	rooms *lru.Cache[id.RoomID, keptRoom] // as committed by this process
@@ -71,8 +71,12 @@ func New(server id.ServerName, room *roomserver.RoomserverAPI, db *storage.Datab
 	if err != nil {
 		return nil, fmt.Errorf("cache of rooms: %w", err)
 	}
-	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRules(), judge: notify.Judge{Room: room, Events: cache}, followed: make(map[int32]followed)}, nil
+	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRuleCache(db),
+		judge: notify.Judge{Room: room, Events: cache}, followed: make(map[int32]followed)}, nil
 }
+
+// Forget makes the rules of users, and whom they ignore, be read again, or, if none is named, those of all.
+func (in *Input) Forget(users []id.UserID) { in.rules.Invalidate(users) }
 
 // Handle is the handler of a consumer of the roomserver's log. It asks and computes; what it returns only adds rows.
 func (in *Input) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
@@ -143,6 +147,6 @@ func (b *batch) keep() {
 func (b *batch) forget() {
 	for room := range b.rooms {
 		b.in.rooms.Remove(room)
-		b.in.rules.changed(room)
+		b.in.rules.forgetRoom(room)
 	}
 }

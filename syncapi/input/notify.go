@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/matrix-org/dendrite/common/glob"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -32,42 +33,59 @@ func (b *batch) threadOf(output *roomserver.OutputEvent) id.EventID {
 // count sets the flags of a row that tell whether it notifies by the default rules, and adds what it counts for single users
 // beyond their class.
 func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *storage.TimelineRow) error {
-	subject := &pushrules.Subject{Event: output.Event, Members: output.Joined}
-	if notify.MentionsRoom(output.Event) {
-		mayNotify, err := b.in.judge.MayNotify(ctx, output.RoomID, output.StateRoot, output.Event.Sender())
-		if err != nil {
-			return err
-		}
-		subject.MayNotify = mayNotify
+	subject := b.in.judge.Subject(ctx, output.Event, output.RoomID, output.StateRoot, output.Joined)
+	byClass, err := pushrules.ByClass(subject)
+	if err != nil {
+		return err
 	}
-	byClass := pushrules.ByClass(subject)
 	if byClass[pushrules.ClassDefault].Notify {
 		row.Flags |= storage.Notify
 	}
 	if byClass[pushrules.ClassDefault].Highlight {
 		row.Flags |= storage.Highlight
 	}
-	users, err := b.in.rules.followers(ctx, b, output)
+	list, err := b.followers(ctx, output)
 	if err != nil {
 		return err
 	}
-	for _, u := range users {
-		if u.user == output.Event.Sender() {
-			continue
+	rules, err := b.in.rules.Get(ctx, usersOf(list), maxRead)
+	if err != nil {
+		return err
+	}
+	// Whose rules there is no room to remember, and no time to read, counts as their class says.
+	list = slices.DeleteFunc(list, func(f follower) bool { return rules[f.user] == nil || f.user == output.Event.Sender() })
+	results, err := evaluate(subject, list, rules, &glob.Work{Left: notify.EventWork})
+	if err != nil {
+		return err
+	}
+	for i, result := range results {
+		user := list[i].user
+		class, _ := rules[user].Document.Classify(output.RoomID)
+		if delta := countsOf(result).Minus(countsOf(byClass[class])); delta != (storage.Counts{}) {
+			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos, Pos: row.Pos,
+				Thread: row.Thread, Counts: delta})
 		}
-		subject.DisplayName = u.displayName
-		var result pushrules.Result // nothing, of those whom the user ignores
-		if !u.ignores {
-			result = u.evaluator.Evaluate(subject)
-		}
-		class := byClass[u.class]
-		delta := countsOf(result).Minus(countsOf(class))
-		if delta == (storage.Counts{}) {
-			continue
-		}
-		b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: u.user, RoomID: output.RoomID, At: -row.Pos, Pos: row.Pos, Thread: row.Thread, Counts: delta})
 	}
 	return nil
+}
+
+// evaluate tells what the rules of users, first those whose rules cost least, say of an event. It does so within the budget of all,
+// however many users there are.
+func evaluate(subject *pushrules.Subject, list []follower, rules map[id.UserID]*notify.Rules, all *glob.Work) ([]pushrules.Result, error) {
+	results := make([]pushrules.Result, len(list))
+	for i, f := range list {
+		if f.ignores {
+			continue // nothing notifies
+		}
+		share := notify.Share(all.Left, len(list)-i)
+		given := share.Left
+		var err error
+		if results[i], err = rules[f.user].Evaluate(subject, f.displayName, share); err != nil {
+			return nil, err
+		}
+		all.Spend(given - share.Left)
+	}
+	return results, nil
 }
 
 func countsOf(r pushrules.Result) (c storage.Counts) {

@@ -5,211 +5,177 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"sync"
 
-	"github.com/tidwall/gjson"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
-	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/notify"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// rules are the push rules of users who have changed theirs, which of these users are in which rooms, and who ignores whom.
-type rules struct {
-	loading *sync.Mutex // held while reading
+// ruleCache has users' push rules, compiled, who has changed theirs, who ignores whom, and for whom of a room each event is evaluated.
+type ruleCache struct {
+	storage *storage.Database
+	loading sync.Mutex // held while reading who has changed what
 
-	mu     *sync.Mutex
+	mu     sync.Mutex
 	loaded bool
-	// version counts changes of users and rooms: a list of followers that was under way meanwhile may be old and is not kept.
+	// version counts changes, when they are heard of and when they are read: what was read meanwhile may be old and is not kept.
 	version int64
-	old     map[id.UserID]struct{} // who have changed something since
-	users   map[id.UserID]*pushrules.Document
-	rooms   map[id.RoomID]followers
-	// ignoredBy lists who ignores a user.
-	ignoredBy map[id.UserID][]id.UserID
+	old     map[id.UserID]struct{} // who have changed something since it was read
+	own     map[id.UserID]struct{} // who have changed their rules
+	ignores map[id.UserID][]id.UserID
+	// ignoredBy are those who ignore a user.
+	ignoredBy map[id.UserID]map[id.UserID]struct{}
+	compiled  *simplelru.LRU[id.UserID, *notify.Rules]
+	size      int // of what is compiled
+	rooms     map[id.RoomID]*roomRules
+	inRooms   int // users in them, together
 }
 
-// followers are as a streak knows them.
-type followers struct {
-	list   []follower
-	streak int64
+const (
+	// maxCompiled is how many bytes of compiled rules are kept, about.
+	maxCompiled = 256 << 20
+	// maxRead is how many documents are read for an event, if they are not in memory.
+	maxRead = 100
+	// maxInRooms limits of how many users in rooms, and of how many rooms, it is remembered that each event is evaluated for them.
+	maxInRooms = 500_000
+	// maxRefreshed is how many users' changes are read by themselves; where more have changed, all are read.
+	maxRefreshed = 100
+)
+
+func newRuleCache(db *storage.Database) *ruleCache {
+	r := &ruleCache{storage: db, old: make(map[id.UserID]struct{}), rooms: make(map[id.RoomID]*roomRules)}
+	r.compiled, _ = simplelru.NewLRU(math.MaxInt, func(_ id.UserID, gone *notify.Rules) { r.size -= gone.Size() }) // fails for size 0 only
+	return r
 }
 
-// follower is a user in a room for whom each event is evaluated.
-type follower struct {
-	user        id.UserID
-	class       pushrules.Class
-	evaluator   *pushrules.Evaluator
-	displayName string
-	ignores     bool // the sender
-}
-
-// maxRoomsOfRules limits for how many rooms it is remembered who of them has own rules.
-const maxRoomsOfRules = 10_000
-
-func newRules() rules {
-	return rules{loading: new(sync.Mutex), mu: new(sync.Mutex), old: make(map[id.UserID]struct{}), users: make(map[id.UserID]*pushrules.Document), rooms: make(map[id.RoomID]followers)}
-}
-
-// changed forgets who is in a room.
-func (r *rules) changed(room id.RoomID) {
+// Invalidate makes the rules of users, and whom they ignore, be read again, or, if none is named, those of all.
+func (r *ruleCache) Invalidate(users []id.UserID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.rooms, room)
-}
-
-// maxRefreshed is how many users' rules are read by themselves; where more have changed, all are read.
-const maxRefreshed = 100
-
-// Forget makes the rules of users be read again, or, if none is named, those of all.
-func (in *Input) Forget(users []id.UserID) {
-	r := &in.rules
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.version++
 	for _, user := range users {
 		r.old[user] = struct{}{}
+		r.compiled.Remove(user)
+	}
+	if users == nil {
+		r.compiled.Purge()
 	}
 	if users == nil || len(r.old) > maxRefreshed {
 		r.loaded = false
 		clear(r.old)
-		clear(r.rooms)
+		r.forgetRooms()
 	}
 }
 
-// followers lists those for whom the event is evaluated: users whose rules no class follows, those whom it mentions, and those who
-// ignore its sender.
-func (r *rules) followers(ctx context.Context, b *batch, output *roomserver.OutputEvent) ([]follower, error) {
-	inRoom, err := r.of(ctx, b, output.RoomID, output.RootAfter)
-	if err != nil {
-		return nil, err
-	}
-	r.mu.Lock()
-	ignoring := r.ignoredBy[output.Event.Sender()]
-	r.mu.Unlock()
-	isIn := func(user id.UserID) bool {
-		return slices.ContainsFunc(inRoom, func(f follower) bool { return f.user == user })
-	}
-	singled := slices.DeleteFunc(slices.Clone(ignoring), isIn)
-	mentioned := 0
-	for _, v := range gjson.GetBytes(output.Event.Content(), `m\.mentions.user_ids`).Array() {
-		user, err := id.ParseUserID(v.Str)
-		if err == nil && user.Server() == b.in.Server && mentioned < 100 && !slices.Contains(singled, user) && !isIn(user) {
-			singled = append(singled, user)
-			mentioned++
-		}
-	}
-	if len(singled)+len(ignoring) == 0 {
-		return inRoom, nil
-	}
-	members, err := b.latest(ctx, output.RoomID, singled)
-	if err != nil {
-		return nil, err
-	}
-	all := slices.Clone(inRoom)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, user := range singled {
-		if members[user].Membership != "join" {
-			continue
-		}
-		document := r.users[user]
-		if document == nil {
-			document = new(pushrules.Document)
-		}
-		class, _ := document.Classify(output.RoomID)
-		all = append(all, follower{user: user, class: class, evaluator: pushrules.Compile(document.Merge(user))})
-	}
-	for i := range all {
-		all[i].ignores = slices.Contains(ignoring, all[i].user)
-	}
-	return all, nil
+func (r *ruleCache) forgetRooms() {
+	clear(r.rooms)
+	r.inRooms = 0
 }
 
-// of lists the joined users of a room whose rules no class follows.
-func (r *rules) of(ctx context.Context, b *batch, room id.RoomID, root roomserver.Root) ([]follower, error) {
-	if err := r.load(ctx, b.in); err != nil {
+// forgetRoom makes it be read again who is in a room.
+func (r *ruleCache) forgetRoom(room id.RoomID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.dropRoom(room)
+}
+
+func (r *ruleCache) dropRoom(room id.RoomID) {
+	if kept := r.rooms[room]; kept != nil {
+		r.inRooms -= kept.users()
+		delete(r.rooms, room)
+	}
+}
+
+// Get returns the rules of users, as they are now. Of those that are not in memory, the first few are read together, and the others are
+// not returned.
+func (r *ruleCache) Get(ctx context.Context, users []id.UserID, most int) (map[id.UserID]*notify.Rules, error) {
+	if err := r.load(ctx); err != nil {
 		return nil, err
 	}
+	found := make(map[id.UserID]*notify.Rules, len(users))
+	var unread []id.UserID
 	r.mu.Lock()
-	kept, known := r.rooms[room]
-	known = known && kept.streak == b.followed.streak
-	some, version := len(r.users) > 0, r.version
+	version := r.version
+	for _, user := range users {
+		if rules, has := r.compiled.Get(user); has {
+			found[user] = rules
+		} else if _, own := r.own[user]; !own {
+			found[user] = notify.NewRules(user, new(pushrules.Document))
+			r.keep(found[user])
+		} else if len(unread) < most {
+			unread = append(unread, user)
+		}
+	}
 	r.mu.Unlock()
-	if known {
-		return kept.list, nil
+	if unread == nil {
+		return found, nil
 	}
-	var list []follower
-	var joined []id.UserID
-	if some {
-		var err error
-		if joined, err = b.joined(ctx, room); err != nil {
-			return nil, err
-		}
+	var stored map[id.UserID]json.RawMessage
+	err := r.storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		stored, err = r.storage.RulesOf(ctx, tx, unread)
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
-	for _, user := range joined {
-		r.mu.Lock()
-		document := r.users[user]
-		r.mu.Unlock()
-		if document == nil {
-			continue
+	for _, user := range unread {
+		document := new(pushrules.Document)
+		if raw := stored[user]; raw != nil {
+			if err := json.Unmarshal(raw, document); err != nil {
+				return nil, fmt.Errorf("push rules of %s: %w", user, err)
+			}
 		}
-		class, exact := document.Classify(room)
-		if exact {
-			continue
-		}
-		displayName, err := b.in.judge.DisplayName(ctx, room, root, user)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, follower{user: user, class: class, evaluator: pushrules.Compile(document.Merge(user)), displayName: displayName})
+		found[user] = notify.NewRules(user, document)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.rooms) >= maxRoomsOfRules {
-		clear(r.rooms)
-	}
 	if r.version == version {
-		r.rooms[room] = followers{list, b.followed.streak}
-	}
-	return list, nil
-}
-
-// latest is the last change of membership of each of these users, those of the batch included.
-func (b *batch) latest(ctx context.Context, room id.RoomID, users []id.UserID) (members map[id.UserID]storage.Membership, err error) {
-	err = b.in.Storage.Read(ctx, "members with own rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		members, err = b.in.Storage.Latest(ctx, tx, room, users)
-		return err
-	})
-	for _, m := range b.changes.Memberships {
-		if m.RoomID == room && slices.Contains(users, m.UserID) {
-			members[m.UserID] = m
+		for _, user := range unread {
+			r.keep(found[user])
 		}
 	}
-	return members, err
+	return found, nil
 }
 
-// joined lists the users of this server in a room, after the batch so far.
-func (b *batch) joined(ctx context.Context, room id.RoomID) (users []id.UserID, err error) {
-	err = b.in.Storage.Read(ctx, "members of a room", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		users, err = b.in.Storage.Joined(ctx, tx, room)
-		return err
-	})
-	for _, m := range b.changes.Memberships {
-		if m.RoomID != room {
-			continue
+func (r *ruleCache) keep(rules *notify.Rules) {
+	r.compiled.Remove(rules.User)
+	r.compiled.Add(rules.User, rules)
+	for r.size += rules.Size(); r.size > maxCompiled && r.compiled.Len() > 0; {
+		r.compiled.RemoveOldest()
+	}
+}
+
+// ignoring are those who ignore a user.
+func (r *ruleCache) ignoring(user id.UserID) map[id.UserID]struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.ignoredBy[user])
+}
+
+// special are those of the users who have changed their rules, or ignore somebody.
+func (r *ruleCache) special(users []id.UserID) (own, ignoring []id.UserID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, user := range users {
+		if _, has := r.own[user]; has {
+			own = append(own, user)
 		}
-		users = slices.DeleteFunc(users, func(user id.UserID) bool { return user == m.UserID })
-		if m.Membership == "join" {
-			users = append(users, m.UserID)
+		if r.ignores[user] != nil {
+			ignoring = append(ignoring, user)
 		}
 	}
-	return users, err
+	return own, ignoring
 }
 
-func (r *rules) load(ctx context.Context, in *Input) error {
+// load reads what has changed.
+func (r *ruleCache) load(ctx context.Context) error {
 	r.loading.Lock()
 	defer r.loading.Unlock()
 	r.mu.Lock()
@@ -217,75 +183,66 @@ func (r *rules) load(ctx context.Context, in *Input) error {
 	r.loaded = true // before reading: what changes meanwhile unsets it again
 	clear(r.old)
 	r.mu.Unlock()
+	var err error
 	switch {
-	case loaded && len(old) > 0:
-		err := r.refresh(ctx, in, old)
-		if err != nil {
-			in.Forget(old)
+	case !loaded:
+		if err = r.loadAll(ctx); err != nil {
+			r.Invalidate(nil)
 		}
-		return err
-	case loaded:
-		return nil
+	case len(old) > 0:
+		if err = r.refresh(ctx, old); err != nil {
+			r.Invalidate(old)
+		}
 	}
-	var stored map[id.UserID]json.RawMessage
+	return err
+}
+
+func (r *ruleCache) loadAll(ctx context.Context) error {
+	own := make(map[id.UserID]struct{})
 	var ignored map[id.UserID][]id.UserID
-	err := in.Storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if stored, err = in.Storage.Rules(ctx, tx); err != nil {
+	err := r.storage.Read(ctx, "push rules", func(ctx context.Context, tx *sqlutil.Tx) error {
+		stored, err := r.storage.WithRules(ctx, tx)
+		if err != nil {
 			return err
 		}
-		ignored, err = in.Storage.Ignored(ctx, tx)
+		for user := range stored {
+			own[user] = struct{}{}
+		}
+		ignored, err = r.storage.Ignored(ctx, tx)
 		return err
 	})
-	users := make(map[id.UserID]*pushrules.Document, len(stored))
-	for user, raw := range stored {
-		document := new(pushrules.Document)
-		if err == nil {
-			if err = json.Unmarshal(raw, document); err != nil {
-				err = fmt.Errorf("push rules of %s: %w", user, err)
-			}
-		}
-		users[user] = document
+	if err != nil {
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err != nil {
-		r.loaded = false
-		return err
-	}
-	r.users = users
-	r.ignoredBy = make(map[id.UserID][]id.UserID)
+	r.own = own
+	r.ignores, r.ignoredBy = make(map[id.UserID][]id.UserID), make(map[id.UserID]map[id.UserID]struct{})
 	for user, list := range ignored {
-		for _, one := range list {
-			r.ignoredBy[one] = append(r.ignoredBy[one], user)
-		}
+		r.setIgnored(user, list)
 	}
-	clear(r.rooms)
+	r.compiled.Purge()
+	r.forgetRooms()
 	r.version++
 	return nil
 }
 
-// refresh reads the rules of a few users, and forgets who is in their rooms.
-func (r *rules) refresh(ctx context.Context, in *Input, users []id.UserID) error {
-	documents := make(map[id.UserID]*pushrules.Document)
+// refresh reads what a few users have changed, and forgets who is in their rooms.
+func (r *ruleCache) refresh(ctx context.Context, users []id.UserID) error {
+	var own map[id.UserID]json.RawMessage
 	ignored := make(map[id.UserID][]id.UserID)
 	var rooms []id.RoomID
-	err := in.Storage.Read(ctx, "push rules that changed", func(ctx context.Context, tx *sqlutil.Tx) error {
+	err := r.storage.Read(ctx, "push rules that changed", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if own, err = r.storage.RulesOf(ctx, tx, users); err != nil {
+			return err
+		}
 		for _, user := range users {
-			raw, err := in.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
+			raw, err := r.storage.AccountDataOne(ctx, tx, user, "", storage.IgnoredUsers)
 			if err != nil {
 				return err
 			}
-			if raw != nil {
-				documents[user] = new(pushrules.Document)
-				if err := json.Unmarshal(raw, documents[user]); err != nil {
-					return fmt.Errorf("push rules of %s: %w", user, err)
-				}
-			}
-			if raw, err = in.Storage.AccountDataOne(ctx, tx, user, "", storage.IgnoredUsers); err != nil {
-				return err
-			}
 			ignored[user] = storage.IgnoredIn(raw)
-			history, err := in.Storage.History(ctx, tx, user)
+			history, err := r.storage.History(ctx, tx, user)
 			if err != nil {
 				return err
 			}
@@ -300,24 +257,37 @@ func (r *rules) refresh(ctx context.Context, in *Input, users []id.UserID) error
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for sender, by := range r.ignoredBy {
-		if slices.ContainsFunc(by, func(user id.UserID) bool { return slices.Contains(users, user) }) {
-			// A new slice: the old one may be in use.
-			r.ignoredBy[sender] = slices.DeleteFunc(slices.Clone(by), func(user id.UserID) bool { return slices.Contains(users, user) })
-		}
-	}
 	for _, user := range users {
-		delete(r.users, user)
-		if d := documents[user]; d != nil {
-			r.users[user] = d
+		delete(r.own, user)
+		if own[user] != nil {
+			r.own[user] = struct{}{}
 		}
-		for _, sender := range ignored[user] {
-			r.ignoredBy[sender] = append(slices.Clip(r.ignoredBy[sender]), user)
-		}
+		r.setIgnored(user, ignored[user])
+		r.compiled.Remove(user)
 	}
 	for _, room := range rooms {
-		delete(r.rooms, room)
+		r.dropRoom(room)
 	}
 	r.version++
 	return nil
+}
+
+// setIgnored replaces whom a user ignores.
+func (r *ruleCache) setIgnored(user id.UserID, list []id.UserID) {
+	for _, one := range r.ignores[user] {
+		if delete(r.ignoredBy[one], user); len(r.ignoredBy[one]) == 0 {
+			delete(r.ignoredBy, one)
+		}
+	}
+	delete(r.ignores, user)
+	if len(list) == 0 {
+		return
+	}
+	r.ignores[user] = list
+	for _, one := range list {
+		if r.ignoredBy[one] == nil {
+			r.ignoredBy[one] = make(map[id.UserID]struct{})
+		}
+		r.ignoredBy[one][user] = struct{}{}
+	}
 }

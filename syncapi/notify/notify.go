@@ -8,6 +8,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/matrix-org/dendrite/common/glob"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -23,34 +24,47 @@ type Judge struct {
 	Events *events.Cache
 }
 
-// Rules are a user's, compiled.
+// Budgets of matching, in steps of glob.Work. A message of a few hundred words and some hundreds of keywords stay far below.
+const (
+	// UserWork is what the rules of one user may take for one event. Rules that would take more do not match.
+	UserWork = 256 << 10
+	// EventWork is what the rules of all users of a room may take for one event.
+	EventWork = 8 << 20
+)
+
+// Share is the budget of the next of some users for an event, of which an amount is left. Users come in the order of what their rules
+// may take: whoever needs little gets all they need, and those who need much share what remains.
+func Share(left, users int) *glob.Work { return &glob.Work{Left: min(UserWork, left/users)} }
+
+// Rules are a user's, compiled. They may be shared.
 type Rules struct {
-	user      id.UserID
-	evaluator *pushrules.Evaluator
-	names     bool // a rule looks for the user's display name
+	*pushrules.Evaluator
+	User     id.UserID
+	Document *pushrules.Document
 }
 
-// RulesOf compiles the rules of a view.
-func RulesOf(user id.UserID, view *stream.View) *Rules {
-	set := view.Rules.Merge(user)
-	return &Rules{user, pushrules.Compile(set), set.NeedsDisplayName()}
+// NewRules compiles what a user has changed.
+func NewRules(user id.UserID, document *pushrules.Document) *Rules {
+	return &Rules{pushrules.Compile(document.Merge(user)), user, document}
 }
 
-// Evaluate tells what the rules say of an event.
-func (j *Judge) Evaluate(ctx context.Context, rules *Rules, row *storage.TimelineRow, e *pdu.Event) (pushrules.Result, error) {
-	subject := &pushrules.Subject{Event: e, Members: row.Joined}
-	var err error
-	if rules.names {
-		if subject.DisplayName, err = j.DisplayName(ctx, row.RoomID, row.RootAfter, rules.user); err != nil {
+// Subject is an event as rules see it. root is the state in which its sender sent it.
+func (j *Judge) Subject(ctx context.Context, e *pdu.Event, room id.RoomID, root roomserver.Root, joined int64) *pushrules.Subject {
+	return &pushrules.Subject{Event: e, Members: joined, Power: func() (func(string) bool, error) {
+		return j.mayNotify(ctx, room, root, e.Sender())
+	}}
+}
+
+// Evaluate tells what a user's rules say of an event, within the budget, which may be less than UserWork.
+func (j *Judge) Evaluate(ctx context.Context, rules *Rules, row *storage.TimelineRow, e *pdu.Event, w *glob.Work) (pushrules.Result, error) {
+	var displayName string
+	if rules.NeedsDisplayName() {
+		var err error
+		if displayName, err = j.DisplayName(ctx, row.RoomID, row.RootAfter, rules.User); err != nil {
 			return pushrules.Result{}, err
 		}
 	}
-	if MentionsRoom(e) {
-		if subject.MayNotify, err = j.MayNotify(ctx, row.RoomID, row.RootBefore, e.Sender()); err != nil {
-			return pushrules.Result{}, err
-		}
-	}
-	return rules.evaluator.Evaluate(subject), nil
+	return rules.Evaluator.Evaluate(j.Subject(ctx, e, row.RoomID, row.RootBefore, row.Joined), displayName, w)
 }
 
 // Candidates gets those of the rows of a user's rooms that may notify the user, with their events: what others sent, whom the user does
@@ -113,20 +127,57 @@ type Candidate struct {
 
 // DisplayName is a user's name in a room.
 func (j *Judge) DisplayName(ctx context.Context, room id.RoomID, root roomserver.Root, user id.UserID) (string, error) {
-	members, err := j.Events.Members(ctx, room, root, []id.UserID{user})
-	if err != nil || len(members) == 0 {
-		return "", err
+	names, err := j.DisplayNames(ctx, room, root, []id.UserID{user})
+	return names[user], err
+}
+
+// DisplayNames are the names of users in a room, of those who have one.
+func (j *Judge) DisplayNames(ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID) (map[id.UserID]string, error) {
+	members, err := j.Events.Members(ctx, room, root, users)
+	if err != nil {
+		return nil, err
 	}
-	return gjson.GetBytes(members[0].PDU.Content(), "displayname").Str, nil
+	names := make(map[id.UserID]string)
+	for _, m := range members {
+		if stateKey, is := m.PDU.StateKey(); is {
+			names[id.UserID(stateKey)] = gjson.GetBytes(m.PDU.Content(), "displayname").Str
+		}
+	}
+	return names, nil
 }
 
-// MentionsRoom tells whether an event mentions everybody, which asks for power.
-func MentionsRoom(e *pdu.Event) bool {
-	return gjson.GetBytes(e.Content(), `m\.mentions.room`).Type == gjson.True
+// Mentions lists the users whom an event mentions by m.mentions, each once. It is as long as the sender made it.
+func Mentions(e *pdu.Event) (users []id.UserID) {
+	seen := make(map[string]struct{})
+	for _, name := range texts(e, `m\.mentions.user_ids`) {
+		if _, again := seen[name]; again {
+			continue
+		}
+		seen[name] = struct{}{}
+		if user, err := id.ParseUserID(name); err == nil {
+			users = append(users, user)
+		}
+	}
+	return users
 }
 
-// MayNotify tells which notifications a sender may trigger (§ Conditions, sender_notification_permission).
-func (j *Judge) MayNotify(ctx context.Context, room id.RoomID, root roomserver.Root, sender id.UserID) (func(key string) bool, error) {
+// texts are the strings of a list in an event's content. What is no list has none.
+func texts(e *pdu.Event, path string) (all []string) {
+	list := gjson.GetBytes(e.Content(), path)
+	if !list.IsArray() {
+		return nil
+	}
+	list.ForEach(func(_, v gjson.Result) bool {
+		if v.Type == gjson.String {
+			all = append(all, v.Str)
+		}
+		return true
+	})
+	return all
+}
+
+// mayNotify tells which notifications a sender may trigger (§ Conditions, sender_notification_permission).
+func (j *Judge) mayNotify(ctx context.Context, room id.RoomID, root roomserver.Root, sender id.UserID) (func(key string) bool, error) {
 	answer, err := j.Room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room, Root: &root,
 		Keys: []roomserver.StateKeyTuple{{Type: "m.room.power_levels"}, {Type: "m.room.create"}}})
 	if err != nil {
@@ -141,31 +192,32 @@ func (j *Judge) MayNotify(ctx context.Context, room id.RoomID, root roomserver.R
 			create = e
 		}
 	}
+	creator := create != nil && (create.Sender() == sender || slices.Contains(texts(create, "additional_creators"), string(sender)))
+	power := powerOf(levels, creator, sender)
 	return func(key string) bool {
-		creator := create != nil && (create.Sender() == sender || isAmong(create, "additional_creators", sender))
-		if creator && create.Properties().PrivilegedCreators {
-			return true
-		}
-		needed, power := int64(50), int64(0)
-		if levels == nil {
-			if creator {
-				power = 100
+		needed := int64(usualLevel)
+		if levels != nil {
+			if v := gjson.GetBytes(levels.Content(), "notifications."+gjson.Escape(key)); v.Exists() {
+				needed = v.Int()
 			}
-			return power >= needed
 		}
-		content := levels.Content()
-		if v := gjson.GetBytes(content, "notifications."+gjson.Escape(key)); v.Exists() {
-			needed = v.Int()
-		}
-		if v := gjson.GetBytes(content, "users."+gjson.Escape(string(sender))); v.Exists() {
-			power = v.Int()
-		} else {
-			power = gjson.GetBytes(content, "users_default").Int()
-		}
-		return power >= needed
+		return creator && create.Properties().PrivilegedCreators || power >= needed
 	}, nil
 }
 
-func isAmong(e *pdu.Event, key string, user id.UserID) bool {
-	return slices.ContainsFunc(gjson.GetBytes(e.Content(), key).Array(), func(v gjson.Result) bool { return v.Str == string(user) })
+// usualLevel is what notifications need where the power levels do not say.
+const usualLevel = 50
+
+func powerOf(levels *pdu.Event, creator bool, sender id.UserID) int64 {
+	switch {
+	case levels == nil && creator:
+		return 100
+	case levels == nil:
+		return 0
+	}
+	content := levels.Content()
+	if v := gjson.GetBytes(content, "users."+gjson.Escape(string(sender))); v.Exists() {
+		return v.Int()
+	}
+	return gjson.GetBytes(content, "users_default").Int()
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/matrix-org/dendrite/common/glob"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -35,7 +36,7 @@ func (p *pusher) follow(ctx context.Context) error {
 			return err
 		}
 		if p.view != window.View {
-			p.view, p.rules = window.View, notify.RulesOf(p.UserID, window.View)
+			p.view, p.rules = window.View, notify.NewRules(p.UserID, window.View.Rules)
 		}
 		rejected, err := p.pushNew(ctx, window)
 		if err != nil {
@@ -64,7 +65,7 @@ func (p *pusher) pushNew(ctx context.Context, window *stream.Window) (rejected b
 	}
 	for i := range candidates {
 		c := &candidates[i]
-		result, err := p.Judge.Evaluate(ctx, p.rules, &c.Row, c.Event.PDU)
+		result, err := p.Judge.Evaluate(ctx, p.rules, &c.Row, c.Event.PDU, &glob.Work{Left: notify.UserWork})
 		if err != nil {
 			return false, err
 		}

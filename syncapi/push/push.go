@@ -39,7 +39,13 @@ type Service struct {
 	Log    *logrus.Entry
 
 	mu       sync.Mutex
-	gateways map[string]chan struct{} // by host: who may ask it
+	gateways map[string]*gateway // by host; those that are asked now
+}
+
+// gateway is a push gateway that pushers ask, or wait for.
+type gateway struct {
+	turns   chan struct{} // of those who ask
+	pushers int
 }
 
 // Run pushes until ctx ends. No other replica may run it meanwhile.
@@ -183,19 +189,30 @@ func (p *pusher) read() error {
 func (s *Service) gateway(ctx context.Context, host string) (leave func(), err error) {
 	s.mu.Lock()
 	if s.gateways == nil {
-		s.gateways = make(map[string]chan struct{})
+		s.gateways = make(map[string]*gateway)
 	}
-	turns := s.gateways[host]
-	if turns == nil {
-		turns = make(chan struct{}, gatewayRequests)
-		s.gateways[host] = turns
+	g := s.gateways[host]
+	if g == nil {
+		g = &gateway{turns: make(chan struct{}, gatewayRequests)}
+		s.gateways[host] = g
 	}
+	g.pushers++
 	s.mu.Unlock()
 	select {
-	case turns <- struct{}{}:
-		return func() { <-turns }, nil
+	case g.turns <- struct{}{}:
+		return func() { <-g.turns; s.left(host, g) }, nil
 	case <-ctx.Done():
+		s.left(host, g)
 		return nil, ctx.Err()
+	}
+}
+
+// left forgets a gateway that nobody asks any more: users can name any number of them.
+func (s *Service) left(host string, g *gateway) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if g.pushers--; g.pushers == 0 {
+		delete(s.gateways, host)
 	}
 }
 

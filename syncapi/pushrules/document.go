@@ -3,28 +3,38 @@ package pushrules
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// MaxRules limits how many rules a user may add.
-const MaxRules = 1000
-
 // Document is what a user changed: rules of their own, most important first, and changes of default rules. It is stored as
-// JSON; the zero Document is a new user's.
+// JSON, which Encode writes and UnmarshalJSON reads, both within the bounds; the zero Document is a new user's.
 type Document struct {
 	Rules   map[Kind][]Rule   `json:"rules,omitempty"`
 	Changes map[string]Change `json:"changes,omitempty"` // by the id of a default rule
+
+	classes atomic.Pointer[classes] // once they are asked for; whatever changes the document forgets them
 }
 
 // Change of a default rule; nil fields are as the default is.
 type Change struct {
 	Enabled *bool             `json:"enabled,omitempty"`
 	Actions []json.RawMessage `json:"actions"`
+}
+
+// Clone is a document that can be changed without the other one.
+func (d *Document) Clone() *Document {
+	c := &Document{Rules: maps.Clone(d.Rules), Changes: maps.Clone(d.Changes)}
+	for kind, rules := range c.Rules {
+		c.Rules[kind] = slices.Clone(rules)
+	}
+	return c
 }
 
 // ParseKind checks the name of a kind. M_INVALID_PARAM otherwise.
@@ -46,7 +56,8 @@ func (d *Document) Get(user id.UserID, kind Kind, ruleID string) (Rule, error) {
 }
 
 // Put adds a rule, or replaces one that keeps then whether it is enabled. It is placed before or after another rule of the
-// user's, if one of these is named, else a new rule becomes the most important of its kind.
+// user's, if one of these is named, else a new rule becomes the most important of its kind. Errors have the errcodes of the
+// specification; M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
 func (d *Document) Put(kind Kind, rule Rule, before, after string) error {
 	if err := rule.check(kind); err != nil {
 		return err
@@ -75,6 +86,7 @@ func (d *Document) Put(kind Kind, rule Rule, before, after string) error {
 		d.Rules = make(map[Kind][]Rule)
 	}
 	d.Rules[kind] = slices.Insert(rules, at, rule)
+	d.classes.Store(nil)
 	return nil
 }
 
@@ -85,6 +97,7 @@ func (d *Document) Delete(kind Kind, ruleID string) error {
 		return notFound(kind, ruleID)
 	}
 	d.Rules[kind] = slices.Delete(slices.Clone(d.Rules[kind]), at, at+1)
+	d.classes.Store(nil)
 	return nil
 }
 
@@ -93,7 +106,8 @@ func (d *Document) SetEnabled(user id.UserID, kind Kind, ruleID string, enabled 
 	return d.change(user, kind, ruleID, func(r *Rule) { r.Enabled = enabled }, func(c *Change) { c.Enabled = &enabled })
 }
 
-// SetActions replaces the actions of a rule, default or own. M_NOT_FOUND if there is none, M_BAD_JSON for what is no action.
+// SetActions replaces the actions of a rule, default or own. M_NOT_FOUND if there is none, M_BAD_JSON for what is no action,
+// M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
 func (d *Document) SetActions(user id.UserID, kind Kind, ruleID string, actions []json.RawMessage) error {
 	actions, err := cleanActions(actions)
 	if err != nil {
@@ -103,9 +117,10 @@ func (d *Document) SetActions(user id.UserID, kind Kind, ruleID string, actions 
 }
 
 func (d *Document) change(user id.UserID, kind Kind, ruleID string, own func(*Rule), predefined func(*Change)) error {
+	d.classes.Store(nil)
 	if at := find(d.Rules[kind], ruleID); at >= 0 {
 		own(&d.Rules[kind][at])
-		return nil
+		return d.Rules[kind][at].bounds()
 	}
 	if find(Defaults(user)[kind], ruleID) < 0 {
 		return notFound(kind, ruleID)
@@ -116,7 +131,21 @@ func (d *Document) change(user id.UserID, kind Kind, ruleID string, own func(*Ru
 	c := d.Changes[ruleID]
 	predefined(&c)
 	d.Changes[ruleID] = c
-	return nil
+	return actionsBounds(c.Actions)
+}
+
+// Inherit gives a room the room rule of another, which it replaces (§ Room Upgrades). It tells whether anything changes.
+func (d *Document) Inherit(from, to id.RoomID) bool {
+	rules := d.Rules[Room]
+	at := find(rules, string(from))
+	if at < 0 || find(rules, string(to)) >= 0 || d.count() >= MaxRules {
+		return false
+	}
+	rule := rules[at]
+	rule.RuleID = string(to)
+	d.Rules[Room] = slices.Insert(slices.Clone(rules), at, rule)
+	d.classes.Store(nil)
+	return true
 }
 
 func (d *Document) count() int {
@@ -156,8 +185,10 @@ func (r *Rule) check(kind Kind) error {
 		}
 	}
 	var err error
-	r.Actions, err = cleanActions(r.Actions)
-	return err
+	if r.Actions, err = cleanActions(r.Actions); err != nil {
+		return err
+	}
+	return r.bounds()
 }
 
 // cleanActions refuses what is no action and drops historical ones (§ Historical Actions).

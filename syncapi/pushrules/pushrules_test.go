@@ -24,7 +24,21 @@ func message(t *testing.T, content string) *pdu.Event {
 	return event(t, `"type":"m.room.message","content":`+content)
 }
 
-func all(string) bool { return true }
+func power(may func(key string) bool) func() (func(string) bool, error) {
+	return func() (func(string) bool, error) { return may, nil }
+}
+
+var all = power(func(string) bool { return true })
+
+// evaluate is Evaluate without a bound, of a Subject that never fails.
+func evaluate(t *testing.T, e *Evaluator, s *Subject) Result {
+	t.Helper()
+	r, err := e.Evaluate(s, "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
 
 func TestDefaultRules(t *testing.T) {
 	rules := Compile(new(Document).Merge(alice))
@@ -52,20 +66,20 @@ func TestDefaultRules(t *testing.T) {
 		"call":                 {`"type":"m.call.invite","content":{}`, 3, true, false},
 		"other":                {`"type":"m.other","content":{}`, 3, false, false},
 	} {
-		got := rules.Evaluate(&Subject{Event: event(t, c.fields), Members: c.members, MayNotify: all})
+		got := evaluate(t, rules, &Subject{Event: event(t, c.fields), Members: c.members, Power: all})
 		if got.Notify != c.notify || got.Highlight != c.highlight {
 			t.Errorf("%s: notify %v highlight %v, want %v %v", name, got.Notify, got.Highlight, c.notify, c.highlight)
 		}
 	}
 	mention := event(t, `"type":"m.room.message","content":{"m.mentions":{"room":true}}`)
-	if rules.Evaluate(&Subject{Event: mention, Members: 3, MayNotify: func(string) bool { return false }}).Highlight {
+	if evaluate(t, rules, &Subject{Event: mention, Members: 3, Power: power(func(string) bool { return false })}).Highlight {
 		t.Error("a room mention highlights without the power to notify the room")
 	}
 }
 
 func TestConditions(t *testing.T) {
 	e := event(t, `"type":"m.x","state_key":"k","content":{"body":"An exciting triple-whammy, Alice_B!","topic":"Lunch plans","n":5,"f":5.5,"nil":null,"a.b":"dot","list":["a",1,{"x":1}],"obj":{}}`)
-	s := &Subject{Event: e, Members: 10, DisplayName: "triple", MayNotify: func(k string) bool { return k == "room" }}
+	s := &Subject{Event: e, Members: 10, Power: power(func(k string) bool { return k == "room" })}
 	for raw, want := range map[string]bool{
 		`{"kind":"event_match","key":"content.topic","pattern":"lunc?*"}`:         true,
 		`{"kind":"event_match","key":"content.topic","pattern":"lunch"}`:          false,
@@ -107,7 +121,8 @@ func TestConditions(t *testing.T) {
 		if err := json.Unmarshal([]byte(raw), &c); err != nil {
 			t.Fatal(err)
 		}
-		if got := compile(c)(s); got != want {
+		holds, _ := compile(&c)
+		if got := holds(&trial{Subject: s, displayName: "triple"}); got != want {
 			t.Errorf("%s holds: %v, want %v", raw, got, want)
 		}
 	}
@@ -198,7 +213,7 @@ func TestChangesOfDefaultAndOwnRulesSurviveStorage(t *testing.T) {
 	if r, err := d.Get(alice, Underride, ".m.rule.message"); err != nil || len(r.Actions) != 0 || !r.Enabled {
 		t.Errorf("changed actions: %+v, %v", r, err)
 	}
-	if Compile(d.Merge(alice)).Evaluate(&Subject{Event: message(t, `{"body":"x"}`)}).Notify {
+	if evaluate(t, Compile(d.Merge(alice)), &Subject{Event: message(t, `{"body":"x"}`)}).Notify {
 		t.Error("the master rule is on, and a message notifies")
 	}
 	for _, err := range []error{d.Delete(Override, master), d.Delete(Room, "!x:y"), d.SetEnabled(alice, Room, "!x:y", true), d.SetActions(alice, Room, "!x:y", nil)} {
@@ -255,10 +270,13 @@ func TestByClassAgreesWithTheRulesOfSuchAUser(t *testing.T) {
 		`"type":"m.room.message","content":{"body":"x"}`, `"type":"m.room.message","content":{"m.mentions":{"room":true}}`,
 		`"type":"m.room.tombstone","state_key":"","content":{}`, `"type":"m.reaction","content":{}`, `"type":"m.call.invite","content":{}`,
 	} {
-		s := &Subject{Event: event(t, fields), Members: 3, MayNotify: all}
-		got := ByClass(s)
+		s := &Subject{Event: event(t, fields), Members: 3, Power: all}
+		got, err := ByClass(s)
+		if err != nil {
+			t.Fatal(err)
+		}
 		for class := range got {
-			want := rules[class].Evaluate(s)
+			want := evaluate(t, rules[class], s)
 			if got[class].Notify != want.Notify || got[class].Highlight != want.Highlight {
 				t.Errorf("%s: class %d says %+v, the rules %+v", fields, class, got[class], want)
 			}

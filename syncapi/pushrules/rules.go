@@ -142,18 +142,3 @@ func (d *Document) Merge(user id.UserID) Ruleset {
 	}
 	return set
 }
-
-// NeedsDisplayName tells whether a condition looks for the display name of the rules' owner.
-func (s Ruleset) NeedsDisplayName() bool {
-	for _, rules := range s {
-		for i := range rules {
-			if slices.ContainsFunc(rules[i].Conditions, func(c Condition) bool { return c.Kind == displayNameKind }) {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// displayNameKind is the kind of that condition.
-const displayNameKind = "contains_display_name"

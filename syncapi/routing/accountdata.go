@@ -43,7 +43,7 @@ func (s *routes) getAccountData(ctx context.Context, r *httputil.Request) (any, 
 		return nil, err
 	}
 	if dataType == storage.PushRules && room == "" {
-		document, err := s.document(ctx, user)
+		document, err := s.Rules.Get(ctx, user)
 		if err != nil {
 			return nil, err
 		}

@@ -3,40 +3,16 @@ package routing
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 
 	"github.com/matrix-org/dendrite/common/httputil"
-	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
-	"github.com/matrix-org/dendrite/syncapi/storage"
 )
-
-// document reads the push rules that a user has changed.
-func (s *routes) document(ctx context.Context, user id.UserID) (*pushrules.Document, error) {
-	content, err := s.accountData(ctx, user, "", storage.PushRules)
-	if err != nil {
-		return nil, err
-	}
-	return parseDocument(content)
-}
-
-func parseDocument(content json.RawMessage) (*pushrules.Document, error) {
-	document := new(pushrules.Document)
-	if content == nil {
-		return document, nil
-	}
-	if err := json.Unmarshal(content, document); err != nil {
-		return nil, fmt.Errorf("stored push rules: %w", err)
-	}
-	return document, nil
-}
 
 // getPushRules is GET /pushrules/.
 func (s *routes) getPushRules(ctx context.Context, r *httputil.Request) (any, error) {
-	document, err := s.document(ctx, r.Caller.UserID)
+	document, err := s.Rules.Get(ctx, r.Caller.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +22,7 @@ func (s *routes) getPushRules(ctx context.Context, r *httputil.Request) (any, er
 
 // getGlobalPushRules is GET /pushrules/global/.
 func (s *routes) getGlobalPushRules(ctx context.Context, r *httputil.Request) (any, error) {
-	document, err := s.document(ctx, r.Caller.UserID)
+	document, err := s.Rules.Get(ctx, r.Caller.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +35,7 @@ func (s *routes) getPushRulesOfKind(ctx context.Context, r *httputil.Request) (a
 	if err != nil {
 		return nil, err
 	}
-	document, err := s.document(ctx, r.Caller.UserID)
+	document, err := s.Rules.Get(ctx, r.Caller.UserID)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +47,7 @@ func (s *routes) rule(ctx context.Context, r *httputil.Request) (pushrules.Rule,
 	if err != nil {
 		return pushrules.Rule{}, err
 	}
-	document, err := s.document(ctx, r.Caller.UserID)
+	document, err := s.Rules.Get(ctx, r.Caller.UserID)
 	if err != nil {
 		return pushrules.Rule{}, err
 	}
@@ -149,71 +125,11 @@ func (s *routes) putPushRuleActions(ctx context.Context, r *httputil.Request) (a
 	})
 }
 
-// changeRules changes the caller's rules. In rooms where unread events count in another way from now on, the count so far is kept.
+// changeRules changes the caller's rules of a kind.
 func (s *routes) changeRules(ctx context.Context, r *httputil.Request, change func(*pushrules.Document, pushrules.Kind) error) error {
-	user := r.Caller.UserID
 	kind, err := pushrules.ParseKind(r.Var("kind"))
 	if err != nil {
 		return err
 	}
-	return s.Storage.Write(ctx, "push rules", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
-		content, err := s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
-		if err != nil {
-			return nil, err
-		}
-		before, err := parseDocument(content)
-		if err != nil {
-			return nil, err
-		}
-		after, err := parseDocument(content)
-		if err != nil {
-			return nil, err
-		}
-		if err := change(after, kind); err != nil {
-			return nil, err
-		}
-		if content, err = json.Marshal(after); err != nil {
-			return nil, fmt.Errorf("push rules of %s: %w", user, err)
-		}
-		changes := &storage.Changes{AccountData: []storage.AccountData{{UserID: user, Type: storage.PushRules, Pos: pos, Content: content}}}
-		changes.Frozen, err = s.freeze(ctx, tx, user, pos, before, after)
-		return changes, err
-	})
-}
-
-// freeze keeps the counts of joined rooms whose class changes.
-func (s *routes) freeze(ctx context.Context, tx *sqlutil.Tx, user id.UserID, pos int64, before, after *pushrules.Document) ([]storage.Frozen, error) {
-	history, err := s.Storage.History(ctx, tx, user)
-	if err != nil {
-		return nil, err
-	}
-	now := make(map[id.RoomID]string)
-	for i := range history {
-		now[history[i].RoomID] = history[i].Membership
-	}
-	var rooms []id.RoomID
-	for room, membership := range now {
-		was, _ := before.Classify(room)
-		is, _ := after.Classify(room)
-		if membership == "join" && was != is {
-			rooms = append(rooms, room)
-		}
-	}
-	if len(rooms) == 0 {
-		return nil, nil
-	}
-	unread, err := s.Storage.Unread(ctx, tx, user, rooms)
-	if err != nil {
-		return nil, err
-	}
-	stored, err := s.Storage.Rooms(ctx, tx, rooms)
-	if err != nil {
-		return nil, err
-	}
-	frozen := make([]storage.Frozen, len(unread))
-	for i := range unread {
-		u := &unread[i]
-		frozen[i] = storage.Frozen{UserID: user, RoomID: u.RoomID, Pos: pos, Place: u.Place, Counts: u.Of(before), Base: stored[u.RoomID].All}
-	}
-	return frozen, nil
+	return s.Rules.Change(ctx, r.Caller.UserID, func(d *pushrules.Document) error { return change(d, kind) })
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/filter"
 	"github.com/matrix-org/dendrite/syncapi/receipts"
+	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -24,6 +25,7 @@ type Deps struct {
 	Client      *clientapi.ClientAPI
 	AccountData *accountdata.Service
 	Receipts    *receipts.Service
+	Rules       *rules.Store
 	// Presence says that presence is switched on.
 	Presence bool
 }

@@ -49,7 +49,7 @@ func IgnoredIn(content json.RawMessage) []id.UserID {
 
 type accountDataTable struct {
 	table[AccountData]
-	since, one, ofTypes, rules, ignored, permissions *sqlutil.Stmt
+	since, one, ofTypes, withRules, rules, ignored, permissions *sqlutil.Stmt
 }
 
 func newAccountDataTable(db *sqlutil.DB) accountDataTable {
@@ -68,7 +68,10 @@ func newAccountDataTable(db *sqlutil.DB) accountDataTable {
 		WHERE user_id = $1 AND room_id = '' AND type = ANY($2)`)
 
 	// The types are written out: each of the first two has an index of its own.
-	t.rules = db.Stmt(`SELECT user_id, content FROM syncapi_account_data WHERE type = 'm.push_rules'`)
+	t.withRules = db.Stmt(`SELECT user_id, LENGTH(content) FROM syncapi_account_data
+		WHERE type = 'm.push_rules' AND room_id = ''`)
+	t.rules = db.Stmt(`SELECT user_id, content FROM syncapi_account_data
+		WHERE type = 'm.push_rules' AND room_id = '' AND user_id = ANY($1)`)
 	t.ignored = db.Stmt(`SELECT user_id, content FROM syncapi_account_data
 		WHERE type = 'm.ignored_user_list' AND room_id = ''`)
 	t.permissions = db.Stmt(`SELECT user_id, content FROM syncapi_account_data
@@ -99,9 +102,23 @@ func (d *Database) AccountDataOf(ctx context.Context, tx *sqlutil.Tx, user id.Us
 	return contents[string](d.accountData.ofTypes.Query(ctx, tx, user, sqlutil.Array(types)))
 }
 
-// Rules returns the push rules of all users who have changed theirs.
-func (d *Database) Rules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]json.RawMessage, error) {
-	return contents[id.UserID](d.accountData.rules.Query(ctx, tx))
+// WithRules returns the users who have changed their push rules, and how long what is stored of these is.
+func (d *Database) WithRules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID]int, error) {
+	all := make(map[id.UserID]int)
+	rows, err := d.accountData.withRules.Query(ctx, tx)
+	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
+		var user id.UserID
+		var length int
+		err := rows.Scan(&user, &length)
+		all[user] = length
+		return struct{}{}, err
+	})
+	return all, err
+}
+
+// RulesOf returns the push rules of those of the users who have changed theirs.
+func (d *Database) RulesOf(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (map[id.UserID]json.RawMessage, error) {
+	return contents[id.UserID](d.accountData.rules.Query(ctx, tx, sqlutil.Array(users)))
 }
 
 // Ignored returns whom each user ignores who ignores somebody.
