@@ -60,10 +60,10 @@ func (a *answering) remember() {
 		l.devices.Add(key, rooms)
 	}
 	for name, r := range a.rooms {
-		if r.section != join || r.limited {
+		if r.kind.section() != join || r.limited {
 			delete(rooms, name)
 		}
-		if r.section != join || len(r.sent) == 0 {
+		if r.kind.section() != join || len(r.sent) == 0 {
 			continue
 		}
 		if len(rooms[name]) == 0 || len(rooms[name]) > lazyMembersOfRoom {

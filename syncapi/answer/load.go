@@ -58,29 +58,31 @@ func (a *answering) load(ctx context.Context) error {
 func (a *answering) wanted() *wants {
 	w := &wants{accountData: a.window.DataChanged}
 	for name, r := range a.rooms {
-		switch r.section {
-		case join:
+		switch r.kind {
+		case joinedNew:
+			w.anewRows = append(w.anewRows, name)
+			w.allReceipts = append(w.allReceipts, name)
+			w.allAccountData = true
+		case joined:
 			switch {
-			case r.anew:
-				w.anewRows = append(w.anewRows, name)
-				w.allReceipts = append(w.allReceipts, name)
-				w.allAccountData = true
-			case !a.window.Complete:
+			case r.rowsFrom == stored && !a.window.Complete:
 				w.changed = append(w.changed, name)
-			case !r.rowsKnown:
+			case r.rowsFrom == stored:
 				w.rows = append(w.rows, name)
 			}
-			if !r.receiptsKnown && !r.anew {
+			if r.receiptsFrom == stored {
 				w.receipts = append(w.receipts, name)
 			}
+		case left, leftNew, outside:
+			if r.rowsFrom == stored {
+				w.leftRows = append(w.leftRows, r.membership.Pos)
+			}
+		}
+		if r.kind.section() == join {
 			if r.full {
 				w.now = append(w.now, name)
 			}
 			w.unread = w.unread || a.countsWanted(r) && !a.countsKnown(r)
-		case leave:
-			if !r.rowsKnown && r.changed {
-				w.leftRows = append(w.leftRows, r.membership.Pos)
-			}
 		}
 	}
 	return w
@@ -88,7 +90,7 @@ func (a *answering) wanted() *wants {
 
 // countsWanted tells whether the unread counts of a room may be new to the client.
 func (a *answering) countsWanted(r *room) bool {
-	return r.section == join && (r.full || r.changed || a.hasRead(r))
+	return r.kind.section() == join && (r.full || r.rowsFrom != nothing || a.hasRead(r))
 }
 
 // hasRead tells whether the user has moved a receipt of theirs.
@@ -126,10 +128,10 @@ func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, wanted *wants) err
 	w.rows, w.changed = slices.Clip(w.rows), slices.Clip(w.changed)
 	a.accountData = nil
 	for _, r := range a.rooms {
-		if !r.rowsKnown {
+		if r.rowsFrom == stored {
 			r.rows = nil
 		}
-		if !r.receiptsKnown {
+		if r.receiptsFrom == stored {
 			r.receipts = nil
 		}
 		r.accountData = nil
@@ -137,17 +139,18 @@ func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, wanted *wants) err
 	n, _ := a.limits()
 	upTo := a.window.UpTo
 	if len(w.changed)+len(w.now) > 0 {
-		stored, err := a.Storage.Rooms(ctx, tx, append(w.changed, w.now...))
+		found, err := a.Storage.Rooms(ctx, tx, append(w.changed, w.now...))
 		if err != nil {
 			return err
 		}
-		for name, now := range stored {
+		for name, now := range found {
 			a.rooms[name].now = &now
 		}
 		for _, name := range w.changed {
 			if r := a.rooms[name]; r.now == nil || r.now.Pos <= a.since.Pos {
-				r.changed, r.rowsKnown = false, true
+				r.rowsFrom = nothing
 			} else {
+				r.rowsFrom = stored
 				w.rows = append(w.rows, name)
 			}
 		}
@@ -225,7 +228,7 @@ func (a *answering) addRows(rows []storage.TimelineRow, rooms []id.RoomID) {
 func (a *answering) readRoots(ctx context.Context, tx *sqlutil.Tx, n int) error {
 	var unknown []id.RoomID
 	for name, r := range a.rooms {
-		if r.section != invite && r.section != knock && !r.full && !r.onlyLeave && len(r.rows) >= n && !r.rowsKnown {
+		if (r.kind == joined || r.kind == left) && !r.full && len(r.rows) >= n && r.rowsFrom == stored {
 			unknown = append(unknown, name)
 		}
 	}
@@ -258,9 +261,9 @@ func (a *answering) addAccountData(data []storage.AccountData) {
 		}
 		r := a.rooms[d.RoomID]
 		if r == nil && isNew {
-			r = a.joined(d.RoomID)
+			r = a.joinedRoom(d.RoomID)
 		}
-		if r == nil || !isNew && !r.anew || !a.Filter.Room.AccountData.MatchesType(d.Type) || !a.Filter.Room.AccountData.MatchesRoom(d.RoomID) {
+		if r == nil || !isNew && !r.kind.anew() || !a.Filter.Room.AccountData.MatchesType(d.Type) || !a.Filter.Room.AccountData.MatchesRoom(d.RoomID) {
 			continue
 		}
 		r.accountData = append(r.accountData, d)
@@ -333,71 +336,4 @@ func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
 		}
 	}
 	return nil
-}
-
-// settle keeps of a room's rows those that the client gets, and drops rooms of which there is nothing to say.
-func (a *answering) settle(r *room) {
-	if r.section == invite || r.section == knock {
-		return
-	}
-	read, keep := a.limits()
-	complete := r.rowsKnown || len(r.rows) < read
-	r.root = r.membership.Root
-	if n := len(r.rows); n > 0 {
-		last := &r.rows[n-1]
-		if r.section == join {
-			r.root = last.RootAfter
-		}
-		r.lastOrder = last.Order
-		if r.rootSince == nil && complete {
-			r.rootSince = &r.rows[0].RootBefore
-		}
-	} else if r.now != nil {
-		r.root, r.lastOrder = r.now.Root, r.now.Order
-	}
-	kept := r.rows[:0:0] // of the same array, which others may read, as long as none is left out
-	for i := range r.rows {
-		row := &r.rows[i]
-		r.complex = r.complex || row.Has(storage.Complex)
-		if !row.Has(storage.Hidden) && (!r.onlyLeave || row.EventID == r.membership.EventID) && a.selects(row) {
-			if len(kept) == i {
-				kept = r.rows[: i+1 : i+1]
-			} else {
-				kept = append(kept, *row)
-			}
-			continue
-		}
-		// What the filter leaves out of the timeline is a change of state all the same.
-		r.complex = r.complex || row.Has(storage.State)
-	}
-	r.limited = !complete
-	if len(kept) > keep {
-		kept, r.limited = kept[len(kept)-keep:], true
-	}
-	if r.onlyLeave {
-		r.limited = false
-	}
-	if b := r.ban; b != nil && b.EventID != "" {
-		order := r.lastOrder
-		order.Index++ // what is before it begins where the rest ends
-		row := storage.TimelineRow{RoomID: r.id, Pos: b.Pos, EventID: b.EventID, Order: order, Type: member, Sender: b.Sender, Flags: storage.State,
-			RootBefore: r.root, RootAfter: r.root}
-		if a.selects(&row) {
-			kept = append(kept, row)
-		}
-	}
-	if r.anew && len(r.rows) > 0 && r.rows[0].Type != "m.room.create" {
-		r.limited = true // there is something before, even if this server does not have it
-	}
-	r.rows = kept
-}
-
-// selects applies the filter of the timeline, and leaves out messages of those whom the user ignores.
-func (a *answering) selects(row *storage.TimelineRow) bool {
-	if _, ignored := a.window.View.Ignored[row.Sender]; ignored && !row.Has(storage.State) {
-		return false
-	}
-	f := a.Filter.Room.Timeline
-	return f.MatchesType(row.Type) && f.MatchesSender(row.Sender) && f.MatchesRoom(row.RoomID) &&
-		(f == nil || f.ContainsURL == nil || *f.ContainsURL == row.Has(storage.HasURL))
 }

@@ -26,9 +26,7 @@ type summary struct {
 func (a *answering) summarize(ctx context.Context) error {
 	var rooms []id.RoomID
 	for name, r := range a.rooms {
-		if r.section == join && (r.full || r.complex || slices.ContainsFunc(r.rows, func(row storage.TimelineRow) bool {
-			return row.Type == member || row.Type == "m.room.name" || row.Type == "m.room.canonical_alias"
-		})) || r.section == join && r.limited {
+		if r.kind.section() == join && r.mayNeedSummary() {
 			rooms = append(rooms, name)
 		}
 	}
@@ -54,6 +52,16 @@ func (a *answering) summarize(ctx context.Context) error {
 		})
 	}
 	return group.Wait()
+}
+
+// mayNeedSummary tells whether the members or the name may be others than the client knows.
+func (r *room) mayNeedSummary() bool {
+	if r.full || r.limited || r.rootSince != nil && *r.rootSince != r.start() || !r.showsAll() {
+		return true
+	}
+	return slices.ContainsFunc(r.rows, func(row storage.TimelineRow) bool {
+		return row.Type == member || row.Type == "m.room.name" || row.Type == "m.room.canonical_alias"
+	})
 }
 
 // heroes are the first members, in the order in which their membership became part of the room; those who have left, if there

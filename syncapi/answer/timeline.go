@@ -2,6 +2,7 @@ package answer
 
 import (
 	"context"
+	"maps"
 
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -32,29 +33,31 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	maps.Copy(found, visible)
 	for _, r := range a.rooms {
-		for i := range r.rows {
-			row := &r.rows[i]
-			event := found[row.EventID]
-			if event == nil {
-				event = visible[row.EventID]
-			}
-			if event == nil {
-				// A change of state that the user does not see in the timeline, because it came while they were away, is state all
-				// the same.
-				r.complex = r.complex || row.Has(storage.State)
-				continue
-			}
-			one := *event
-			if m := a.window.View.MembershipAt(row.RoomID, row.Pos); m != nil {
-				one.Membership = m.Membership
-			} else {
-				one.Membership = leave
-			}
-			r.timeline = append(r.timeline, &one)
-		}
+		a.show(r, found)
 	}
-	return a.aggregate(ctx)
+	return nil
+}
+
+// show makes a room's timeline of those rows whose events were found, and leaves out the others.
+func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
+	shown := make([]storage.TimelineRow, 0, len(r.rows))
+	for i := range r.rows {
+		row := &r.rows[i]
+		event := found[row.EventID]
+		if event == nil {
+			continue
+		}
+		one := *event
+		one.Membership = leave
+		if m := a.window.View.MembershipAt(row.RoomID, row.Pos); m != nil {
+			one.Membership = m.Membership
+		}
+		r.timeline = append(r.timeline, &one)
+		shown = append(shown, *row)
+	}
+	r.rows = shown
 }
 
 // aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of child events):
@@ -96,15 +99,18 @@ func (a *answering) certainlySees(row *storage.TimelineRow) bool {
 	return m != nil && (m.EventID == row.EventID || m.Membership == join && !row.Has(storage.Forked))
 }
 
-// prevBatch is the place before a room's timeline. Without a timeline it is that of the whole answer.
+// prevBatch is the place before a room's timeline; without a timeline that after what it would have. Where the room has no place that is
+// known, it is that of the whole answer.
 func (r *room) prevBatch(a *answering) string {
-	if len(r.rows) == 0 {
-		if r.lastOrder != (roomserver.OrderKey{}) {
-			return r.lastOrder.Token()
-		}
+	place := r.lastOrder
+	if len(r.rows) > 0 {
+		place = r.rows[0].Order
+	}
+	if place == (roomserver.OrderKey{}) {
 		return a.next.String()
 	}
-	first := r.rows[0].Order
-	first.Index--
-	return first.Token()
+	if len(r.rows) > 0 {
+		place.Index--
+	}
+	return place.Token()
 }
