@@ -228,7 +228,7 @@ func (a *answering) addRows(rows []storage.TimelineRow, rooms []id.RoomID) {
 func (a *answering) readRoots(ctx context.Context, tx *sqlutil.Tx, n int) error {
 	var unknown []id.RoomID
 	for name, r := range a.rooms {
-		if (r.kind == joined || r.kind == left) && !r.full && len(r.rows) >= n && r.rowsFrom == stored {
+		if r.rowsFrom == stored && (len(r.rows) >= n || r.kind == joinedNew) && a.needsRootSince(r) {
 			unknown = append(unknown, name)
 		}
 	}
@@ -244,6 +244,12 @@ func (a *answering) readRoots(ctx context.Context, tx *sqlutil.Tx, n int) error 
 		a.rooms[name].rootSince = &root
 	}
 	return nil
+}
+
+// needsRootSince tells whether it matters which state the client has: what it gets then are differences. Who loads members lazily gets
+// those of members in any case.
+func (a *answering) needsRootSince(r *room) bool {
+	return a.joinedAt(r.id, a.since.Pos) && (!r.full || a.Filter.LazyLoadMembers())
 }
 
 // addAccountData sorts account data into rooms. What is older than the token is for rooms that are new to the client.

@@ -243,13 +243,20 @@ func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
 	return atSomeTime, always
 }
 
-// knew tells whether the client was shown the room before the token.
+// knew tells whether the client may have the state of the room from a time before the token.
 func (a *answering) knew(r *room) bool {
-	if a.initial() {
-		return false
-	}
-	return slices.ContainsFunc(a.window.View.Rooms[r.id], func(m storage.Membership) bool {
-		return m.Membership == join && m.Pos <= a.since.Pos
+	return a.before(r, func(m storage.Membership) bool { return m.Membership == join })
+}
+
+// saw tells whether the client may have got events of the room before the token, if only that of the user's own membership.
+func (a *answering) saw(r *room) bool {
+	return a.before(r, func(m storage.Membership) bool { return m.Membership != invite && m.Membership != knock })
+}
+
+// before tells whether the user had such a membership at some time before the token.
+func (a *answering) before(r *room, is func(storage.Membership) bool) bool {
+	return !a.initial() && slices.ContainsFunc(a.window.View.Rooms[r.id], func(m storage.Membership) bool {
+		return m.Pos <= a.since.Pos && is(m)
 	})
 }
 

@@ -15,8 +15,11 @@ func (a *answering) settle(r *room) {
 	read, keep := a.limits()
 	complete := r.rowsFrom != stored || len(r.rows) < read
 	r.bound(complete)
+	if r.kind.anew() && r.rootSince == nil && a.knew(r) && !a.joinedAt(r.id, a.since.Pos) {
+		r.rootSince = &a.window.View.LeftAt(r.id, a.since.Pos).Root
+	}
 	// What comes anew does not follow on what the client may have of the room, unless that is nothing, and it begins with the room.
-	follows := !r.kind.anew() || len(r.rows) == 0 || r.rows[0].Type == "m.room.create" && !a.knew(r)
+	follows := !r.kind.anew() || len(r.rows) == 0 || r.rows[0].Type == "m.room.create" && !a.saw(r)
 	r.limited = r.kind != outside && (!complete || !follows)
 	r.rows = a.selected(r)
 	if row := a.rowOfOwn(r); row != nil && a.selects(row) {

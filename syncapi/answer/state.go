@@ -97,7 +97,7 @@ func (a *answering) stateBefore(ctx context.Context, r *room) ([]*roomserver.Eve
 	for _, e := range r.timeline {
 		delete(unseen, keyOf(e))
 	}
-	if r.full && a.Filter.LazyLoadMembers() {
+	if r.full && r.rootSince == nil && a.Filter.LazyLoadMembers() {
 		wanted := append(a.membersOf(r), a.UserID)
 		maps.DeleteFunc(unseen, func(key roomserver.StateKeyTuple, _ *roomserver.Event) bool {
 			return key.Type == member && !slices.Contains(wanted, id.UserID(key.StateKey))
@@ -113,13 +113,26 @@ func (a *answering) stateAt(ctx context.Context, r *room, to roomserver.Root) ([
 	case r.kind == outside:
 		return nil, nil
 	case r.full:
-		return a.Events.State(ctx, r.id, to, lazy, append(a.membersOf(r), a.UserID))
+		return a.wholeState(ctx, r, to)
 	}
 	state, err := a.difference(ctx, r, to)
 	if lazy && err == nil {
 		return a.addMembers(ctx, r, state, to)
 	}
 	return state, err
+}
+
+// wholeState is the state at a root. Members whom a lazily loading client does not need are left out, but for those who changed since it
+// may have got them.
+func (a *answering) wholeState(ctx context.Context, r *room, to roomserver.Root) ([]*roomserver.Event, error) {
+	lazy := a.Filter.LazyLoadMembers()
+	state, err := a.Events.State(ctx, r.id, to, lazy, append(a.membersOf(r), a.UserID))
+	if err != nil || !lazy || r.rootSince == nil {
+		return state, err
+	}
+	changed, err := a.changes(ctx, r, *r.rootSince, to)
+	maps.DeleteFunc(changed, func(key roomserver.StateKeyTuple, _ *roomserver.Event) bool { return key.Type != member })
+	return changed.over(state), err
 }
 
 // difference is what changed from the state that the client has to another. A key that is gone cannot be said.
