@@ -3,29 +3,84 @@ package answer
 import (
 	"context"
 	"maps"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// fetchTimelines gets the events of all rooms at once. Who was joined when an event came sees it, whatever the room's history
-// visibility is; for all other events the roomserver decides.
+// maxTimelines is how many bytes of events all timelines of an answer have together. They are cut to it, the oldest events first, and paging
+// back leads to the rest. State cannot be cut: an answer is larger by that, and by account data and receipts.
+const maxTimelines = 16 << 20
+
+// rowsAtATime is how many events of timelines are got at a time: what is got in vain where they are too large.
+const rowsAtATime = 1000
+
+// place is a row of a room's timeline.
+type place struct {
+	room *room
+	row  int
+}
+
+func (p place) get() *storage.TimelineRow { return &p.room.rows[p.row] }
+
+// fetchTimelines gets the events of all rooms, the newest of each first, until there are as many as an answer may have.
 func (a *answering) fetchTimelines(ctx context.Context) error {
-	var shared, checked []id.EventID
-	for _, r := range a.rooms {
-		for i := range r.rows {
-			if row := &r.rows[i]; a.certainlySees(row) {
-				shared = append(shared, row.EventID)
-			} else {
-				checked = append(checked, row.EventID)
+	places := a.newestFirst()
+	found := make(map[id.EventID]*roomserver.Event, len(places))
+	for size := 0; len(places) > 0 && size <= maxTimelines; {
+		chunk := places[:min(len(places), rowsAtATime)]
+		if err := a.find(ctx, chunk, found); err != nil {
+			return err
+		}
+		for _, p := range chunk {
+			if e := found[p.get().EventID]; e != nil {
+				size += len(e.PDU.JSON())
 			}
+			if size > maxTimelines {
+				break
+			}
+			places = places[1:]
 		}
 	}
-	if len(shared)+len(checked) == 0 {
-		return nil
+	cut := make(map[*room]int)
+	for _, p := range places {
+		cut[p.room] = max(cut[p.room], p.row+1)
 	}
-	found, err := a.Events.Get(ctx, shared)
+	for r, n := range cut {
+		r.cut(n)
+	}
+	for _, r := range a.rooms {
+		a.show(r, found)
+	}
+	return nil
+}
+
+// newestFirst is all rows of the answer, in the order in which they are worth having.
+func (a *answering) newestFirst() []place {
+	var places []place
+	for _, r := range a.rooms {
+		for i := range r.rows {
+			places = append(places, place{r, i})
+		}
+	}
+	slices.SortFunc(places, func(p, q place) int { return (len(p.room.rows) - p.row) - (len(q.room.rows) - q.row) })
+	return places
+}
+
+// find gets the events that the user may see. Who was joined when an event came sees it, whatever the room's history visibility is; for all
+// other events the roomserver decides.
+func (a *answering) find(ctx context.Context, places []place, found map[id.EventID]*roomserver.Event) error {
+	var shared, checked []id.EventID
+	for _, p := range places {
+		if row := p.get(); a.certainlySees(row) {
+			shared = append(shared, row.EventID)
+		} else {
+			checked = append(checked, row.EventID)
+		}
+	}
+	seen, err := a.Events.Get(ctx, shared)
 	if err != nil {
 		return err
 	}
@@ -33,10 +88,8 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	maps.Copy(found, seen)
 	maps.Copy(found, visible)
-	for _, r := range a.rooms {
-		a.show(r, found)
-	}
 	return nil
 }
 
