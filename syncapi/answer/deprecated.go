@@ -207,8 +207,8 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 		return httputil.Raw{}, err
 	}
 	defer e.Hub.Leave(req.UserID, sleeper)
+	defer e.Hub.Peek(req.UserID, name)()
 	for waits := req.Timeout > 0; ; {
-		defer e.Hub.Peek(req.UserID, name)()
 		window, err := e.Hub.Look(ctx, req.UserID, req.Since.Pos, math.MaxInt64)
 		if err != nil {
 			return httputil.Raw{}, err
@@ -224,6 +224,7 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 		if waits, err = e.woken(ctx, sleeper.C, deadline.C); err != nil {
 			return httputil.Raw{}, err
 		}
+		e.Hub.Peek(req.UserID, name) // a reset of the Hub forgets it; it is left once, at the end
 	}
 }
 
