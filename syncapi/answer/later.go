@@ -45,8 +45,9 @@ func (r *room) start() roomserver.Root {
 	return r.root
 }
 
-// showsAll tells whether whoever has the state at the start of the timeline and applies its events has that at the end. Events that the
-// filter leaves out or the user may not see, and those that state resolution moves, leave a gap between the states of two rows.
+// showsAll tells whether whoever has the state at the start of the timeline and applies its events has that at the end.
+// Events that the filter leaves out or the user may not see, and those that state resolution moves, leave a gap between
+// the states of two rows.
 func (r *room) showsAll() bool {
 	at := r.start()
 	for i := range r.rows {
@@ -62,9 +63,9 @@ func (r *room) showsAll() bool {
 	return at == r.root || r.kind == outside
 }
 
-// cutStale cuts a timeline that would leave its client with a wrong state: after the last event that is not the state at the end, where
-// the timeline does not show what is. Clients apply the timeline after the state, so that nothing in the state can mend that; what is cut
-// they get by paging back.
+// cutStale cuts a timeline that would leave its client with a wrong state: after the last event that is not the state
+// at the end, where the timeline does not show what is. Clients apply the timeline after the state, so that nothing in
+// the state can mend that; what is cut they get by paging back.
 func (a *answering) cutStale(ctx context.Context, r *room) (err error) {
 	if a.StateAfter || r.kind == outside && len(r.rows) > 0 || r.showsAll() && r.kind != outside {
 		return nil
@@ -79,8 +80,8 @@ func (a *answering) cutStale(ctx context.Context, r *room) (err error) {
 	return err
 }
 
-// stale is how many events the timeline has up to the last one that is wrong. Where the filter of the state does not select what is right,
-// nothing would be won.
+// stale is how many events the timeline has up to the last one that is wrong. Where the filter of the state does not
+// select what is right, nothing would be won.
 func (a *answering) stale(r *room) int {
 	shown := make(map[roomserver.StateKeyTuple]bool)
 	f := a.Filter.Room.State

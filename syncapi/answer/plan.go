@@ -63,8 +63,8 @@ type room struct {
 	kind kind
 	// membership is up to which the user sees the room: their own, now, or the one by which they left it.
 	membership *storage.Membership
-	// own is the user's membership now. It is not membership where that changed after they had left, as by a ban after a kick: this
-	// change is all that they see of the time since.
+	// own is the user's membership now. It is not membership where that changed after they had left, as by a ban after
+	// a kick: this change is all that they see of the time since.
 	own  *storage.Membership
 	full bool // the client gets the whole state
 
@@ -227,8 +227,8 @@ func (a *answering) joinedAt(name id.RoomID, pos int64) bool {
 	return m != nil && m.Membership == join
 }
 
-// joinedSince tells whether the user was joined at some time since the token, and whether they were all the time. Without a token
-// they never were all the time.
+// joinedSince tells whether the user was joined at some time since the token, and whether they were all the time.
+// Without a token they never were all the time.
 func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
 	if !a.initial() {
 		atSomeTime = a.joinedAt(name, a.since.Pos)
@@ -248,7 +248,8 @@ func (a *answering) knew(r *room) bool {
 	return a.before(r, func(m storage.Membership) bool { return m.Membership == join })
 }
 
-// saw tells whether the client may have got events of the room before the token, if only that of the user's own membership.
+// saw tells whether the client may have got events of the room before the token, if only that of the user's own
+// membership.
 func (a *answering) saw(r *room) bool {
 	return a.before(r, func(m storage.Membership) bool { return m.Membership != invite && m.Membership != knock })
 }

@@ -7,7 +7,8 @@ import (
 
 const member = "m.room.member"
 
-// settle keeps of a room's rows those that its timeline may have: those that the filter selects, as many as the limit allows.
+// settle keeps of a room's rows those that its timeline may have: those that the filter selects, as many as the limit
+// allows.
 func (a *answering) settle(r *room) {
 	if r.kind == invited || r.kind == knocked {
 		return
@@ -18,7 +19,8 @@ func (a *answering) settle(r *room) {
 	if r.kind.anew() && r.rootSince == nil && a.knew(r) && !a.joinedAt(r.id, a.since.Pos) {
 		r.rootSince = &a.window.View.LeftAt(r.id, a.since.Pos).Root
 	}
-	// What comes anew does not follow on what the client may have of the room, unless that is nothing, and it begins with the room.
+	// What comes anew does not follow on what the client may have of the room, unless that is nothing, and it begins
+	// with the room.
 	follows := !r.kind.anew() || len(r.rows) == 0 || r.rows[0].Type == "m.room.create" && !a.saw(r)
 	r.limited = r.kind != outside && (!complete || !follows)
 	r.rows = a.selected(r)

@@ -86,8 +86,8 @@ func (a *answering) stateAfter(ctx context.Context, r *room) ([]*roomserver.Even
 	return later{keyOf(own): own}.over(state), nil
 }
 
-// stateBefore is the state at the start of the timeline, and what of later changes the timeline does not show: clients apply it, and the
-// events of the timeline after that.
+// stateBefore is the state at the start of the timeline, and what of later changes the timeline does not show: clients
+// apply it, and the events of the timeline after that.
 func (a *answering) stateBefore(ctx context.Context, r *room) ([]*roomserver.Event, error) {
 	state, err := a.stateAt(ctx, r, r.start())
 	if err != nil || r.later == nil {
@@ -122,8 +122,8 @@ func (a *answering) stateAt(ctx context.Context, r *room, to roomserver.Root) ([
 	return state, err
 }
 
-// wholeState is the state at a root. Members whom a lazily loading client does not need are left out, but for those who changed since it
-// may have got them.
+// wholeState is the state at a root. Members whom a lazily loading client does not need are left out, but for those who
+// changed since it may have got them.
 func (a *answering) wholeState(ctx context.Context, r *room, to roomserver.Root) ([]*roomserver.Event, error) {
 	lazy := a.Filter.LazyLoadMembers()
 	state, err := a.Events.State(ctx, r.id, to, lazy, append(a.membersOf(r), a.UserID))

@@ -10,8 +10,9 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// maxTimelines is how many bytes of events all timelines of an answer have together. They are cut to it, the oldest events first, and paging
-// back leads to the rest. State cannot be cut: an answer is larger by that, and by account data and receipts.
+// maxTimelines is how many bytes of events all timelines of an answer have together. They are cut to it, the oldest
+// events first, and paging back leads to the rest. State cannot be cut: an answer is larger by that, and by account
+// data and receipts.
 const maxTimelines = 16 << 20
 
 // rowsAtATime is how many events of timelines are got at a time: what is got in vain where they are too large.
@@ -69,8 +70,8 @@ func (a *answering) newestFirst() []place {
 	return places
 }
 
-// find gets the events that the user may see. Who was joined when an event came sees it, whatever the room's history visibility is; for all
-// other events the roomserver decides.
+// find gets the events that the user may see. Who was joined when an event came sees it, whatever the room's history
+// visibility is; for all other events the roomserver decides.
 func (a *answering) find(ctx context.Context, places []place, found map[id.EventID]*roomserver.Event) error {
 	var shared, checked []id.EventID
 	for _, p := range places {
@@ -113,8 +114,8 @@ func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
 	r.rows = shown
 }
 
-// aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of child events):
-// in the others the client gets the related events themselves.
+// aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of
+// child events): in the others the client gets the related events themselves.
 func (a *answering) aggregate(ctx context.Context) error {
 	ask := roomserver.QueryAggregationsRequest{Viewer: a.viewer()}
 	for _, r := range a.rooms {
@@ -152,8 +153,8 @@ func (a *answering) certainlySees(row *storage.TimelineRow) bool {
 	return m != nil && (m.EventID == row.EventID || m.Membership == join && !row.Has(storage.Forked))
 }
 
-// prevBatch is the place before a room's timeline; without a timeline that after what it would have. Where the room has no place that is
-// known, it is that of the whole answer.
+// prevBatch is the place before a room's timeline; without a timeline that after what it would have. Where the room has
+// no place that is known, it is that of the whole answer.
 func (r *room) prevBatch(a *answering) string {
 	place := r.lastOrder
 	if len(r.rows) > 0 {

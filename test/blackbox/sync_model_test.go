@@ -15,9 +15,9 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// Users who do whatever comes to their minds in rooms, and many clients of each: after every sync each client has the state that the
-// server has, as far as its filter lets it know; the sections have the rooms that they must have; no event comes twice; and paging back
-// from prev_batch leads to all events.
+// Users who do whatever comes to their minds in rooms, and many clients of each: after every sync each client has the
+// state that the server has, as far as its filter lets it know; the sections have the rooms that they must have; no
+// event comes twice; and paging back from prev_batch leads to all events.
 func TestClientsThatSyncHaveWhatTheServerHas(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		steps := map[deploy.Kind]int{deploy.MonolithSQLite: 1600, deploy.MonolithPostgres: 150, deploy.Polylith: 60}[d.kind]

@@ -7,8 +7,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// applied is the state that a client computes from a room of a sync that it knew nothing of: state, and then the timeline; or
-// state_after alone.
+// applied is the state that a client computes from a room of a sync that it knew nothing of: state, and then the
+// timeline; or state_after alone.
 func applied(room gjson.Result) map[stateKey]string {
 	state := make(map[stateKey]string)
 	apply(state, room)
@@ -43,8 +43,8 @@ func (c *client) serverState(room string) map[stateKey]string {
 	return state
 }
 
-// A state change that the timeline does not show, since the user may not see it or the filter leaves it out, is not lost behind an
-// older event of the same key that the timeline has; and what is cut for that is found by paging back.
+// A state change that the timeline does not show, since the user may not see it or the filter leaves it out, is not
+// lost behind an older event of the same key that the timeline has; and what is cut for that is found by paging back.
 func TestStateChangesThatATimelineDoesNotShow(t *testing.T) {
 	hidden := func(visibility string) object {
 		return object{"preset": "public_chat", "name": "one", "room_version": "11", "initial_state": []object{
@@ -128,8 +128,8 @@ func wrongState(t *testing.T, what string, got, want map[stateKey]string) {
 	}
 }
 
-// A room that the user left, or that they were never in, says what their membership is now, in the place from which their client takes
-// the state; whatever the filter of the timeline is.
+// A room that the user left, or that they were never in, says what their membership is now, in the place from which
+// their client takes the state; whatever the filter of the timeline is.
 func TestALeaveOfSomebodyWhoWasNotInTheRoom(t *testing.T) {
 	never := object{"room": object{"timeline": object{"not_types": []string{"m.room.member"}}}}
 	none := object{"room": object{"timeline": object{"limit": 0}}}
@@ -182,8 +182,8 @@ func TestALeaveOfSomebodyWhoWasNotInTheRoom(t *testing.T) {
 	})
 }
 
-// The timeline of a room that is joined again repeats what the client saw, so it says that it is limited; that of a room that is new to
-// the client does not.
+// The timeline of a room that is joined again repeats what the client saw, so it says that it is limited; that of a
+// room that is new to the client does not.
 func TestARejoinedRoomIsLimited(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
