@@ -76,7 +76,8 @@ type RoomSummary struct {
 	Heroes []id.UserID `json:"heroes,omitempty"`
 }
 
-// MaxHeroes is how many members name a room that has no name (Client-Server API, § Calculating the display name for a room).
+// MaxHeroes is how many members name a room that has no name (Client-Server API, § Calculating the display name for a
+// room).
 const MaxHeroes = 5
 
 // QueryVisibleUsersRequest names users of any server.
@@ -400,8 +401,9 @@ type QueryMembershipResponse struct {
 	Forgotten  bool       `json:"forgotten,omitempty"`
 }
 
-// QueryRoomsRequest asks for summaries. HeroesFor is the user, if any, for whom heroes are wanted: the first MaxHeroes others who are joined or
-// invited now, in the order of the events that made them so; where there are none, the first of those who have left or are banned.
+// QueryRoomsRequest asks for summaries. HeroesFor is the user, if any, for whom heroes are wanted: the first MaxHeroes
+// others who are joined or invited now, in the order of the events that made them so; where there are none, the first of
+// those who have left or are banned.
 type QueryRoomsRequest struct {
 	RoomIDs   []id.RoomID `json:"room_ids"`
 	HeroesFor id.UserID   `json:"heroes_for,omitempty"`

@@ -143,7 +143,7 @@ func (a *answering) collect(ctx context.Context) error {
 	if err := a.fetchTimelines(ctx); err != nil {
 		return err
 	}
-	if err := a.eachRoom(ctx, a.cutStale); err != nil {
+	if err := a.eachRoom(ctx, a.mayBeStale, a.cutStale); err != nil {
 		return err
 	}
 	if err := a.aggregate(ctx); err != nil {

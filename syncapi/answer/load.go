@@ -38,7 +38,9 @@ func (a *answering) load(ctx context.Context) error {
 	a.planned = len(a.rooms)
 	w := a.wanted()
 	if !w.nothing() {
-		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error { return a.read(ctx, tx, w) })
+		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error {
+			return a.read(ctx, tx, w)
+		})
 		if err != nil {
 			return err
 		}
@@ -103,8 +105,8 @@ func (a *answering) countsKnown(r *room) bool {
 }
 
 func (w *wants) nothing() bool {
-	return len(w.changed)+len(w.rows)+len(w.anewRows)+len(w.leftRows)+len(w.now)+len(w.receipts)+len(w.allReceipts) == 0 &&
-		!w.unread && !w.accountData && !w.allAccountData
+	return len(w.changed)+len(w.rows)+len(w.anewRows)+len(w.leftRows)+len(w.now) == 0 &&
+		len(w.receipts)+len(w.allReceipts) == 0 && !w.unread && !w.accountData && !w.allAccountData
 }
 
 // limits are how many rows of a room are read, and how many of them the client gets.
@@ -112,7 +114,8 @@ func (a *answering) limits() (read, keep int) {
 	share := max(fewRows, allRows/max(1, a.planned))
 	keep = min(a.Filter.TimelineLimit(), share)
 	read = keep + 1
-	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil || len(f.NotSenders) > 0 || f.ContainsURL != nil) {
+	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil ||
+		len(f.NotSenders) > 0 || f.ContainsURL != nil) {
 		read = max(read, min(filteredRows, share))
 	}
 	if len(a.window.View.Ignored) > 0 {

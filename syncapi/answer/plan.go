@@ -17,10 +17,10 @@ type kind int
 
 const (
 	joined    kind = iota // the user was joined all the time since the token
-	joinedNew             // joined since the token, again or for the first time: what the client knows of it is not built on
+	joinedNew             // joined since the token, again or for the first time: nothing is built on what the client has
 	left                  // joined at the token, and left since
 	leftNew               // joined and left since the token, or left at any time where the client knows nothing
-	outside               // not joined at any time that the answer is about: the user's own membership is all that they see
+	outside               // not joined at any time that the answer is about: all that they see is their own membership
 	invited
 	knocked
 )
@@ -69,7 +69,7 @@ type room struct {
 	full bool // the client gets the whole state
 
 	rowsFrom, receiptsFrom source
-	rows                   []storage.TimelineRow // of the timeline; at first all after the token, or the newest and one more than the limit
+	rows                   []storage.TimelineRow // of the timeline; before settle all after the token, or the newest
 	limited                bool
 	rootSince              *roomserver.Root // state that the client has, where it has one
 	root                   roomserver.Root  // state at the end
@@ -107,14 +107,15 @@ func (a *answering) plan() {
 	for i := range w.Presence {
 		p := &w.Presence[i]
 		_, ignored := w.View.Ignored[p.UserID]
-		if p.UserID != a.UserID && !ignored && a.Filter.Presence.MatchesType("m.presence") && a.Filter.Presence.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
+		f := a.Filter.Presence
+		if p.UserID != a.UserID && !ignored && f.MatchesType("m.presence") && f.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
 			a.presence = append(a.presence, *p)
 		}
 	}
 	for i := range w.Typing {
 		t := &w.Typing[i]
-		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !a.Filter.Room.Ephemeral.MatchesType("m.typing") ||
-			!a.Filter.Room.Ephemeral.MatchesRoom(t.RoomID) {
+		f := a.Filter.Room.Ephemeral
+		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !f.MatchesType("m.typing") || !f.MatchesRoom(t.RoomID) {
 			continue
 		}
 		if r := a.joinedRoom(t.RoomID); r != nil {
@@ -266,7 +267,8 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 	if !a.Filter.Room.IncludeLeave || !a.initial() && !a.FullState {
 		return nil
 	}
-	answer, err := a.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{UserID: a.UserID, Memberships: []string{leave, "ban"}})
+	answer, err := a.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{
+		UserID: a.UserID, Memberships: []string{leave, "ban"}})
 	if err != nil {
 		return fmt.Errorf("forgotten rooms: %w", err)
 	}

@@ -193,7 +193,8 @@ func (a *answering) addAccountData(data []storage.AccountData) {
 		if r == nil && isNew {
 			r = a.joinedRoom(d.RoomID)
 		}
-		if r == nil || !isNew && !r.kind.anew() || !a.Filter.Room.AccountData.MatchesType(d.Type) || !a.Filter.Room.AccountData.MatchesRoom(d.RoomID) {
+		f := a.Filter.Room.AccountData
+		if r == nil || !isNew && !r.kind.anew() || !f.MatchesType(d.Type) || !f.MatchesRoom(d.RoomID) {
 			continue
 		}
 		r.accountData = append(r.accountData, d)

@@ -76,8 +76,8 @@ func (a *answering) rowOfOwn(r *room) *storage.TimelineRow {
 	if order != (roomserver.OrderKey{}) {
 		order.Index++ // what is before it begins where the rest ends
 	}
-	return &storage.TimelineRow{RoomID: r.id, Pos: r.own.Pos, EventID: r.own.EventID, Order: order, Type: member, Sender: r.own.Sender,
-		Flags: storage.State, RootBefore: r.root, RootAfter: r.root}
+	return &storage.TimelineRow{RoomID: r.id, Pos: r.own.Pos, EventID: r.own.EventID, Order: order, Type: member,
+		Sender: r.own.Sender, Flags: storage.State, RootBefore: r.root, RootAfter: r.root}
 }
 
 // cut leaves out the first n events of the timeline, which the client gets by paging back from there.

@@ -20,7 +20,7 @@ func (a *answering) fetchStates(ctx context.Context) error {
 	if err := a.summarize(ctx); err != nil {
 		return err
 	}
-	if err := a.eachRoom(ctx, a.fetchState); err != nil {
+	if err := a.eachRoom(ctx, func(*room) bool { return true }, a.fetchState); err != nil {
 		return err
 	}
 	for name, r := range a.rooms {
@@ -31,14 +31,21 @@ func (a *answering) fetchStates(ctx context.Context) error {
 	return nil
 }
 
-// eachRoom does something for all rooms that have a state, several at a time.
-func (a *answering) eachRoom(ctx context.Context, do func(context.Context, *room) error) error {
+// eachRoom does something for all rooms that need it, several at a time.
+func (a *answering) eachRoom(ctx context.Context, needs func(*room) bool, do func(context.Context, *room) error) error {
+	var rooms []*room
+	for _, r := range a.rooms {
+		if r.kind != invited && r.kind != knocked && needs(r) {
+			rooms = append(rooms, r)
+		}
+	}
+	if len(rooms) == 1 {
+		return do(ctx, rooms[0])
+	}
 	group, groupCtx := errgroup.WithContext(ctx)
 	group.SetLimit(parallelStates)
-	for _, r := range a.rooms {
-		if r.kind != invited && r.kind != knocked {
-			group.Go(func() error { return do(groupCtx, r) })
-		}
+	for _, r := range rooms {
+		group.Go(func() error { return do(groupCtx, r) })
 	}
 	return group.Wait()
 }
@@ -46,7 +53,8 @@ func (a *answering) eachRoom(ctx context.Context, do func(context.Context, *room
 // silent tells whether nothing about a room is worth an answer.
 func (a *answering) silent(r *room) bool {
 	if r.kind.section() == join && !r.full {
-		return len(r.timeline)+len(r.state)+len(r.accountData) == 0 && r.typing == nil && !a.showsReceipts(r) && !a.hasRead(r) && r.summary == nil
+		return len(r.timeline)+len(r.state)+len(r.accountData) == 0 && r.typing == nil && r.summary == nil &&
+			!a.showsReceipts(r) && !a.hasRead(r)
 	}
 	return false
 }
@@ -166,15 +174,18 @@ func (a *answering) membersOf(r *room) []id.UserID {
 }
 
 // addMembers adds the member events that a client needs and was not sent before.
-func (a *answering) addMembers(ctx context.Context, r *room, state []*roomserver.Event, root roomserver.Root) ([]*roomserver.Event, error) {
+func (a *answering) addMembers(
+	ctx context.Context, r *room, state []*roomserver.Event, root roomserver.Root,
+) ([]*roomserver.Event, error) {
 	has := make(map[id.UserID]bool)
 	for _, e := range state {
 		if user, _ := e.PDU.StateKey(); e.PDU.Type() == member {
 			has[id.UserID(user)] = true
 		}
 	}
+	redundant := !r.limited && !a.Filter.IncludeRedundantMembers()
 	missing := slices.DeleteFunc(a.membersOf(r), func(user id.UserID) bool {
-		return has[user] || !r.limited && !a.Filter.IncludeRedundantMembers() && a.lazy.sent(a.UserID, a.DeviceID, r.id, user, a.since.Pos)
+		return has[user] || redundant && a.lazy.sent(a.UserID, a.DeviceID, r.id, user, a.since.Pos)
 	})
 	members, err := a.Events.Members(ctx, r.id, root, missing)
 	return append(state, members...), err

@@ -11,7 +11,8 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// A lazily loading client that syncs a room without a name gets the members who name it, and nobody reads all the others for that.
+// A lazily loading client that syncs a room without a name gets the members who name it, and nobody reads all the others
+// for that.
 func TestTheBudgetOfHeroes(t *testing.T) {
 	lazy := "filter=" + url.QueryEscape(`{"room":{"state":{"lazy_load_members":true},"timeline":{"limit":3}}}`)
 	dir := t.TempDir()
@@ -19,11 +20,14 @@ func TestTheBudgetOfHeroes(t *testing.T) {
 	cost := make(map[int]int64)
 	for _, members := range []int{40, 400} {
 		owner := id.UserID(fmt.Sprintf("@owner%d:here", members))
-		res, err := s.room.CreateRoom(t.Context(), api.CreateRoomRequest{RequestKey: api.RequestKey("create" + owner), Creator: owner, Preset: "public_chat"})
+		res, err := s.room.CreateRoom(t.Context(), api.CreateRoomRequest{
+			RequestKey: api.RequestKey("create" + owner), Creator: owner, Preset: "public_chat"})
 		must(t, err)
 		join := func(n int) error {
 			user := id.UserID(fmt.Sprintf("@user%d:here", n))
-			_, err := s.room.JoinRoom(t.Context(), api.JoinRoomRequest{RequestKey: api.RequestKey(fmt.Sprint("join", members, n)), RoomIDOrAlias: string(res.RoomID), UserID: user})
+			key := api.RequestKey(fmt.Sprint("join", members, n))
+			_, err := s.room.JoinRoom(t.Context(), api.JoinRoomRequest{
+				RequestKey: key, RoomIDOrAlias: string(res.RoomID), UserID: user})
 			return err
 		}
 		var want []string
