@@ -72,7 +72,13 @@ type RoomSummary struct {
 	RoomType          string         `json:"room_type"`
 	Encryption        string         `json:"encryption"`
 	Creator           id.UserID      `json:"creator"`
+	// Heroes are set where they are asked for and the room has neither a name nor an alias.
+	Heroes []id.UserID `json:"heroes,omitempty"`
 }
+
+// MaxHeroes is how many members name a room that has no name (Client-Server API, § Calculating the display name for a
+// room).
+const MaxHeroes = 5
 
 // QueryVisibleUsersRequest names users of any server.
 type QueryVisibleUsersRequest struct {
@@ -395,9 +401,12 @@ type QueryMembershipResponse struct {
 	Forgotten  bool       `json:"forgotten,omitempty"`
 }
 
-// QueryRoomsRequest asks for summaries.
+// QueryRoomsRequest asks for summaries. HeroesFor is the user, if any, for whom heroes are wanted: the first MaxHeroes
+// others who are joined or invited now, in the order of the events that made them so; where there are none, the first of
+// those who have left or are banned.
 type QueryRoomsRequest struct {
-	RoomIDs []id.RoomID `json:"room_ids"`
+	RoomIDs   []id.RoomID `json:"room_ids"`
+	HeroesFor id.UserID   `json:"heroes_for,omitempty"`
 }
 
 // QueryRoomsResponse has those rooms that exist, in the order asked for.

@@ -112,7 +112,12 @@ func (q *Query) QueryRooms(ctx context.Context, req api.QueryRoomsRequest) (res 
 	if len(req.RoomIDs) == 0 {
 		return res, nil
 	}
-	found, err := q.rooms.Storage.Summaries(ctx, req.RoomIDs)
+	var found []api.RoomSummary
+	if req.HeroesFor == "" {
+		found, err = q.rooms.Storage.Summaries(ctx, req.RoomIDs)
+	} else {
+		found, err = q.rooms.Storage.SummariesWithHeroes(ctx, req.RoomIDs, req.HeroesFor)
+	}
 	if err != nil {
 		return res, err
 	}

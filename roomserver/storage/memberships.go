@@ -17,7 +17,11 @@ type Membership struct {
 	Membership string
 	EventID    id.EventID
 	Forgotten  bool
+	Order      api.OrderKey // of the event by which they became that; only written
 }
+
+// place is an order as one number.
+func place(o api.OrderKey) int64 { return o.Segment<<40 + o.Index }
 
 type memberships struct {
 	put    *sqlutil.Insert
@@ -32,8 +36,9 @@ type memberships struct {
 
 func newMemberships(db *sqlutil.DB) memberships {
 	return memberships{
-		put: db.Insert("roomserver_memberships", []string{"room_nid", "user_id", "membership", "event_id", "forgotten"},
-			"ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership, event_id = excluded.event_id, forgotten = excluded.forgotten"),
+		put: db.Insert("roomserver_memberships", []string{"room_nid", "user_id", "membership", "event_id", "forgotten", "place"},
+			`ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership, event_id = excluded.event_id,
+			forgotten = excluded.forgotten, place = excluded.place`),
 		ofUser: db.Stmt(`SELECT r.room_id, m.membership, m.event_id, m.forgotten FROM roomserver_memberships m JOIN roomserver_rooms r ON r.nid = m.room_nid
 			WHERE m.user_id = $1`),
 		one:    db.Stmt(`SELECT membership, event_id, forgotten FROM roomserver_memberships WHERE user_id = $1 AND room_nid = $2`),
@@ -55,7 +60,7 @@ func (s *Storage) PutMemberships(ctx context.Context, tx *sqlutil.Tx, roomNID in
 	}
 	rows := make([][]any, len(all))
 	for i, m := range all {
-		rows[i] = []any{roomNID, m.UserID, m.Membership, m.EventID, m.Forgotten}
+		rows[i] = []any{roomNID, m.UserID, m.Membership, m.EventID, m.Forgotten, place(m.Order)}
 	}
 	_, err := s.memberships.put.Exec(ctx, tx, rows)
 	return err

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"strconv"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -13,6 +14,7 @@ import (
 type summaries struct {
 	putSummary *sqlutil.Insert
 	summary    *sqlutil.Stmt
+	heroes     *sqlutil.Stmt
 	publish    *sqlutil.Insert
 	unpublish  *sqlutil.Stmt
 	published  *sqlutil.Stmt
@@ -34,7 +36,10 @@ func newSummaries(db *sqlutil.DB) summaries {
 			`ON CONFLICT (room_nid) DO UPDATE SET name = excluded.name, topic = excluded.topic, avatar_url = excluded.avatar_url,
 			canonical_alias = excluded.canonical_alias, join_rule = excluded.join_rule, guest_access = excluded.guest_access,
 			room_type = excluded.room_type, encryption = excluded.encryption, creator = excluded.creator, search = excluded.search`),
-		summary:   db.Stmt(`SELECT ` + summaryColumns + from + `WHERE r.room_id = ANY($1)`),
+		summary: db.Stmt(`SELECT ` + summaryColumns + from + `WHERE r.room_id = ANY($1)`),
+		heroes: db.Stmt(`SELECT ` + summaryColumns + `, CASE WHEN s.name <> '' OR s.canonical_alias <> '' THEN ''
+			ELSE COALESCE(` + firstMembers(`'join', 'invite'`) + `, ` + firstMembers(`'leave', 'ban'`) + `, '') END` + from +
+			`WHERE r.room_id = ANY($1)`),
 		publish:   db.Insert("roomserver_published", []string{"room_nid"}, "ON CONFLICT (room_nid) DO NOTHING"),
 		unpublish: db.Stmt(`DELETE FROM roomserver_published WHERE room_nid = $1`),
 		published: db.Stmt(`SELECT COUNT(*) FROM roomserver_published WHERE room_nid = $1`),
@@ -52,23 +57,54 @@ func (s *Storage) PutSummary(ctx context.Context, tx *sqlutil.Tx, roomNID int64,
 }
 
 func collectSummaries(rows *sql.Rows, err error) ([]api.RoomSummary, error) {
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (r api.RoomSummary, err error) {
-		var root []byte
-		var visibility Visibility
-		err = rows.Scan(&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited, &visibility, &r.Name, &r.Topic, &r.AvatarURL,
-			&r.CanonicalAlias, &r.JoinRule, &r.GuestAccess, &r.RoomType, &r.Encryption, &r.Creator)
-		if err == nil {
-			r.Root, err = rootOf(root)
-		}
-		r.HistoryVisibility = visibility.String()
-		return r, err
-	})
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (api.RoomSummary, error) { return scanSummary(rows) })
+}
+
+// scanSummary reads summaryColumns, and more that follow on them.
+func scanSummary(rows *sql.Rows, more ...any) (r api.RoomSummary, err error) {
+	var root []byte
+	var visibility Visibility
+	columns := []any{&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited, &visibility,
+		&r.Name, &r.Topic, &r.AvatarURL, &r.CanonicalAlias, &r.JoinRule, &r.GuestAccess, &r.RoomType, &r.Encryption, &r.Creator}
+	err = rows.Scan(append(columns, more...)...)
+	if err == nil {
+		r.Root, err = rootOf(root)
+	}
+	r.HistoryVisibility = visibility.String()
+	return r, err
+}
+
+// firstMembers is the text that reads the first members of a room with one of these memberships, but for the user $2:
+// clients name a room without a name after them. Each list has an index, so that this does not look at all members.
+func firstMembers(memberships string) string {
+	return `(SELECT string_agg(h.user_id, ' ' ORDER BY h.place) FROM (SELECT m.user_id, m.place FROM roomserver_memberships m
+		WHERE m.room_nid = s.room_nid AND m.membership IN (` + memberships + `) AND m.user_id <> $2 ORDER BY m.place LIMIT ` +
+		strconv.Itoa(api.MaxHeroes) + `) h)`
 }
 
 // Summaries reads those rooms that exist, in any order.
 func (s *Storage) Summaries(ctx context.Context, roomIDs []id.RoomID) (all []api.RoomSummary, err error) {
 	err = s.DB.ReadOne(ctx, "summaries", func(ctx context.Context, tx *sqlutil.Tx) error {
 		all, err = collectSummaries(s.summary.Query(ctx, tx, sqlutil.Array(roomIDs)))
+		return err
+	})
+	return all, err
+}
+
+// SummariesWithHeroes is Summaries, with the heroes that a user sees.
+func (s *Storage) SummariesWithHeroes(
+	ctx context.Context, roomIDs []id.RoomID, user id.UserID,
+) (all []api.RoomSummary, err error) {
+	err = s.DB.ReadOne(ctx, "summaries with heroes", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := s.heroes.Query(ctx, tx, sqlutil.Array(roomIDs), user)
+		all, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (api.RoomSummary, error) {
+			var heroes string
+			r, err := scanSummary(rows, &heroes)
+			for _, hero := range strings.Fields(heroes) {
+				r.Heroes = append(r.Heroes, id.UserID(hero))
+			}
+			return r, err
+		})
 		return err
 	})
 	return all, err

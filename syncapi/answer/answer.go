@@ -143,6 +143,12 @@ func (a *answering) collect(ctx context.Context) error {
 	if err := a.fetchTimelines(ctx); err != nil {
 		return err
 	}
+	if err := a.eachRoom(ctx, a.mayBeStale, a.cutStale); err != nil {
+		return err
+	}
+	if err := a.aggregate(ctx); err != nil {
+		return err
+	}
 	return a.fetchStates(ctx)
 }
 

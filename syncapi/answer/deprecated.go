@@ -42,12 +42,12 @@ func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, e
 		o.text(a.next.String())
 		o.list("presence", len(a.presence), func(i int) { o.presence(&a.presence[i]) })
 		o.list("account_data", len(a.accountData), func(i int) { o.accountData(&a.accountData[i]) })
-		rooms := slices.DeleteFunc(a.listRooms(), func(r *room) bool { return r.section == knock })
+		rooms := slices.DeleteFunc(a.listRooms(), func(r *room) bool { return r.kind == knocked })
 		o.list("rooms", len(rooms), func(i int) {
 			r := rooms[i]
 			a.beginInitialRoom(o, r)
 			switch event := invites[r.membership.EventID]; {
-			case r.section != invite:
+			case r.kind != invited:
 				a.writeInitialRoom(o, r, published[r.id])
 			case event != nil:
 				o.key("invite")
@@ -64,7 +64,7 @@ func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, e
 func (e *Engine) RoomInitialSync(ctx context.Context, req *Request, room id.RoomID) (httputil.Raw, error) {
 	return e.answer(ctx, req, func(a *answering) ([]byte, error) {
 		r := a.rooms[room]
-		if r == nil || r.section == invite || r.section == knock || r.onlyLeave {
+		if r == nil || r.kind == invited || r.kind == knocked || r.kind == outside {
 			return nil, mxerr.Forbidden("you are not a member of %s and never were: join it to read it", room)
 		}
 		published, err := a.published(ctx)
@@ -134,7 +134,7 @@ func (a *answering) published(ctx context.Context) (map[id.RoomID]bool, error) {
 func (a *answering) inviteEvents(ctx context.Context) (map[id.EventID]*roomserver.Event, error) {
 	var ids []id.EventID
 	for _, r := range a.rooms {
-		if r.section == invite && r.membership.EventID != "" {
+		if r.kind == invited && r.membership.EventID != "" {
 			ids = append(ids, r.membership.EventID)
 		}
 	}
@@ -207,8 +207,8 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 		return httputil.Raw{}, err
 	}
 	defer e.Hub.Leave(req.UserID, sleeper)
+	defer e.Hub.Peek(req.UserID, name)()
 	for waits := req.Timeout > 0; ; {
-		defer e.Hub.Peek(req.UserID, name)()
 		window, err := e.Hub.Look(ctx, req.UserID, req.Since.Pos, math.MaxInt64)
 		if err != nil {
 			return httputil.Raw{}, err
@@ -224,6 +224,7 @@ func (e *Engine) peek(ctx context.Context, req *Request, name id.RoomID) (httput
 		if waits, err = e.woken(ctx, sleeper.C, deadline.C); err != nil {
 			return httputil.Raw{}, err
 		}
+		e.Hub.Peek(req.UserID, name) // a reset of the Hub forgets it; it is left once, at the end
 	}
 }
 

@@ -1,16 +1,19 @@
 package answer
 
 import (
+	"strings"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/matrix-org/dendrite/common/id"
 )
 
-// lazyDevices is how many devices it is remembered of which member events they have; lazyRooms and lazyMembersOfRoom limit each.
+// lazyDevices is how many devices it is remembered of which member events they have; lazyMembersOfAll is how many of these
+// there are together, some 100 bytes each, and lazyRooms and lazyMembersOfRoom limit what one device has of them.
 const (
 	lazyDevices       = 2000
+	lazyMembersOfAll  = 1_000_000
 	lazyRooms         = 200
 	lazyMembersOfRoom = 1000
 )
@@ -23,18 +26,29 @@ type device struct {
 // lazyMembers remembers which member events devices were sent, and with which answer. What is forgotten is sent again.
 type lazyMembers struct {
 	mu      sync.Mutex
-	devices *lru.Cache[device, map[id.RoomID]map[id.UserID]int64]
+	devices *simplelru.LRU[device, *lazyDevice]
+	members int // of all devices
 }
 
-// sent tells whether a device has got a member's event in an answer up to this position. Answers after it may have been lost.
+// lazyDevice has the positions of the answers by room and member.
+type lazyDevice struct {
+	rooms   map[id.RoomID]map[id.UserID]int64
+	members int
+}
+
+// sent tells whether a device has got a member's event in an answer up to this position. Answers after it may have been
+// lost.
 func (l *lazyMembers) sent(user id.UserID, of id.DeviceID, room id.RoomID, member id.UserID, since int64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.devices == nil {
 		return false
 	}
-	rooms, _ := l.devices.Get(device{user, of})
-	pos, has := rooms[room][member]
+	d, has := l.devices.Get(device{user, of})
+	if !has {
+		return false
+	}
+	pos, has := d.rooms[room][member]
 	return has && pos <= since
 }
 
@@ -46,31 +60,68 @@ func (a *answering) remember() {
 	l := &a.lazy
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	d := l.of(device{a.UserID, a.DeviceID}, a.initial())
+	if d == nil {
+		return
+	}
+	for name, r := range a.rooms {
+		if r.kind.section() != join || r.limited {
+			l.forget(d, name)
+		}
+		if r.kind.section() == join {
+			l.add(d, name, r.sent, a.next.Pos)
+		}
+	}
+	for l.members > lazyMembersOfAll {
+		l.devices.RemoveOldest()
+	}
+}
+
+// of finds or makes a device. One that begins anew has nothing.
+func (l *lazyMembers) of(key device, anew bool) *lazyDevice {
 	if l.devices == nil {
-		devices, err := lru.New[device, map[id.RoomID]map[id.UserID]int64](lazyDevices)
+		devices, err := simplelru.NewLRU(lazyDevices, func(_ device, gone *lazyDevice) { l.members -= gone.members })
 		if err != nil {
-			return // not reached: the size is positive
+			return nil // not reached: the size is positive
 		}
 		l.devices = devices
 	}
-	key := device{a.UserID, a.DeviceID}
-	rooms, has := l.devices.Get(key)
-	if !has || a.initial() || len(rooms) > lazyRooms {
-		rooms = make(map[id.RoomID]map[id.UserID]int64)
-		l.devices.Add(key, rooms)
+	d, has := l.devices.Get(key)
+	if has && !anew && len(d.rooms) <= lazyRooms {
+		return d
 	}
-	for name, r := range a.rooms {
-		if r.section != join || r.limited {
-			delete(rooms, name)
-		}
-		if r.section != join || len(r.sent) == 0 {
-			continue
-		}
-		if len(rooms[name]) == 0 || len(rooms[name]) > lazyMembersOfRoom {
-			rooms[name] = make(map[id.UserID]int64)
-		}
-		for _, user := range r.sent {
-			rooms[name][user] = a.next.Pos
-		}
+	l.devices.Remove(key)
+	d = &lazyDevice{rooms: make(map[id.RoomID]map[id.UserID]int64)}
+	l.devices.Add(key, d)
+	return d
+}
+
+func (l *lazyMembers) forget(d *lazyDevice, room id.RoomID) {
+	n := len(d.rooms[room])
+	delete(d.rooms, room)
+	d.members -= n
+	l.members -= n
+}
+
+func (l *lazyMembers) add(d *lazyDevice, room id.RoomID, sent []id.UserID, pos int64) {
+	if len(sent) == 0 {
+		return
 	}
+	if len(d.rooms[room]) > lazyMembersOfRoom {
+		l.forget(d, room)
+	}
+	members := d.rooms[room]
+	if members == nil {
+		members = make(map[id.UserID]int64)
+		d.rooms[room] = members
+	}
+	before := len(members)
+	for _, user := range sent {
+		if _, has := members[user]; !has {
+			user = id.UserID(strings.Clone(string(user))) // it is a part of an event, which would stay in memory with it
+		}
+		members[user] = pos
+	}
+	d.members += len(members) - before
+	l.members += len(members) - before
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
-	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -39,7 +38,9 @@ func (a *answering) load(ctx context.Context) error {
 	a.planned = len(a.rooms)
 	w := a.wanted()
 	if !w.nothing() {
-		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error { return a.read(ctx, tx, w) })
+		err := a.Storage.Read(ctx, "sync", func(ctx context.Context, tx *sqlutil.Tx) error {
+			return a.read(ctx, tx, w)
+		})
 		if err != nil {
 			return err
 		}
@@ -58,29 +59,31 @@ func (a *answering) load(ctx context.Context) error {
 func (a *answering) wanted() *wants {
 	w := &wants{accountData: a.window.Changed(storage.KindAccountData, a.DeviceID)}
 	for name, r := range a.rooms {
-		switch r.section {
-		case join:
+		switch r.kind {
+		case joinedNew:
+			w.anewRows = append(w.anewRows, name)
+			w.allReceipts = append(w.allReceipts, name)
+			w.allAccountData = true
+		case joined:
 			switch {
-			case r.anew:
-				w.anewRows = append(w.anewRows, name)
-				w.allReceipts = append(w.allReceipts, name)
-				w.allAccountData = true
-			case !a.window.Complete:
+			case r.rowsFrom == stored && !a.window.Complete:
 				w.changed = append(w.changed, name)
-			case !r.rowsKnown:
+			case r.rowsFrom == stored:
 				w.rows = append(w.rows, name)
 			}
-			if !r.receiptsKnown && !r.anew {
+			if r.receiptsFrom == stored {
 				w.receipts = append(w.receipts, name)
 			}
+		case left, leftNew, outside:
+			if r.rowsFrom == stored {
+				w.leftRows = append(w.leftRows, r.membership.Pos)
+			}
+		}
+		if r.kind.section() == join {
 			if r.full {
 				w.now = append(w.now, name)
 			}
 			w.unread = w.unread || a.countsWanted(r) && !a.countsKnown(r)
-		case leave:
-			if !r.rowsKnown && r.changed {
-				w.leftRows = append(w.leftRows, r.membership.Pos)
-			}
 		}
 	}
 	return w
@@ -88,7 +91,7 @@ func (a *answering) wanted() *wants {
 
 // countsWanted tells whether the unread counts of a room may be new to the client.
 func (a *answering) countsWanted(r *room) bool {
-	return r.section == join && (r.full || r.changed || a.hasRead(r))
+	return r.kind.section() == join && (r.full || r.rowsFrom != nothing || a.hasRead(r))
 }
 
 // hasRead tells whether the user has moved a receipt of theirs.
@@ -102,8 +105,8 @@ func (a *answering) countsKnown(r *room) bool {
 }
 
 func (w *wants) nothing() bool {
-	return len(w.changed)+len(w.rows)+len(w.anewRows)+len(w.leftRows)+len(w.now)+len(w.receipts)+len(w.allReceipts) == 0 &&
-		!w.unread && !w.accountData && !w.allAccountData
+	return len(w.changed)+len(w.rows)+len(w.anewRows)+len(w.leftRows)+len(w.now) == 0 &&
+		len(w.receipts)+len(w.allReceipts) == 0 && !w.unread && !w.accountData && !w.allAccountData
 }
 
 // limits are how many rows of a room are read, and how many of them the client gets.
@@ -111,293 +114,12 @@ func (a *answering) limits() (read, keep int) {
 	share := max(fewRows, allRows/max(1, a.planned))
 	keep = min(a.Filter.TimelineLimit(), share)
 	read = keep + 1
-	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil || len(f.NotSenders) > 0 || f.ContainsURL != nil) {
+	if f := a.Filter.Room.Timeline; f != nil && (f.Types != nil || len(f.NotTypes) > 0 || f.Senders != nil ||
+		len(f.NotSenders) > 0 || f.ContainsURL != nil) {
 		read = max(read, min(filteredRows, share))
 	}
 	if len(a.window.View.Ignored) > 0 {
 		read = max(read, 4*keep)
 	}
 	return read, keep
-}
-
-// read reads what is wanted. It may run again, where a connection was lost.
-func (a *answering) read(ctx context.Context, tx *sqlutil.Tx, wanted *wants) error {
-	w := *wanted
-	w.rows, w.changed = slices.Clip(w.rows), slices.Clip(w.changed)
-	a.accountData = nil
-	for _, r := range a.rooms {
-		if !r.rowsKnown {
-			r.rows = nil
-		}
-		if !r.receiptsKnown {
-			r.receipts = nil
-		}
-		r.accountData = nil
-	}
-	n, _ := a.limits()
-	upTo := a.window.UpTo
-	if len(w.changed)+len(w.now) > 0 {
-		stored, err := a.Storage.Rooms(ctx, tx, append(w.changed, w.now...))
-		if err != nil {
-			return err
-		}
-		for name, now := range stored {
-			a.rooms[name].now = &now
-		}
-		for _, name := range w.changed {
-			if r := a.rooms[name]; r.now == nil || r.now.Pos <= a.since.Pos {
-				r.changed, r.rowsKnown = false, true
-			} else {
-				w.rows = append(w.rows, name)
-			}
-		}
-	}
-	for _, part := range []struct {
-		rooms []id.RoomID
-		after int64
-	}{{w.rows, a.since.Pos}, {w.anewRows, 0}} {
-		if len(part.rooms) > 0 {
-			rows, err := a.Storage.Newest(ctx, tx, part.rooms, part.after, upTo, n)
-			if err != nil {
-				return err
-			}
-			a.addRows(rows, part.rooms)
-		}
-	}
-	if len(w.leftRows) > 0 {
-		rows, err := a.Storage.NewestUpTo(ctx, tx, a.UserID, w.leftRows, a.since.Pos, n)
-		if err != nil {
-			return err
-		}
-		a.addRows(rows, nil)
-	}
-	if err := a.readRoots(ctx, tx, n); err != nil {
-		return err
-	}
-	for _, part := range []struct {
-		rooms []id.RoomID
-		after int64
-	}{{w.receipts, a.since.Pos}, {w.allReceipts, 0}} {
-		if len(part.rooms) > 0 {
-			receipts, err := a.Storage.Receipts(ctx, tx, a.UserID, part.rooms, part.after, upTo)
-			if err != nil {
-				return err
-			}
-			for _, receipt := range receipts {
-				r := a.rooms[receipt.RoomID]
-				r.receipts = append(r.receipts, receipt)
-			}
-		}
-	}
-	if w.accountData || w.allAccountData {
-		after := a.since.Pos
-		if w.allAccountData {
-			after = 0
-		}
-		data, err := a.Storage.AccountData(ctx, tx, a.UserID, after, upTo)
-		if err != nil {
-			return err
-		}
-		a.addAccountData(data)
-	}
-	return a.readUnread(ctx, tx)
-}
-
-func (a *answering) addRows(rows []storage.TimelineRow, rooms []id.RoomID) {
-	for _, name := range rooms {
-		a.rooms[name].rows = nil
-	}
-	for len(rows) > 0 {
-		name, n := rows[0].RoomID, 1
-		for n < len(rows) && rows[n].RoomID == name {
-			n++
-		}
-		if r := a.rooms[name]; r.rows == nil {
-			r.rows = rows[:n:n]
-		} else {
-			r.rows = append(r.rows, rows[:n]...)
-		}
-		rows = rows[n:]
-	}
-}
-
-// readRoots finds the state that the client has of rooms whose first rows since the token were not read.
-func (a *answering) readRoots(ctx context.Context, tx *sqlutil.Tx, n int) error {
-	var unknown []id.RoomID
-	for name, r := range a.rooms {
-		if r.section != invite && r.section != knock && !r.full && !r.onlyLeave && len(r.rows) >= n && !r.rowsKnown {
-			unknown = append(unknown, name)
-		}
-	}
-	if len(unknown) == 0 {
-		return nil
-	}
-	at, err := a.Storage.At(ctx, tx, unknown, a.since.Pos)
-	if err != nil {
-		return err
-	}
-	for _, name := range unknown {
-		root := at[name].RootAfter // of a room that had no row then: the empty state
-		a.rooms[name].rootSince = &root
-	}
-	return nil
-}
-
-// addAccountData sorts account data into rooms. What is older than the token is for rooms that are new to the client.
-func (a *answering) addAccountData(data []storage.AccountData) {
-	for _, d := range data {
-		isNew := a.initial() || d.Pos > a.since.Pos
-		if d.RoomID == "" {
-			if isNew && a.Filter.AccountData.MatchesType(d.Type) && d.Type != storage.PushRules {
-				a.accountData = append(a.accountData, d)
-			}
-			if isNew && d.Type == storage.PushRules {
-				a.addPushRules()
-			}
-			continue
-		}
-		r := a.rooms[d.RoomID]
-		if r == nil && isNew {
-			r = a.joined(d.RoomID)
-		}
-		if r == nil || !isNew && !r.anew || !a.Filter.Room.AccountData.MatchesType(d.Type) || !a.Filter.Room.AccountData.MatchesRoom(d.RoomID) {
-			continue
-		}
-		r.accountData = append(r.accountData, d)
-	}
-}
-
-// addPushRules adds m.push_rules, as it is now, once.
-func (a *answering) addPushRules() {
-	if !a.Filter.AccountData.MatchesType(storage.PushRules) {
-		return
-	}
-	for i := range a.accountData {
-		if a.accountData[i].Type == storage.PushRules {
-			return
-		}
-	}
-	content, err := PushRulesContent(a.window.View.Rules, a.UserID)
-	if err != nil {
-		a.Log.WithError(err).WithField("user", a.UserID).Error("push rules cannot be shown")
-		return
-	}
-	a.accountData = append(a.accountData, storage.AccountData{Type: storage.PushRules, Content: content})
-}
-
-// PushRulesContent is the content of m.push_rules.
-func PushRulesContent(document *pushrules.Document, user id.UserID) ([]byte, error) {
-	return marshal(map[string]any{"global": document.Merge(user)})
-}
-
-func (a *answering) readUnread(ctx context.Context, tx *sqlutil.Tx) error {
-	var rooms []id.RoomID
-	for name, r := range a.rooms {
-		if a.countsWanted(r) && !a.countsKnown(r) {
-			rooms = append(rooms, name)
-		}
-	}
-	if len(rooms) == 0 {
-		return nil
-	}
-	if !a.Filter.UnreadThreadNotifications() {
-		unread, err := a.Storage.Unread(ctx, tx, a.UserID, rooms)
-		if err != nil {
-			return err
-		}
-		for i := range unread {
-			a.rooms[unread[i].RoomID].unread = &unread[i]
-		}
-		a.unread = unread
-		return nil
-	}
-	main, err := a.Storage.UnreadMain(ctx, tx, a.UserID, rooms)
-	if err != nil {
-		return err
-	}
-	for i := range main {
-		counts := main[i].Of(a.window.View.Rules)
-		a.rooms[main[i].RoomID].counts = &counts
-	}
-	threads, err := a.Storage.UnreadThreads(ctx, tx, a.UserID, rooms)
-	if err != nil {
-		return err
-	}
-	for i := range threads {
-		if counts := threads[i].Of(a.window.View.Rules); counts != (storage.Counts{}) {
-			r := a.rooms[threads[i].RoomID]
-			if r.threads == nil {
-				r.threads = make(map[id.EventID]storage.Counts)
-			}
-			r.threads[threads[i].Thread] = counts
-		}
-	}
-	return nil
-}
-
-// settle keeps of a room's rows those that the client gets, and drops rooms of which there is nothing to say.
-func (a *answering) settle(r *room) {
-	if r.section == invite || r.section == knock {
-		return
-	}
-	read, keep := a.limits()
-	complete := r.rowsKnown || len(r.rows) < read
-	r.root = r.membership.Root
-	if n := len(r.rows); n > 0 {
-		last := &r.rows[n-1]
-		if r.section == join {
-			r.root = last.RootAfter
-		}
-		r.lastOrder = last.Order
-		if r.rootSince == nil && complete {
-			r.rootSince = &r.rows[0].RootBefore
-		}
-	} else if r.now != nil {
-		r.root, r.lastOrder = r.now.Root, r.now.Order
-	}
-	kept := r.rows[:0:0] // of the same array, which others may read, as long as none is left out
-	for i := range r.rows {
-		row := &r.rows[i]
-		r.complex = r.complex || row.Has(storage.Complex)
-		if !row.Has(storage.Hidden) && (!r.onlyLeave || row.EventID == r.membership.EventID) && a.selects(row) {
-			if len(kept) == i {
-				kept = r.rows[: i+1 : i+1]
-			} else {
-				kept = append(kept, *row)
-			}
-			continue
-		}
-		// What the filter leaves out of the timeline is a change of state all the same.
-		r.complex = r.complex || row.Has(storage.State)
-	}
-	r.limited = !complete
-	if len(kept) > keep {
-		kept, r.limited = kept[len(kept)-keep:], true
-	}
-	if r.onlyLeave {
-		r.limited = false
-	}
-	if b := r.ban; b != nil && b.EventID != "" {
-		order := r.lastOrder
-		order.Index++ // what is before it begins where the rest ends
-		row := storage.TimelineRow{RoomID: r.id, Pos: b.Pos, EventID: b.EventID, Order: order, Type: member, Sender: b.Sender, Flags: storage.State,
-			RootBefore: r.root, RootAfter: r.root}
-		if a.selects(&row) {
-			kept = append(kept, row)
-		}
-	}
-	if r.anew && len(r.rows) > 0 && r.rows[0].Type != "m.room.create" {
-		r.limited = true // there is something before, even if this server does not have it
-	}
-	r.rows = kept
-}
-
-// selects applies the filter of the timeline, and leaves out messages of those whom the user ignores.
-func (a *answering) selects(row *storage.TimelineRow) bool {
-	if _, ignored := a.window.View.Ignored[row.Sender]; ignored && !row.Has(storage.State) {
-		return false
-	}
-	f := a.Filter.Room.Timeline
-	return f.MatchesType(row.Type) && f.MatchesSender(row.Sender) && f.MatchesRoom(row.RoomID) &&
-		(f == nil || f.ContainsURL == nil || *f.ContainsURL == row.Has(storage.HasURL))
 }

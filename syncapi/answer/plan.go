@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -11,42 +12,18 @@ import (
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
-// room is what an answer says of a room.
-type room struct {
-	id         id.RoomID
-	membership *storage.Membership // the user's, now; of a room that was left, up to which they saw it
-	// ban is what became of the user's membership after they had left, such as a ban after a kick: it is all that they see of
-	// the time since.
-	ban     *storage.Membership
-	section string // join, leave, invite or knock
-	// anew: the client knows nothing of the room that it could build on. full: it gets the whole state.
-	anew, full bool
-	// onlyLeave: the user was not joined, so the change of membership is all that they see.
-	onlyLeave bool
+// kind is how a room comes into an answer, and so what the client knows of it already.
+type kind int
 
-	rows          []storage.TimelineRow // after the token, or the newest; more than the limit if there are more
-	rowsKnown     bool
-	changed       bool // the timeline may have something new
-	limited       bool
-	complex       bool             // the state changed in a way that the timeline does not show
-	rootSince     *roomserver.Root // state at the token
-	root          roomserver.Root  // state at the end
-	lastOrder     roomserver.OrderKey
-	now           *storage.Room
-	receipts      []storage.Receipt
-	receiptsKnown bool
-	typing        *typingserver.OutputTyping
-	accountData   []storage.AccountData
-	unread        *storage.Unread // if it is known without reading
-	counts        *storage.Counts
-	threads       map[id.EventID]storage.Counts
-
-	timeline []*roomserver.Event
-	state    []*roomserver.Event
-	summary  *summary
-	stripped []json.RawMessage
-	sent     []id.UserID // members whose events the answer has, when they are lazily loaded
-}
+const (
+	joined    kind = iota // the user was joined all the time since the token
+	joinedNew             // joined since the token, again or for the first time: nothing is built on what the client has
+	left                  // joined at the token, and left since
+	leftNew               // joined and left since the token, or left at any time where the client knows nothing
+	outside               // not joined at any time that the answer is about: all that they see is their own membership
+	invited
+	knocked
+)
 
 // Sections of an answer.
 const (
@@ -55,6 +32,64 @@ const (
 	invite = "invite"
 	knock  = "knock"
 )
+
+func (k kind) section() string {
+	switch k {
+	case joined, joinedNew:
+		return join
+	case invited:
+		return invite
+	case knocked:
+		return knock
+	}
+	return leave
+}
+
+// anew tells whether the client knows nothing of the room that it could build on.
+func (k kind) anew() bool { return k == joinedNew || k == leftNew }
+
+// source is where a part of a room comes from.
+type source int
+
+const (
+	nothing  source = iota // there is nothing new
+	inMemory               // the Hub has it
+	stored                 // it has to be read
+)
+
+// room is what an answer says of a room.
+type room struct {
+	id   id.RoomID
+	kind kind
+	// membership is up to which the user sees the room: their own, now, or the one by which they left it.
+	membership *storage.Membership
+	// own is the user's membership now. It is not membership where that changed after they had left, as by a ban after
+	// a kick: this change is all that they see of the time since.
+	own  *storage.Membership
+	full bool // the client gets the whole state
+
+	rowsFrom, receiptsFrom source
+	rows                   []storage.TimelineRow // of the timeline; before settle all after the token, or the newest
+	limited                bool
+	rootSince              *roomserver.Root // state that the client has, where it has one
+	root                   roomserver.Root  // state at the end
+	lastOrder              roomserver.OrderKey
+	now                    *storage.Room
+	receipts               []storage.Receipt
+	typing                 *typingserver.OutputTyping
+	accountData            []storage.AccountData
+	unread                 *storage.Unread // if it is known without reading
+	counts                 *storage.Counts
+	threads                map[id.EventID]storage.Counts
+
+	timeline []*roomserver.Event // of rows, one for each
+	// later is what the state became after the start of the timeline, where the timeline does not show all of it.
+	later    later
+	state    []*roomserver.Event
+	summary  *summary
+	stripped []json.RawMessage
+	sent     []id.UserID // members whose events the answer has, when they are lazily loaded
+}
 
 // plan decides which rooms the answer may have.
 func (a *answering) plan() {
@@ -72,24 +107,25 @@ func (a *answering) plan() {
 	for i := range w.Presence {
 		p := &w.Presence[i]
 		_, ignored := w.View.Ignored[p.UserID]
-		if p.UserID != a.UserID && !ignored && a.Filter.Presence.MatchesType("m.presence") && a.Filter.Presence.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
+		f := a.Filter.Presence
+		if p.UserID != a.UserID && !ignored && f.MatchesType("m.presence") && f.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
 			a.presence = append(a.presence, *p)
 		}
 	}
 	for i := range w.Typing {
 		t := &w.Typing[i]
-		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !a.Filter.Room.Ephemeral.MatchesType("m.typing") ||
-			!a.Filter.Room.Ephemeral.MatchesRoom(t.RoomID) {
+		f := a.Filter.Room.Ephemeral
+		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !f.MatchesType("m.typing") || !f.MatchesRoom(t.RoomID) {
 			continue
 		}
-		if r := a.joined(t.RoomID); r != nil {
+		if r := a.joinedRoom(t.RoomID); r != nil {
 			r.typing = t
 		}
 	}
 }
 
-// joined finds or adds a joined room.
-func (a *answering) joined(name id.RoomID) *room {
+// joinedRoom finds or adds a joined room.
+func (a *answering) joinedRoom(name id.RoomID) *room {
 	if r := a.rooms[name]; r != nil {
 		return r
 	}
@@ -97,64 +133,95 @@ func (a *answering) joined(name id.RoomID) *room {
 	if m == nil || m.Membership != join || !a.Filter.WantsRoom(name) {
 		return nil
 	}
-	r := &room{id: name, membership: m, section: join, rowsKnown: true, receiptsKnown: true}
+	r := &room{id: name, membership: m, own: m}
 	a.rooms[name] = r
 	return r
 }
 
 func (a *answering) planRoom(name id.RoomID) {
-	view := a.window.View
-	now := view.MembershipAt(name, a.window.UpTo)
+	now := a.window.View.MembershipAt(name, a.window.UpTo)
 	if now == nil || !a.Filter.WantsRoom(name) {
 		return
 	}
-	r := &room{id: name, membership: now, full: a.FullState || a.initial()}
-	isNew := a.initial() || now.Pos > a.since.Pos
-	wasJoined, stayed := a.joinedSince(name)
+	r := &room{id: name, membership: now, own: now, full: a.FullState || a.initial()}
+	var wanted bool
 	switch now.Membership {
 	case join:
-		r.section = join
-		r.anew = !stayed
-		r.full = r.full || r.anew
-		if !r.anew && a.window.Complete {
-			changes, has := a.window.Rooms[name]
-			if !has && !r.full {
-				return
-			}
-			r.changed, r.rows, r.rowsKnown = changes.TimelineChanged, changes.Timeline, changes.TimelineKnown || !changes.TimelineChanged
-			r.unread = changes.Unread
-			r.receipts, r.receiptsKnown = changes.Receipts, changes.ReceiptsKnown || !changes.ReceiptsChanged
-		} else {
-			r.changed = true
-		}
+		wanted = a.planJoined(r)
 	case invite, knock:
-		if _, ignored := view.Ignored[now.Sender]; !isNew || ignored || view.BlocksInvites && now.Membership == invite {
-			return
-		}
-		r.section, r.stripped, r.rowsKnown, r.receiptsKnown = now.Membership, now.Stripped, true, true
+		wanted = a.planInvited(r)
 	default:
-		if a.initial() && !a.Filter.Room.IncludeLeave || !isNew && !(a.FullState && a.Filter.Room.IncludeLeave) {
-			return
-		}
-		r.section, r.receiptsKnown = leave, true
-		r.changed = isNew
-		if !a.initial() {
-			r.onlyLeave = !wasJoined
-			r.anew = wasJoined && !a.joinedAt(name, a.since.Pos)
-		} else {
-			r.onlyLeave = !everJoined(view.Rooms[name])
-			r.anew = !r.onlyLeave
-		}
-		if left := view.LeftAt(name, a.window.UpTo); !r.onlyLeave && left.Pos != now.Pos {
-			r.membership, r.ban = left, now
-		}
-		r.full = (r.full || r.anew) && !r.onlyLeave
-		if r.membership.EventID == "" && !a.initial() {
-			r.rowsKnown, r.full = true, false // the state was reset: there is no event that says so
-		}
+		wanted = a.planLeft(r)
 	}
-	a.rooms[name] = r
+	if wanted {
+		a.rooms[name] = r
+	}
 }
+
+func (a *answering) planJoined(r *room) bool {
+	if _, stayed := a.joinedSince(r.id); !stayed {
+		r.kind, r.full, r.rowsFrom, r.receiptsFrom = joinedNew, true, stored, stored
+		return true
+	}
+	if !a.window.Complete {
+		r.rowsFrom, r.receiptsFrom = stored, stored
+		return true
+	}
+	changes, has := a.window.Rooms[r.id]
+	r.rows, r.rowsFrom = changes.Timeline, sourceOf(changes.TimelineChanged, changes.TimelineKnown)
+	r.receipts, r.receiptsFrom = changes.Receipts, sourceOf(changes.ReceiptsChanged, changes.ReceiptsKnown)
+	r.unread = changes.Unread
+	return has || r.full
+}
+
+func sourceOf(changed, known bool) source {
+	switch {
+	case !changed:
+		return nothing
+	case known:
+		return inMemory
+	}
+	return stored
+}
+
+func (a *answering) planInvited(r *room) bool {
+	if _, ignored := a.window.View.Ignored[r.own.Sender]; ignored || !a.isNew(r) {
+		return false
+	}
+	r.kind, r.stripped = knocked, r.own.Stripped
+	if r.own.Membership == invite {
+		r.kind = invited
+		return !a.window.View.BlocksInvites
+	}
+	return true
+}
+
+func (a *answering) planLeft(r *room) bool {
+	whole := a.Filter.Room.IncludeLeave && (a.initial() || a.FullState)
+	if a.initial() && !whole || !a.isNew(r) && !whole {
+		return false
+	}
+	wasJoined, _ := a.joinedSince(r.id)
+	leaving := a.window.View.LeftAt(r.id, a.window.UpTo)
+	switch {
+	case leaving == nil || !wasJoined && !whole:
+		r.kind, r.full = outside, false
+	case !a.initial() && a.joinedAt(r.id, a.since.Pos):
+		r.kind, r.membership = left, leaving
+	default:
+		r.kind, r.membership, r.full = leftNew, leaving, true
+	}
+	if a.isNew(r) {
+		r.rowsFrom = stored
+	}
+	if r.membership.EventID == "" && !a.initial() {
+		r.rowsFrom, r.full = nothing, false // the state was reset: there is no event that says so
+	}
+	return true
+}
+
+// isNew tells whether the client does not know the user's membership yet.
+func (a *answering) isNew(r *room) bool { return a.initial() || r.own.Pos > a.since.Pos }
 
 func (a *answering) joinedAt(name id.RoomID, pos int64) bool {
 	m := a.window.View.MembershipAt(name, pos)
@@ -162,12 +229,12 @@ func (a *answering) joinedAt(name id.RoomID, pos int64) bool {
 }
 
 // joinedSince tells whether the user was joined at some time since the token, and whether they were all the time.
+// Without a token they never were all the time.
 func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
-	if a.initial() {
-		return everJoined(a.window.View.Rooms[name]), false
+	if !a.initial() {
+		atSomeTime = a.joinedAt(name, a.since.Pos)
+		always = atSomeTime
 	}
-	atSomeTime = a.joinedAt(name, a.since.Pos)
-	always = atSomeTime
 	for _, m := range a.window.View.Rooms[name] {
 		if m.Pos > a.since.Pos && m.Pos <= a.window.UpTo {
 			atSomeTime = atSomeTime || m.Membership == join
@@ -177,13 +244,22 @@ func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
 	return atSomeTime, always
 }
 
-func everJoined(history []storage.Membership) bool {
-	for i := range history {
-		if history[i].Membership == join {
-			return true
-		}
-	}
-	return false
+// knew tells whether the client may have the state of the room from a time before the token.
+func (a *answering) knew(r *room) bool {
+	return a.before(r, func(m storage.Membership) bool { return m.Membership == join })
+}
+
+// saw tells whether the client may have got events of the room before the token, if only that of the user's own
+// membership.
+func (a *answering) saw(r *room) bool {
+	return a.before(r, func(m storage.Membership) bool { return m.Membership != invite && m.Membership != knock })
+}
+
+// before tells whether the user had such a membership at some time before the token.
+func (a *answering) before(r *room, is func(storage.Membership) bool) bool {
+	return !a.initial() && slices.ContainsFunc(a.window.View.Rooms[r.id], func(m storage.Membership) bool {
+		return m.Pos <= a.since.Pos && is(m)
+	})
 }
 
 // dropForgotten leaves out rooms that the user has left and forgotten.
@@ -191,12 +267,13 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 	if !a.Filter.Room.IncludeLeave || !a.initial() && !a.FullState {
 		return nil
 	}
-	answer, err := a.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{UserID: a.UserID, Memberships: []string{leave, "ban"}})
+	answer, err := a.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{
+		UserID: a.UserID, Memberships: []string{leave, "ban"}})
 	if err != nil {
 		return fmt.Errorf("forgotten rooms: %w", err)
 	}
 	for _, room := range answer.Rooms {
-		if r := a.rooms[room.RoomID]; r != nil && r.section == leave && room.Forgotten {
+		if r := a.rooms[room.RoomID]; r != nil && r.kind.section() == leave && room.Forgotten {
 			delete(a.rooms, room.RoomID)
 		}
 	}

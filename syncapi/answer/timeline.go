@@ -2,29 +2,86 @@ package answer
 
 import (
 	"context"
+	"maps"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// fetchTimelines gets the events of all rooms at once. Who was joined when an event came sees it, whatever the room's history
-// visibility is; for all other events the roomserver decides.
+// maxTimelines is how many bytes of events all timelines of an answer have together. They are cut to it, the oldest
+// events first, and paging back leads to the rest. State cannot be cut: an answer is larger by that, and by account
+// data and receipts.
+const maxTimelines = 16 << 20
+
+// rowsAtATime is how many events of timelines are got at a time: what is got in vain where they are too large.
+const rowsAtATime = 1000
+
+// place is a row of a room's timeline.
+type place struct {
+	room *room
+	row  int
+}
+
+func (p place) get() *storage.TimelineRow { return &p.room.rows[p.row] }
+
+// fetchTimelines gets the events of all rooms, the newest of each first, until there are as many as an answer may have.
 func (a *answering) fetchTimelines(ctx context.Context) error {
-	var shared, checked []id.EventID
-	for _, r := range a.rooms {
-		for i := range r.rows {
-			if row := &r.rows[i]; a.certainlySees(row) {
-				shared = append(shared, row.EventID)
-			} else {
-				checked = append(checked, row.EventID)
+	places := a.newestFirst()
+	found := make(map[id.EventID]*roomserver.Event, len(places))
+	for size := 0; len(places) > 0 && size <= maxTimelines; {
+		chunk := places[:min(len(places), rowsAtATime)]
+		if err := a.find(ctx, chunk, found); err != nil {
+			return err
+		}
+		for _, p := range chunk {
+			if e := found[p.get().EventID]; e != nil {
+				size += len(e.PDU.JSON())
 			}
+			if size > maxTimelines {
+				break
+			}
+			places = places[1:]
 		}
 	}
-	if len(shared)+len(checked) == 0 {
-		return nil
+	cut := make(map[*room]int)
+	for _, p := range places {
+		cut[p.room] = max(cut[p.room], p.row+1)
 	}
-	found, err := a.Events.Get(ctx, shared)
+	for r, n := range cut {
+		r.cut(n)
+	}
+	for _, r := range a.rooms {
+		a.show(r, found)
+	}
+	return nil
+}
+
+// newestFirst is all rows of the answer, in the order in which they are worth having.
+func (a *answering) newestFirst() []place {
+	var places []place
+	for _, r := range a.rooms {
+		for i := range r.rows {
+			places = append(places, place{r, i})
+		}
+	}
+	slices.SortFunc(places, func(p, q place) int { return (len(p.room.rows) - p.row) - (len(q.room.rows) - q.row) })
+	return places
+}
+
+// find gets the events that the user may see. Who was joined when an event came sees it, whatever the room's history
+// visibility is; for all other events the roomserver decides.
+func (a *answering) find(ctx context.Context, places []place, found map[id.EventID]*roomserver.Event) error {
+	var shared, checked []id.EventID
+	for _, p := range places {
+		if row := p.get(); a.certainlySees(row) {
+			shared = append(shared, row.EventID)
+		} else {
+			checked = append(checked, row.EventID)
+		}
+	}
+	seen, err := a.Events.Get(ctx, shared)
 	if err != nil {
 		return err
 	}
@@ -32,33 +89,33 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range a.rooms {
-		for i := range r.rows {
-			row := &r.rows[i]
-			event := found[row.EventID]
-			if event == nil {
-				event = visible[row.EventID]
-			}
-			if event == nil {
-				// A change of state that the user does not see in the timeline, because it came while they were away, is state all
-				// the same.
-				r.complex = r.complex || row.Has(storage.State)
-				continue
-			}
-			one := *event
-			if m := a.window.View.MembershipAt(row.RoomID, row.Pos); m != nil {
-				one.Membership = m.Membership
-			} else {
-				one.Membership = leave
-			}
-			r.timeline = append(r.timeline, &one)
-		}
-	}
-	return a.aggregate(ctx)
+	maps.Copy(found, seen)
+	maps.Copy(found, visible)
+	return nil
 }
 
-// aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of child events):
-// in the others the client gets the related events themselves.
+// show makes a room's timeline of those rows whose events were found, and leaves out the others.
+func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
+	shown := make([]storage.TimelineRow, 0, len(r.rows))
+	for i := range r.rows {
+		row := &r.rows[i]
+		event := found[row.EventID]
+		if event == nil {
+			continue
+		}
+		one := *event
+		one.Membership = leave
+		if m := a.window.View.MembershipAt(row.RoomID, row.Pos); m != nil {
+			one.Membership = m.Membership
+		}
+		r.timeline = append(r.timeline, &one)
+		shown = append(shown, *row)
+	}
+	r.rows = shown
+}
+
+// aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of
+// child events): in the others the client gets the related events themselves.
 func (a *answering) aggregate(ctx context.Context) error {
 	ask := roomserver.QueryAggregationsRequest{Viewer: a.viewer()}
 	for _, r := range a.rooms {
@@ -96,15 +153,18 @@ func (a *answering) certainlySees(row *storage.TimelineRow) bool {
 	return m != nil && (m.EventID == row.EventID || m.Membership == join && !row.Has(storage.Forked))
 }
 
-// prevBatch is the place before a room's timeline. Without a timeline it is that of the whole answer.
+// prevBatch is the place before a room's timeline; without a timeline that after what it would have. Where the room has
+// no place that is known, it is that of the whole answer.
 func (r *room) prevBatch(a *answering) string {
-	if len(r.rows) == 0 {
-		if r.lastOrder != (roomserver.OrderKey{}) {
-			return r.lastOrder.Token()
-		}
+	place := r.lastOrder
+	if len(r.rows) > 0 {
+		place = r.rows[0].Order
+	}
+	if place == (roomserver.OrderKey{}) {
 		return a.next.String()
 	}
-	first := r.rows[0].Order
-	first.Index--
-	return first.Token()
+	if len(r.rows) > 0 {
+		place.Index--
+	}
+	return place.Token()
 }

@@ -81,7 +81,7 @@ func (a *answering) write() []byte {
 		o.key(section)
 		o.raw(`{`)
 		for name, r := range a.rooms {
-			if r.section == section {
+			if r.kind.section() == section {
 				o.key(string(name))
 				a.writeRoom(o, r)
 			}
@@ -140,8 +140,8 @@ func AppendPresence(dst []byte, p *stream.Presence) []byte {
 func (a *answering) writeRoom(o *out, r *room) {
 	o.raw(`{`)
 	defer o.raw(`}`)
-	if r.section == invite || r.section == knock {
-		o.batch(r.section+"_state", len(r.stripped), func(i int) { o.b = append(o.b, r.stripped[i]...) })
+	if r.kind == invited || r.kind == knocked {
+		o.batch(r.kind.section()+"_state", len(r.stripped), func(i int) { o.b = append(o.b, r.stripped[i]...) })
 		return
 	}
 	if s := r.summary; s != nil {
@@ -175,7 +175,7 @@ func (a *answering) writeRoom(o *out, r *room) {
 	o.text(r.prevBatch(a))
 	o.raw(`}`)
 	o.writeAccountData(r.accountData)
-	if r.section == leave {
+	if r.kind.section() == leave {
 		return
 	}
 	a.writeEphemeral(o, r)

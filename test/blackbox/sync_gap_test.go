@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 // What a sync leaves out is found through prev_batch, all of it and nothing twice.
@@ -210,4 +213,43 @@ func TestStateThatTheTimelineLeavesOut(t *testing.T) {
 		joined := roomIn(alice.sync(since, append(messages, "use_state_after", "true")...), "join", room)
 		equal(t, "the topic in state_after", find(joined.Get("state_after.events"), "m.room.topic", "").Get("content.topic").Str, "coffee")
 	})
+}
+
+// An answer has no more than some 16 MiB of timelines, however large the events are that came: the rest is found by paging back.
+func TestAnAnswerOfLargeEventsIsCut(t *testing.T) {
+	deploy.Chosen(t, monolithSQLite)
+	d := own(t, monolithSQLite, nil)
+	alice, bob := d.user(t, "alice"), d.user(t, "bob")
+	rooms := []string{alice.publicRoom(), alice.publicRoom()}
+	for _, room := range rooms {
+		bob.join(room)
+	}
+	since := bob.now()
+	want := make(map[string][]string)
+	large := strings.Repeat("x", 60_000)
+	for n := range 320 {
+		room := rooms[n%2]
+		want[room] = append(want[room], alice.say(room, large))
+	}
+	for _, from := range []string{since, ""} {
+		answer := bob.sync(from, timelineOf(object{"limit": 1000})...)
+		if size := len(answer.Raw); size > 17<<20 || size < 12<<20 {
+			t.Errorf("since %q: an answer of %d bytes", from, size)
+		}
+		for _, room := range rooms {
+			timeline := roomIn(answer, "join", room).Get("timeline")
+			got := ids(timeline.Get("events"))
+			if !timeline.Get("limited").Bool() || len(got) < 50 {
+				t.Errorf("since %q: %d events, limited %v", from, len(got), timeline.Get("limited").Bool())
+			}
+			slices.Reverse(got)
+			for next := timeline.Get("prev_batch").Str; next != "" && len(got) < len(want[room]); {
+				page := bob.must("GET", at("rooms", room, "messages")+"?dir=b&limit=20&from="+next, nil)
+				got = append(got, ids(page.Get("chunk"))...)
+				next = page.Get("end").Str
+			}
+			slices.Reverse(got)
+			same(t, "the timeline and what is before it", got[max(0, len(got)-len(want[room])):], want[room])
+		}
+	}
 }
