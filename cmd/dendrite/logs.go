@@ -33,7 +33,7 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 			continue
 		}
 		opened[connection] = true
-		db, err := openDatabase(c.Context(), cfg.Database, name, toolWait, sqlutil.Deps{})
+		db, err := openDatabase(c.Context(), cfg, name, toolWait, sqlutil.Deps{})
 		if err != nil {
 			return err
 		}
