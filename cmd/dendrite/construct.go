@@ -154,28 +154,38 @@ func (p *process) noteKeyUse(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// openDatabase opens the database of a component, for the server and for tools, if it is this server's. It waits for one that cannot be
-// reached: for so long, or without an end if that is 0.
+// openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is nobody's. It waits
+// for one that cannot be reached: for so long, or without an end if that is 0.
 func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration, deps sqlutil.Deps) (*sqlutil.DB, error) {
-	connection := c.Database.For(name)
+	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait}, deps, identity.Claim)
+}
+
+// lookAtDatabase opens the database of a component for who only looks, if it is not another server's.
+func lookAtDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration) (*sqlutil.DB, error) {
+	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait, Look: true}, sqlutil.Deps{}, identity.Check)
+}
+
+func openWith(ctx context.Context, c *config.Config, name string, o sqlutil.Options, deps sqlutil.Deps,
+	check func(context.Context, *sqlutil.DB, id.ServerName, ...identity.ForeignUser) error) (*sqlutil.DB, error) {
+	o.ConnectionString, o.MaxOpenConns = c.Database.For(name), c.Database.MaxOpenConnections
 	key := "database.connection_string"
 	if c.Database.ConnectionStrings[name] != "" {
 		key = "database.connection_strings." + name
 	}
-	if err := stillThere(connection); err != nil {
+	if err := stillThere(o.ConnectionString); err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
-	db, err := sqlutil.Open(ctx, sqlutil.Options{ConnectionString: connection, MaxOpenConns: c.Database.MaxOpenConnections, ConnectTimeout: wait}, deps)
+	db, err := sqlutil.Open(ctx, o, deps)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
 	}
 	var foreign []identity.ForeignUser
 	for component, find := range foreignUsers() {
-		if c.Database.For(component) == connection {
+		if c.Database.For(component) == o.ConnectionString {
 			foreign = append(foreign, find)
 		}
 	}
-	if err := identity.Claim(ctx, db, c.Matrix.ServerName, foreign...); err != nil {
+	if err := check(ctx, db, c.Matrix.ServerName, foreign...); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s: %w", key, err), db.Close())
 	}
 	return db, nil

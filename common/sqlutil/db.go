@@ -52,6 +52,8 @@ type Options struct {
 	MaxOpenConns int
 	// ConnectTimeout is how long Open tries to reach a Postgres; 0 means until its context ends.
 	ConnectTimeout time.Duration
+	// Look makes no tables, for who only looks at a database.
+	Look bool
 }
 
 // Deps are what a DB reports to. Each may be left out.
@@ -81,6 +83,9 @@ type DB struct {
 // transaction has a witness of its success (a request key, a conditional offset or version) runs it again.
 var ErrCommitUnknown = errors.New("the database went away during COMMIT: whether it took place is unknown")
 
+// ErrUnreachable says that a Postgres did not answer in the time that Open had.
+var ErrUnreachable = errors.New("the database cannot be reached")
+
 // Open opens a database and waits, with backoff, for a Postgres that cannot be reached yet.
 func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
 	if deps.Log == nil {
@@ -104,6 +109,9 @@ func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
 		}
 	default:
 		return nil, errors.New("the connection string of the database must begin with postgresql:// or file")
+	}
+	if o.Look {
+		return db, nil
 	}
 	if err := db.createIDs(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -142,7 +150,8 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and does database.connection_string name its host and port?")
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("the database cannot be reached: %w: check that it runs and that database.connection_string names its host and port", err), db.pool.Close())
+			return errors.Join(fmt.Errorf("%w: %w: check that it runs and that database.connection_string names its host and port", ErrUnreachable, err),
+				db.pool.Close())
 		case <-time.After(wait):
 		}
 	}
@@ -393,4 +402,12 @@ func IsUniqueViolation(err error) bool {
 	}
 	code := sqliteCode(err)
 	return code == sqlite3.SQLITE_CONSTRAINT_UNIQUE || code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+}
+
+// IsNoTable tells whether err says that there is no table of a name.
+func IsNoTable(err error) bool {
+	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
+		return pgErr.Code == "42P01"
+	}
+	return sqliteCode(err)&0xff == sqlite3.SQLITE_ERROR && strings.Contains(err.Error(), "no such table")
 }

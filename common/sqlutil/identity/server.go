@@ -29,6 +29,26 @@ func Claim(ctx context.Context, db *sqlutil.DB, server id.ServerName, foreign ..
 	if err := db.Script(ctx, schema); err != nil {
 		return fmt.Errorf("the name of the server in the database: %w", err)
 	}
+	if name, err := Name(ctx, db); err != nil || name != "" {
+		return errors.Join(err, agrees(name, server))
+	}
+	if err := Check(ctx, db, server, foreign...); err != nil {
+		return err
+	}
+	insert := db.Stmt(`INSERT INTO sqlutil_server (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`)
+	err := db.Write(ctx, "name the server", func(ctx context.Context, tx *sqlutil.Tx) error {
+		_, err := insert.Exec(ctx, tx, string(server))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	name, err := Name(ctx, db) // another process may have been quicker
+	return errors.Join(err, agrees(name, server))
+}
+
+// Check is Claim for who only looks: it changes nothing, and a database without tables is nobody's.
+func Check(ctx context.Context, db *sqlutil.DB, server id.ServerName, foreign ...ForeignUser) error {
 	name, err := Name(ctx, db)
 	if err != nil || name != "" {
 		return errors.Join(err, agrees(name, server))
@@ -43,15 +63,7 @@ func Claim(ctx context.Context, db *sqlutil.DB, server id.ServerName, foreign ..
 				"users have, or give %[3]s a database of its own", ErrAnotherServer, user, server)
 		}
 	}
-	insert := db.Stmt(`INSERT INTO sqlutil_server (id, name) VALUES (1, $1) ON CONFLICT (id) DO NOTHING`)
-	err = db.Write(ctx, "name the server", func(ctx context.Context, tx *sqlutil.Tx) error {
-		_, err := insert.Exec(ctx, tx, string(server))
-		return err
-	})
-	if err == nil {
-		name, err = Name(ctx, db) // another process may have been quicker
-	}
-	return errors.Join(err, agrees(name, server))
+	return nil
 }
 
 func agrees(name, server id.ServerName) error {
@@ -62,14 +74,21 @@ func agrees(name, server id.ServerName) error {
 		"of its own", ErrAnotherServer, name, server)
 }
 
-// Name is the name of the server in a database that has been claimed, or nothing.
+// Name is the name of the server in a database, or nothing if nobody has claimed it.
 func Name(ctx context.Context, db *sqlutil.DB) (id.ServerName, error) {
-	return first[id.ServerName](ctx, db, `SELECT name FROM sqlutil_server WHERE id = 1`)
+	name, err := first[id.ServerName](ctx, db, `SELECT name FROM sqlutil_server WHERE id = 1`)
+	if sqlutil.IsNoTable(err) {
+		return "", nil
+	}
+	return name, err
 }
 
 // Foreign runs the query of a ForeignUser, whose parameter is the server's name, if the component has tables.
 func Foreign(ctx context.Context, db *sqlutil.DB, component, query string, server id.ServerName) (string, error) {
 	version, err := first[int](ctx, db, `SELECT version FROM sqlutil_migrations WHERE component = $1 AND version > 0`, component)
+	if sqlutil.IsNoTable(err) {
+		return "", nil
+	}
 	if err != nil || version == 0 {
 		return "", err
 	}
