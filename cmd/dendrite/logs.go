@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -18,10 +16,7 @@ import (
 
 // operate runs a tool on the logs of all components, in the databases of a configuration, whether the server runs or not.
 func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Operator) error) (err error) {
-	if _, err := os.Stat(filepath.Join(p.dataDir, configName)); p.config == "" && errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no server in %s: name its folder with --data-dir, or its configuration with --config", p.dataDir)
-	}
-	cfg, err := p.load("")
+	cfg, err := p.existing()
 	if err != nil {
 		return err
 	}

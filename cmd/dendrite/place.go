@@ -39,6 +39,22 @@ func (p place) where() string {
 	return p.dataDir
 }
 
+// file is the configuration.
+func (p place) file() string {
+	if p.config != "" {
+		return p.config
+	}
+	return filepath.Join(p.dataDir, configName)
+}
+
+// existing reads the configuration of a server that is there.
+func (p place) existing() (*config.Config, error) {
+	if _, err := os.Stat(p.file()); p.config == "" && errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("there is no server in %s: name its folder with --data-dir, or its configuration with --config", p.dataDir)
+	}
+	return config.Load(p.file())
+}
+
 // arguments are the flags that lead another command to the same place.
 func (p place) arguments() string {
 	switch {
