@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"gopkg.in/yaml.v2"
 
+	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/common/test/parts"
 	"github.com/matrix-org/dendrite/test/deploy"
@@ -58,7 +59,14 @@ func TestABackupHasEverything(t *testing.T) {
 	for _, kind := range deploy.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
 			deploy.Chosen(t, kind)
-			d := own(t, kind, nil)
+			databases := 1
+			var edit func(*config.Config)
+			if kind == polylith { // whose components may have databases of their own
+				databases = 2
+				second := test.Postgres(t)
+				edit = func(c *config.Config) { c.Database.ConnectionStrings = map[string]string{"syncapi": second} }
+			}
+			d := own(t, kind, edit)
 			backup := filepath.Join(t.TempDir(), "backups", "today")
 			save, restore := installCommands(t, d, backup)
 			run := func(command []string) string {
@@ -99,7 +107,7 @@ func TestABackupHasEverything(t *testing.T) {
 				}
 			}
 			lose(t, d)
-			damage(t, backup, restore, refused)
+			damage(t, backup, databases, restore, refused)
 			said := run(restore)
 			if kind == polylith {
 				if !strings.Contains(said, "delete the topics of Kafka") {
@@ -214,6 +222,9 @@ func lose(t *testing.T, d *deployment) {
 		return
 	}
 	d.config.Database.ConnectionString = test.Postgres(t)
+	for name := range d.config.Database.ConnectionStrings {
+		d.config.Database.ConnectionStrings[name] = test.Postgres(t)
+	}
 	text, err := yaml.Marshal(d.config)
 	if err == nil {
 		err = os.WriteFile(d.file, text, 0o600)
@@ -224,7 +235,7 @@ func lose(t *testing.T, d *deployment) {
 }
 
 // damage makes sure that a backup of which something has changed is refused.
-func damage(t *testing.T, backup string, restore []string, refused func(string, []string)) {
+func damage(t *testing.T, backup string, databases int, restore []string, refused func(string, []string)) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(backup, "manifest.json"))
 	if err != nil {
@@ -239,7 +250,7 @@ func damage(t *testing.T, backup string, restore []string, refused func(string, 
 			SHA256 string
 		}
 	}
-	if err := json.Unmarshal(text, &manifest); err != nil || manifest.ServerName != "test.example" || len(manifest.Databases) != 1 {
+	if err := json.Unmarshal(text, &manifest); err != nil || manifest.ServerName != "test.example" || len(manifest.Databases) != databases {
 		t.Fatalf("the manifest: %v %s", err, text)
 	}
 	file := filepath.Join(backup, manifest.Databases[0].File)
