@@ -128,24 +128,29 @@ func restore(c *cobra.Command, p place, from string, overwrite bool) (err error)
 
 // backupSource says where the configuration wants things.
 func backupSource(cfg *config.Config, file string) backup.Source {
-	s := backup.Source{ServerName: cfg.Matrix.ServerName, Config: file, Key: cfg.Matrix.PrivateKey, Media: cfg.Media.BasePath}
+	return backup.Source{ServerName: cfg.Matrix.ServerName, Config: file, Key: cfg.Matrix.PrivateKey, Media: cfg.Media.BasePath,
+		Databases: databasesOf(cfg)}
+}
+
+// databasesOf are the databases of a configuration, each once.
+func databasesOf(cfg *config.Config) (all []backup.Database) {
 	at := make(map[string]int) // by connection string
 	for _, name := range config.Components() {
 		connection := cfg.Database.For(name)
 		i, is := at[connection]
 		if !is {
-			i = len(s.Databases)
+			i = len(all)
 			at[connection] = i
-			s.Databases = append(s.Databases, backup.Database{Connection: connection})
+			all = append(all, backup.Database{Connection: connection})
 		}
-		s.Databases[i].Components = append(s.Databases[i].Components, name)
+		all[i].Components = append(all[i].Components, name)
 	}
-	return s
+	return all
 }
 
 // ownDatabases makes sure that all databases are there, and this server's.
 func ownDatabases(ctx context.Context, cfg *config.Config) error {
-	for _, db := range backupSource(cfg, "").Databases {
+	for _, db := range databasesOf(cfg) {
 		if path, is := sqlutil.SQLitePath(db.Connection); is {
 			if _, err := os.Stat(path); err != nil {
 				return fmt.Errorf("there is no database: %w", err)

@@ -73,22 +73,16 @@ func checkFiles(cfg *config.Config) error {
 
 // checkDatabases asks the databases whose they are. One that is not made yet, or that cannot be reached from here, is no error.
 func checkDatabases(c *cobra.Command, cfg *config.Config) error {
-	asked := make(map[string]bool) // by connection string
-	for _, name := range config.Components() {
-		connection := cfg.Database.For(name)
-		if asked[connection] {
-			continue
-		}
-		asked[connection] = true
-		if path, is := sqlutil.SQLitePath(connection); is {
+	for _, database := range databasesOf(cfg) {
+		if path, is := sqlutil.SQLitePath(database.Connection); is {
 			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-				if err := stillThere(connection); err != nil {
+				if err := stillThere(database.Connection); err != nil {
 					return err
 				}
 				continue
 			}
 		}
-		db, err := lookAtDatabase(c.Context(), cfg, name, checkWait)
+		db, err := lookAtDatabase(c.Context(), cfg, database.Components[0], checkWait)
 		if errors.Is(err, sqlutil.ErrUnreachable) {
 			fmt.Fprintf(c.OutOrStdout(), "Not checked: %v\n", err)
 			continue

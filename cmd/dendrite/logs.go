@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
@@ -20,15 +19,9 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 	if err != nil {
 		return err
 	}
-	opened := make(map[string]bool) // by connection string
 	logs := make(map[string]*sqlutil.DB)
-	for _, name := range config.Components() {
-		connection := cfg.Database.For(name)
-		if opened[connection] {
-			continue
-		}
-		opened[connection] = true
-		db, err := openDatabase(c.Context(), cfg, name, toolWait, sqlutil.Deps{})
+	for _, database := range databasesOf(cfg) {
+		db, err := openDatabase(c.Context(), cfg, database.Components[0], toolWait, sqlutil.Deps{})
 		if err != nil {
 			return err
 		}
@@ -39,7 +32,7 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 		}
 		for _, component := range components {
 			// Another component's database may have tables that are left over from when it was everybody's.
-			if logs[component] == nil || cfg.Database.For(component) == connection {
+			if logs[component] == nil || cfg.Database.For(component) == database.Connection {
 				logs[component] = db
 			}
 		}

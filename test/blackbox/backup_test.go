@@ -161,6 +161,23 @@ func TestABackupHasEverything(t *testing.T) {
 					t.Errorf("a client that was ahead of the backup does not get what is said after it: %s", got)
 				}
 			}
+			if kind == monolithSQLite {
+				overwrite := append(restore, "--overwrite")
+				refused("another server runs on this database", overwrite)
+				server := d.process(t, "monolith")
+				if err := server.Stop(); err != nil {
+					t.Fatal(err)
+				}
+				run(overwrite)
+				if err := server.Start(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, m := range l.writers[0].history(l.rooms[0]) {
+					if strings.HasPrefix(m.text, "news for") {
+						t.Errorf("%q was said after the backup, and is there after a restore over it", m.text)
+					}
+				}
+			}
 		})
 	}
 }
