@@ -14,10 +14,12 @@ import (
 )
 
 // errNotAlone ends a monolith that another one has replaced, because it could not reach the database for some seconds.
-var errNotAlone = errors.New("another monolith has taken over the database of this one: run one only, or the components as processes of their own")
+var errNotAlone = errors.New("another monolith has taken over the database of this one: run one only, " +
+	"or the components as processes of their own")
 
 // errUnconfirmed refuses what would read or write while another process may have the lease.
-var errUnconfirmed = fmt.Errorf("the database is away: it does not confirm that no other monolith has taken over: %w", mxerr.ErrUnavailable)
+var errUnconfirmed = fmt.Errorf("the database is away: it does not confirm that no other monolith has taken over: %w",
+	mxerr.ErrUnavailable)
 
 // alone runs a monolith while no other one runs on the same database: what it keeps in memory, it takes for the truth. A second one
 // waits until the first has ended. An SQLite file has a lock of its own.

@@ -78,7 +78,8 @@ func (p place) load(serverName string) (*config.Config, error) {
 			serverName = defaultServerName
 		}
 		if _, err := os.Stat(filepath.Join(p.dataDir, databaseName)); err == nil {
-			return nil, fmt.Errorf("the data folder %s has a database, and no %s: bring the server's configuration back", p.dataDir, configName)
+			return nil, fmt.Errorf("the data folder %s has a database, and no %s: bring the server's configuration back",
+				p.dataDir, configName)
 		}
 		err = generateConfig(generated{serverName: serverName, dir: p.dataDir})
 	}

@@ -115,8 +115,8 @@ func dump(ctx context.Context, program, connection string, s *sqlutil.Snapshot, 
 		total += size
 	}
 	stage := p.Stage("database", total)
-	command, err := postgresCommand(ctx, connection, program, "--format=custom", "--compress=1", "--no-owner", "--no-privileges", "--verbose",
-		"--snapshot="+s.ID, "--file="+file)
+	command, err := postgresCommand(ctx, connection, program, "--format=custom", "--compress=1", "--no-owner",
+		"--no-privileges", "--verbose", "--snapshot="+s.ID, "--file="+file)
 	if err != nil {
 		return err
 	}
@@ -191,8 +191,8 @@ func program(name string) (string, error) {
 	}
 	found, err := filepath.Glob("/usr/lib/postgresql/*/bin/" + name)
 	if err != nil || len(found) == 0 {
-		return "", fmt.Errorf("%s is not on this machine: install the client programs of Postgres, such as with apt-get install postgresql-client, "+
-			"in a version that is not older than the server's", name)
+		return "", fmt.Errorf("%s is not on this machine: install the client programs of Postgres, "+
+			"such as with apt-get install postgresql-client, in a version that is not older than the server's", name)
 	}
 	slices.Sort(found)
 	return found[len(found)-1], nil

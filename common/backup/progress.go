@@ -49,7 +49,8 @@ func (s *Stage) At(done, total int64) {
 		s.shown = percent
 		const width = 40
 		full := int(percent) * width / 100
-		fmt.Fprintf(s.p.w, "\r%-24s [%s%s] %3d %% of %s ", s.what, strings.Repeat("#", full), strings.Repeat(".", width-full), percent, bytesOf(total))
+		bar := strings.Repeat("#", full) + strings.Repeat(".", width-full)
+		fmt.Fprintf(s.p.w, "\r%-24s [%s] %3d %% of %s ", s.what, bar, percent, bytesOf(total))
 	}
 }
 

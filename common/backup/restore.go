@@ -79,8 +79,8 @@ func (m *Manifest) targets(s Source) (targets []string, err error) {
 			kind = "sqlite"
 		}
 		if kind != d.Kind {
-			return nil, fmt.Errorf("the backup is of %s, and the configuration names %s: a backup is restored to the kind of database that it is of",
-				d.Kind, kind)
+			return nil, fmt.Errorf("the backup is of %s, and the configuration names %s: "+
+				"a backup is restored to the kind of database that it is of", d.Kind, kind)
 		}
 		targets = append(targets, connection)
 	}

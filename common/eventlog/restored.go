@@ -31,7 +31,8 @@ func Ahead(ctx context.Context, snapshots []*sqlutil.Snapshot, dbs []*sqlutil.DB
 				if err != nil {
 					return err
 				}
-				return furthest(ctx, tx, named(name, `SELECT log_id, part, MAX(seq) FROM COMPONENT_log_offsets GROUP BY log_id, part`), followed)
+				return furthest(ctx, tx, named(name, `SELECT log_id, part, MAX(seq) FROM COMPONENT_log_offsets
+					GROUP BY log_id, part`), followed)
 			})
 			if err != nil {
 				return false, fmt.Errorf("comparing the logs of %s: %w", name, err)

@@ -14,7 +14,8 @@ import (
 )
 
 // pragmas are those of every connection to an SQLite file.
-const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)&_pragma=temp_store(MEMORY)"
+const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)" +
+	"&_pragma=temp_store(MEMORY)"
 
 // SQLiteSuffixes are what the names of the files that SQLite keeps beside a database have more.
 func SQLiteSuffixes() []string { return []string{"-wal", "-shm"} }
@@ -61,7 +62,8 @@ func (db *DB) openSQLite(ctx context.Context, o Options) error {
 func openFailure(path string, err error) error {
 	switch sqliteCode(err) & 0xff {
 	case sqlite3.SQLITE_NOTADB:
-		return fmt.Errorf("open %s: %w: it is damaged, or another kind of file: restore a backup of the database, or name the right file", path, err)
+		return fmt.Errorf("open %s: %w: it is damaged, or another kind of file: restore a backup of the database, "+
+			"or name the right file", path, err)
 	case sqlite3.SQLITE_CORRUPT:
 		return fmt.Errorf("open %s: %w: the database is damaged: restore a backup of it", path, err)
 	}
@@ -74,10 +76,12 @@ func (db *DB) prepareFile(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
 	case err == nil && info.Size() == 0:
-		return fmt.Errorf("the database %s has 0 bytes, so what it held is lost: restore a backup of it; for a new, empty server, remove the file", path)
+		return fmt.Errorf("the database %s has 0 bytes, so what it held is lost: restore a backup of it; "+
+			"for a new, empty server, remove the file", path)
 	case errors.Is(err, fs.ErrNotExist):
 		if info, err := os.Stat(path + "-wal"); err == nil && info.Size() > 0 {
-			return fmt.Errorf("the database %s is gone, but its log %[1]s-wal is there: bring the file back, or restore a backup of it", path)
+			return fmt.Errorf("the database %s is gone, but its log %[1]s-wal is there: bring the file back, "+
+				"or restore a backup of it", path)
 		}
 		return createSQLite(ctx, path)
 	case err != nil:

@@ -28,7 +28,8 @@ type Key struct {
 func UseKey(ctx context.Context, db *sqlutil.DB, keyID string, public ed25519.PublicKey) error {
 	use := db.Stmt(`INSERT INTO sqlutil_keys (key_id, public_key, since, used) VALUES ($1, $2, NOW_MS(), NOW_MS())
 		ON CONFLICT (key_id) DO UPDATE SET used = NOW_MS(),
-			since = CASE WHEN sqlutil_keys.since < (SELECT MAX(newest.since) FROM sqlutil_keys newest) THEN NOW_MS() ELSE sqlutil_keys.since END
+			since = CASE WHEN sqlutil_keys.since < (SELECT MAX(newest.since) FROM sqlutil_keys newest)
+				THEN NOW_MS() ELSE sqlutil_keys.since END
 		RETURNING public_key`)
 	var known []byte
 	err := db.Write(ctx, "use key", func(ctx context.Context, tx *sqlutil.Tx) error {

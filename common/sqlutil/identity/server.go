@@ -70,8 +70,8 @@ func agrees(name, server id.ServerName) error {
 	if name == "" || name == server {
 		return nil
 	}
-	return fmt.Errorf("%w: it belongs to %s, and matrix.server_name is %s: a server cannot be renamed: write %[2]s, or give %[3]s a database "+
-		"of its own", ErrAnotherServer, name, server)
+	return fmt.Errorf("%w: it belongs to %s, and matrix.server_name is %s: a server cannot be renamed: "+
+		"write %[2]s, or give %[3]s a database of its own", ErrAnotherServer, name, server)
 }
 
 // Name is the name of the server in a database, or nothing if nobody has claimed it.
