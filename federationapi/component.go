@@ -7,6 +7,7 @@ import (
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/sqlutil/identity"
 	"github.com/matrix-org/dendrite/federationapi/routing"
 	"github.com/matrix-org/dendrite/federationapi/serverkeys"
 )
@@ -16,6 +17,7 @@ type Peers struct{ Client *clientapi.ClientAPI }
 
 // New builds the component.
 func New(_ context.Context, deps component.Deps, p Peers) (*component.Component, error) {
-	keys := serverkeys.New(deps.Signer, deps.Config.Matrix.KeyValidity)
+	used := func(ctx context.Context) ([]identity.Key, error) { return identity.Keys(ctx, deps.DB) }
+	keys := serverkeys.New(deps.Signer, deps.Config.Matrix.KeyValidity, used)
 	return &component.Component{Name: "federationapi", Routes: routing.Routes(keys, p.Client)}, nil
 }

@@ -39,7 +39,7 @@ And each component can be a process of its own, in any number, with the same con
 		root.AddCommand(componentCommand(row))
 	}
 	root.AddCommand(generateConfigCommand(), generateKeysCommand(), createAccountCommand(), checkConfigCommand(), healthCommand(),
-		consumersCommand(), deadLettersCommand())
+		backupCommand(), restoreCommand(), consumersCommand(), deadLettersCommand())
 	return root
 }
 

@@ -2,10 +2,11 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,6 +22,7 @@ import (
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	"github.com/matrix-org/dendrite/common/rpc"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/common/sqlutil/identity"
 )
 
 // tokensFor is how long another process may go on taking a token that clientapi has revoked.
@@ -70,10 +72,6 @@ func (p *process) connect(r row, own *component.Component, client *rpc.Client) e
 
 // sharedDeps are those that all components of the process have in common.
 func (p *process) sharedDeps() (component.Deps, error) {
-	signer, err := readKey(p.config.Matrix.PrivateKey, p.config.Matrix.ServerName)
-	if err != nil {
-		return component.Deps{}, err
-	}
 	policy, err := netpolicy.New(p.config.Network)
 	if err != nil {
 		return component.Deps{}, err
@@ -90,7 +88,7 @@ func (p *process) sharedDeps() (component.Deps, error) {
 	if p.transport, err = p.newTransport(); err != nil {
 		return component.Deps{}, err
 	}
-	return component.Deps{Config: p.config, Tracer: p.tracer, Signer: signer, Auth: tokens, Limits: limits, Outgoing: policy.Client,
+	return component.Deps{Config: p.config, Tracer: p.tracer, Signer: p.signer, Auth: tokens, Limits: limits, Outgoing: policy.Client,
 		Transport: p.transport, Sole: p.whole(), Draining: p.draining}, nil
 }
 
@@ -119,37 +117,76 @@ func (p *process) rpcClient() (*rpc.Client, error) {
 }
 
 // database opens the database of a component; components with the same connection string share one.
-func (p *process) database(ctx context.Context, name string) (*sqlutil.DB, error) {
+func (p *process) database(ctx context.Context, name string) (db *sqlutil.DB, err error) {
 	connection := p.config.Database.For(name)
 	if db := p.databases[connection]; db != nil {
 		return db, nil
 	}
-	if path, is := strings.CutPrefix(connection, "file:"); is {
-		lock, err := lockFile(path + ".lock")
+	if path, is := sqlutil.SQLitePath(connection); is {
+		lock, err := lockFile(path + lockSuffix)
 		if err != nil {
 			return nil, fmt.Errorf("database: %w", err)
 		}
 		p.closers = append(p.closers, lock)
+		defer func() {
+			if err == nil {
+				err = markLock(path, p.config.Matrix.ServerName)
+			}
+		}()
 	}
-	db, err := openDatabase(ctx, p.config.Database, name, 0, sqlutil.Deps{Log: p.log, Registerer: p.metrics, Tracer: p.tracer})
+	db, err = openDatabase(ctx, p.config, name, 0, sqlutil.Deps{Log: p.log, Registerer: p.metrics, Tracer: p.tracer})
 	if err != nil {
 		return nil, err
 	}
 	p.databases[connection] = db
 	p.closers = append(p.closers, db)
-	return db, nil
+	db.SetGate(p.gate)
+	public, _ := p.signer.PrivateKey.Public().(ed25519.PublicKey)
+	return db, identity.UseKey(ctx, db, string(p.signer.KeyID), public)
 }
 
-// openDatabase opens the database of a component, for the server and for tools. It waits for one that cannot be reached: for so
-// long, or without an end if that is 0.
-func openDatabase(ctx context.Context, c config.Database, name string, wait time.Duration, deps sqlutil.Deps) (*sqlutil.DB, error) {
-	db, err := sqlutil.Open(ctx, sqlutil.Options{ConnectionString: c.For(name), MaxOpenConns: c.MaxOpenConnections, ConnectTimeout: wait}, deps)
-	if err != nil {
-		key := "database.connection_string"
-		if c.ConnectionStrings[name] != "" {
-			key = "database.connection_strings." + name
-		}
+// noteKeyUse notes in all databases that this process signs with its key.
+func (p *process) noteKeyUse(ctx context.Context) error {
+	var all []error
+	for _, db := range p.databases {
+		all = append(all, identity.NoteKeyUse(ctx, db, string(p.signer.KeyID)))
+	}
+	return errors.Join(all...)
+}
+
+// openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is nobody's. It waits
+// for one that cannot be reached: for so long, or without an end if that is 0.
+func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration, deps sqlutil.Deps) (*sqlutil.DB, error) {
+	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait}, deps, identity.Claim)
+}
+
+// lookAtDatabase opens the database of a component for who only looks, if it is not another server's.
+func lookAtDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration) (*sqlutil.DB, error) {
+	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait, Look: true}, sqlutil.Deps{}, identity.Check)
+}
+
+func openWith(ctx context.Context, c *config.Config, name string, o sqlutil.Options, deps sqlutil.Deps,
+	check func(context.Context, *sqlutil.DB, id.ServerName, ...identity.ForeignUser) error) (*sqlutil.DB, error) {
+	o.ConnectionString, o.MaxOpenConns = c.Database.For(name), c.Database.MaxOpenConnections
+	key := "database.connection_string"
+	if c.Database.ConnectionStrings[name] != "" {
+		key = "database.connection_strings." + name
+	}
+	if err := stillThere(o.ConnectionString); err != nil {
 		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	db, err := sqlutil.Open(ctx, o, deps)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", key, err)
+	}
+	var foreign []identity.ForeignUser
+	for component, find := range foreignUsers() {
+		if c.Database.For(component) == o.ConnectionString {
+			foreign = append(foreign, find)
+		}
+	}
+	if err := check(ctx, db, c.Matrix.ServerName, foreign...); err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", key, err), db.Close())
 	}
 	return db, nil
 }

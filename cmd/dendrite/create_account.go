@@ -40,7 +40,7 @@ without it, a password is made and printed.`,
 					return err
 				}
 			}
-			db, err := openDatabase(c.Context(), cfg.Database, "clientapi", toolWait, sqlutil.Deps{})
+			db, err := openDatabase(c.Context(), cfg, "clientapi", toolWait, sqlutil.Deps{})
 			if err != nil {
 				return err
 			}

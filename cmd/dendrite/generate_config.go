@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/matrix-org/dendrite"
 	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
 // generated is what a configuration is made for.
@@ -89,7 +91,14 @@ func generateConfig(g generated) error {
 	if err := writeNew(filepath.Join(g.dir, configName), []byte(text)); err != nil {
 		return err
 	}
-	// A key that is there already is this server's.
+	// A key that is there already is this server's. A database without a key is a server's that has lost it.
+	if path, is := sqlutil.SQLitePath(cfg.Database.ConnectionString); is {
+		_, noKey := os.Stat(cfg.Matrix.PrivateKey)
+		if _, err := os.Stat(path); err == nil && errors.Is(noKey, fs.ErrNotExist) {
+			return fmt.Errorf("%s is the database of a server whose signing key %s is missing: bring it back, or make another one with "+
+				"`dendrite generate-keys`", path, cfg.Matrix.PrivateKey)
+		}
+	}
 	if err := generateKey(cfg.Matrix.PrivateKey); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}

@@ -16,7 +16,10 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/pdu"
+	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/common/sqlutil/identity"
 	"github.com/matrix-org/dendrite/common/tracing"
 )
 
@@ -24,6 +27,7 @@ import (
 const (
 	drainFor = 7 * time.Second
 	stopFor  = 2 * time.Second
+	noteFor  = 500 * time.Millisecond
 )
 
 // options say what a process is.
@@ -48,6 +52,9 @@ type process struct {
 	closers   []io.Closer            // closed in reverse
 	draining  chan struct{}
 	failed    chan error // of a listener
+	// confirmed tells whether the lease of a monolith is known to be held; nil where there is none.
+	confirmed func() bool
+	signer    pdu.Signer
 
 	contracts  contracts
 	components []*component.Component
@@ -70,6 +77,9 @@ func launch(ctx context.Context, o options) (err error) {
 		return err
 	}
 	p.closers = append(p.closers, spans)
+	if p.signer, err = readKey(o.config.Matrix.PrivateKey, o.config.Matrix.ServerName); err != nil {
+		return err
+	}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	// Sockets first: a taken port is told at once, and who asks for health while the database is waited for gets an answer.
@@ -111,6 +121,10 @@ func (p *process) run(ctx, held context.Context, public string) error {
 			return nil
 		})
 	}
+	group.Go(func() error {
+		periodic.Run(background, identity.KeyUseEvery, p.log, "the use of the signing key cannot be noted", p.noteKeyUse)
+		return nil
+	})
 	p.log.WithFields(logrus.Fields{"server": p.config.Matrix.ServerName, "public": public, "internal": p.addresses.Internal}).Info("started")
 	if p.started != nil {
 		p.started(public)
@@ -136,6 +150,11 @@ func (p *process) run(ctx, held context.Context, public string) error {
 		failure = errors.Join(failure, err)
 	case <-time.After(stopFor):
 		p.log.Warn("something in the background did not stop in time")
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteFor)
+	defer cancel()
+	if err := p.noteKeyUse(last); err != nil {
+		p.log.WithError(err).Debug("the last use of the signing key is not noted")
 	}
 	p.log.Info("ended")
 	return failure

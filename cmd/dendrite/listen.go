@@ -144,7 +144,7 @@ func (p *process) open(deps component.Deps, client *rpc.Client) error {
 		if l.internal {
 			l.handler.set(internal)
 		} else {
-			l.handler.set(router)
+			l.handler.set(p.gated(router))
 		}
 	}
 	return nil
@@ -159,7 +159,7 @@ func (p *process) ready(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	var all []error
+	all := []error{p.gate()}
 	for _, db := range p.databases {
 		if err := db.Ping(ctx); err != nil {
 			all = append(all, fmt.Errorf("database: %w", err))

@@ -5,35 +5,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
-	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
 // operate runs a tool on the logs of all components, in the databases of a configuration, whether the server runs or not.
 func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Operator) error) (err error) {
-	if _, err := os.Stat(filepath.Join(p.dataDir, configName)); p.config == "" && errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("there is no server in %s: name its folder with --data-dir, or its configuration with --config", p.dataDir)
-	}
-	cfg, err := p.load("")
+	cfg, err := p.existing()
 	if err != nil {
 		return err
 	}
-	opened := make(map[string]bool) // by connection string
 	logs := make(map[string]*sqlutil.DB)
-	for _, name := range config.Components() {
-		connection := cfg.Database.For(name)
-		if opened[connection] {
-			continue
-		}
-		opened[connection] = true
-		db, err := openDatabase(c.Context(), cfg.Database, name, toolWait, sqlutil.Deps{})
+	for _, database := range databasesOf(cfg) {
+		db, err := openDatabase(c.Context(), cfg, database.Components[0], toolWait, sqlutil.Deps{})
 		if err != nil {
 			return err
 		}
@@ -44,7 +32,7 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 		}
 		for _, component := range components {
 			// Another component's database may have tables that are left over from when it was everybody's.
-			if logs[component] == nil || cfg.Database.For(component) == connection {
+			if logs[component] == nil || cfg.Database.For(component) == database.Connection {
 				logs[component] = db
 			}
 		}

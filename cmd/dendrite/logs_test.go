@@ -29,7 +29,7 @@ func newLogServer(t *testing.T) *logServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.db, err = openDatabase(t.Context(), cfg.Database, "roomserver", toolWait, sqlutil.Deps{}); err != nil {
+	if s.db, err = openDatabase(t.Context(), cfg, "roomserver", toolWait, sqlutil.Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
@@ -25,7 +26,29 @@ const (
 // which one does not know yet that it lost it. The database's clock decides. work's context ends when the lease is lost; Hold then
 // waits for it again. It returns when ctx ends, or with the error of work.
 func (l *Log) Hold(ctx context.Context, name string, work func(ctx context.Context) error) error {
-	h := &lease{log: l, name: name, holder: rand.Text()}
+	return l.hold(ctx, &lease{log: l, name: name, holder: rand.Text()}, work)
+}
+
+// Tenure tells whether a lease that is kept is known to be held.
+type Tenure struct{ until atomic.Pointer[time.Time] }
+
+// Confirmed tells whether no other process can have the lease now, by this machine's clock. Where it cannot, what the holder has in
+// memory may be out of date, and the holder must neither show it nor write.
+func (t *Tenure) Confirmed() bool {
+	until := t.until.Load()
+	return until != nil && time.Now().Before(*until)
+}
+
+// Keep is Hold for a holder that outlives the absence of the database. work's context ends only when another process has taken the
+// lease meanwhile; while that is unknown, the tenure is not confirmed. When the database is back and nobody has taken the lease, the
+// holder has it as before: everything that was written meanwhile was written before, by itself.
+func (l *Log) Keep(ctx context.Context, name string, work func(ctx context.Context, t *Tenure) error) error {
+	h := &lease{log: l, name: name, holder: rand.Text(), tenure: new(Tenure)}
+	return l.hold(ctx, h, func(ctx context.Context) error { return work(ctx, h.tenure) })
+}
+
+func (l *Log) hold(ctx context.Context, h *lease, work func(ctx context.Context) error) error {
+	name := h.name
 	err := l.db.Write(ctx, "make lease", func(ctx context.Context, tx *sqlutil.Tx) error {
 		_, err := l.tables.insertLease.Exec(ctx, tx, [][]any{{name, "", 0, 0}})
 		return err
@@ -59,6 +82,15 @@ type lease struct {
 	name   string
 	holder string
 	epoch  int64
+	tenure *Tenure // of a lease that is kept; else nil
+}
+
+// renewed notes that the database has confirmed the lease, by a statement that began at a time.
+func (h *lease) renewed(began time.Time) {
+	if h.tenure != nil {
+		until := began.Add(leaseSafe)
+		h.tenure.until.Store(&until)
+	}
 }
 
 func (h *lease) take(ctx context.Context) (taken bool, err error) {
@@ -77,6 +109,7 @@ func (h *lease) take(ctx context.Context) (taken bool, err error) {
 
 // run does the work, renews the lease beside it, and gives the lease back at the end.
 func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Context) error) error {
+	h.renewed(renewed)
 	log := h.log.o.Log.WithFields(logrus.Fields{"lease": h.name, "epoch": h.epoch})
 	log.Debug("lease taken")
 	working, lost := context.WithCancel(ctx)
@@ -85,6 +118,7 @@ func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Co
 	go func() { done <- work(working) }()
 	ticker := time.NewTicker(leaseRenew)
 	defer ticker.Stop()
+	away := false
 	for {
 		select {
 		case err := <-done:
@@ -96,12 +130,25 @@ func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Co
 			continue // the work is about to end
 		}
 		began := time.Now()
-		switch ours, err := h.renew(working, renewed.Add(leaseSafe)); {
+		until := renewed.Add(leaseSafe)
+		if h.tenure != nil {
+			until = began.Add(leaseTime)
+		}
+		switch ours, err := h.renew(working, until); {
 		case err == nil && ours:
-			renewed = began
+			if renewed = began; away {
+				log.Info("the lease is confirmed again: nobody has taken it meanwhile")
+			}
+			away = false
+			h.renewed(renewed)
 		case err == nil:
 			log.Warn("the lease was lost to another replica")
 			lost()
+		case h.tenure != nil:
+			if !away && !h.tenure.Confirmed() {
+				away = true
+				log.WithError(err).Warn("the database is away: until it confirms the lease, requests are answered with 503")
+			}
 		case time.Since(renewed)+leaseRenew > leaseSafe:
 			log.WithError(err).Warn("the lease cannot be renewed")
 			lost()

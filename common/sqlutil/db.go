@@ -52,6 +52,8 @@ type Options struct {
 	MaxOpenConns int
 	// ConnectTimeout is how long Open tries to reach a Postgres; 0 means until its context ends.
 	ConnectTimeout time.Duration
+	// Look makes no tables, for who only looks at a database.
+	Look bool
 }
 
 // Deps are what a DB reports to. Each may be left out.
@@ -71,12 +73,18 @@ type DB struct {
 	metrics *metrics
 	counter Counter
 	fail    atomic.Pointer[func(string) error]
+	gate    atomic.Pointer[func() error]
 	ids     idSequences
+	// unwritable says that the last write failed because there was no room for it.
+	unwritable atomic.Bool
 }
 
 // ErrCommitUnknown says that a connection broke during COMMIT: the transaction may have taken place. A caller whose
 // transaction has a witness of its success (a request key, a conditional offset or version) runs it again.
 var ErrCommitUnknown = errors.New("the database went away during COMMIT: whether it took place is unknown")
+
+// ErrUnreachable says that a Postgres did not answer in the time that Open had.
+var ErrUnreachable = errors.New("the database cannot be reached")
 
 // Open opens a database and waits, with backoff, for a Postgres that cannot be reached yet.
 func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
@@ -101,6 +109,9 @@ func Open(ctx context.Context, o Options, deps Deps) (*DB, error) {
 		}
 	default:
 		return nil, errors.New("the connection string of the database must begin with postgresql:// or file")
+	}
+	if o.Look {
+		return db, nil
 	}
 	if err := db.createIDs(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -139,7 +150,9 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and does database.connection_string name its host and port?")
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("the database cannot be reached: %w: check that it runs and that database.connection_string names its host and port", err), db.pool.Close())
+			return errors.Join(fmt.Errorf("%w: %w: check that it runs and that database.connection_string names its host and port",
+				ErrUnreachable, err),
+				db.pool.Close())
 		case <-time.After(wait):
 		}
 	}
@@ -161,54 +174,28 @@ func postgresDSN(s string) (string, error) {
 	return u.String(), nil
 }
 
-func (db *DB) openSQLite(ctx context.Context, o Options) error {
-	path := strings.TrimPrefix(o.ConnectionString, "file:")
-	path, _, _ = strings.Cut(path, "?")
-	const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)&_pragma=temp_store(MEMORY)"
-	writers, err := sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(1000)")
-	if err != nil {
-		return fmt.Errorf("open %s: %w", path, err)
-	}
-	writers.SetMaxOpenConns(1)
-	conn, err := writers.Conn(ctx)
-	if err == nil {
-		err = conn.PingContext(ctx)
-	}
-	if err != nil {
-		return errors.Join(fmt.Errorf("open %s: %w: is the directory there and writable?", path, err), writers.Close())
-	}
-	if db.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
-		return errors.Join(fmt.Errorf("open %s: %w", path, err), writers.Close())
-	}
-	readers := o.MaxOpenConns
-	if readers == 0 {
-		readers = 4
-	}
-	db.pool.SetMaxOpenConns(readers)
-	db.pool.SetMaxIdleConns(readers)
-	db.writer = newWriter(db, writers, conn)
-	return nil
-}
-
-// Close ends all connections, after the transactions that are under way.
-func (db *DB) Close() error {
-	var err error
-	if db.writer != nil {
-		err = db.writer.close()
-	}
-	if closing := db.pool.Close(); !isConnectionLost(closing) { // which are closed then
-		err = errors.Join(err, closing)
-	}
-	return err
-}
-
 // Dialect tells which database it is.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
-// Ping tells whether the database answers.
+// Ping tells whether the database answers, and, where the last write failed because there was no room for it, whether one succeeds now.
 func (db *DB) Ping(ctx context.Context) error {
 	if err := db.pool.PingContext(ctx); err != nil {
 		return fmt.Errorf("the database does not answer: %w", err)
+	}
+	if db.unwritable.Load() {
+		if err := db.probe(ctx); err != nil {
+			return fmt.Errorf("nothing can be written: make room on the disk of the database: %w", err)
+		}
+	}
+	return nil
+}
+
+// SetGate makes writes ask first whether they may take place, both when they begin and, on Postgres, before their COMMIT.
+func (db *DB) SetGate(gate func() error) { db.gate.Store(&gate) }
+
+func (db *DB) passGate() error {
+	if gate := db.gate.Load(); gate != nil {
+		return (*gate)()
 	}
 	return nil
 }
@@ -235,6 +222,9 @@ func (db *DB) Write(ctx context.Context, name string, fn func(ctx context.Contex
 	if err := txguard.Check(ctx, "a transaction "+name); err != nil {
 		return err
 	}
+	if err := db.passGate(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
 	ctx, done := db.begin(ctx, name)
 	var err error
 	if db.writer != nil {
@@ -243,6 +233,7 @@ func (db *DB) Write(ctx context.Context, name string, fn func(ctx context.Contex
 		err = db.retry(ctx, func() error { return db.postgresTx(ctx, name, nil, fn) })
 	}
 	done(err)
+	db.noteRoom(err)
 	return unavailable(err)
 }
 
@@ -333,19 +324,10 @@ func (db *DB) retry(ctx context.Context, run func() error) error {
 
 // unavailable adds mxerr.ErrUnavailable to the error of a database that is away or full. A request that fails by it may be repeated.
 func unavailable(err error) error {
-	if err != nil && (isConnectionLost(err) || isFull(err)) {
+	if err != nil && (isConnectionLost(err) || hasNoRoom(err)) {
 		return errors.Join(mxerr.ErrUnavailable, err)
 	}
 	return err
-}
-
-// isFull tells whether err is of a database that has no room for more: on its disk, or, for connections, in a Postgres.
-func isFull(err error) bool {
-	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
-		return pgErr.Code.Class() == "53"
-	}
-	code := sqliteCode(err) & 0xff
-	return code == sqlite3.SQLITE_FULL || code == sqlite3.SQLITE_IOERR
 }
 
 // sqliteCode is the extended result code of SQLite in an error's chain, or 0.
@@ -379,6 +361,9 @@ func (db *DB) postgresTx(ctx context.Context, name string, o *sql.TxOptions, fn 
 	err = tx.run(inside, fn)
 	if err == nil {
 		err = db.Failpoint("commit.before")
+	}
+	if err == nil && tx.write {
+		err = db.passGate()
 	}
 	if err != nil {
 		if rollback := sqlTx.Rollback(); rollback != nil && !errors.Is(rollback, sql.ErrTxDone) {
@@ -418,4 +403,12 @@ func IsUniqueViolation(err error) bool {
 	}
 	code := sqliteCode(err)
 	return code == sqlite3.SQLITE_CONSTRAINT_UNIQUE || code == sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY
+}
+
+// IsNoTable tells whether err says that there is no table of a name.
+func IsNoTable(err error) bool {
+	if pgErr := new(pq.Error); errors.As(err, &pgErr) {
+		return pgErr.Code == "42P01"
+	}
+	return sqliteCode(err)&0xff == sqlite3.SQLITE_ERROR && strings.Contains(err.Error(), "no such table")
 }

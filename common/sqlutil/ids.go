@@ -78,5 +78,6 @@ func (db *DB) createIDs(ctx context.Context) error {
 	db.ids.next = db.Stmt(`INSERT INTO sqlutil_ids (name, next) VALUES ($1, 1 + $2::bigint)
 		ON CONFLICT (name) DO UPDATE SET next = sqlutil_ids.next + $2::bigint RETURNING next`)
 	return db.Script(ctx, `CREATE TABLE IF NOT EXISTS sqlutil_ids (name TEXT PRIMARY KEY, next BIGINT NOT NULL);
-		CREATE TABLE IF NOT EXISTS sqlutil_migrations (component TEXT PRIMARY KEY, version BIGINT NOT NULL)`)
+		CREATE TABLE IF NOT EXISTS sqlutil_migrations (component TEXT PRIMARY KEY, version BIGINT NOT NULL);
+		CREATE TABLE IF NOT EXISTS sqlutil_probe (id BIGINT PRIMARY KEY, filler BYTEA NOT NULL)`)
 }

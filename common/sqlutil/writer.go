@@ -24,6 +24,10 @@ type writer struct {
 	stop     chan struct{}
 	stopped  chan struct{}
 	once     sync.Once
+
+	path    string // of the file
+	groups  int    // that were committed
+	tooLong int64  // the length of SQLite's log at which it is cut
 }
 
 type job struct {
@@ -40,9 +44,9 @@ var (
 	errUndone = errors.New("SQLite has undone all that was written together")
 )
 
-func newWriter(db *DB, pool *sql.DB, conn *sql.Conn) *writer {
+func newWriter(db *DB, path string, pool *sql.DB, conn *sql.Conn) *writer {
 	w := &writer{db: db, pool: pool, conn: conn, prepared: make(map[*Stmt]*sql.Stmt), queue: make(chan *job, maxGroup),
-		stop: make(chan struct{}), stopped: make(chan struct{})}
+		stop: make(chan struct{}), stopped: make(chan struct{}), path: path, tooLong: walLimit}
 	go w.loop()
 	return w
 }
@@ -79,6 +83,7 @@ func (w *writer) loop() {
 			return
 		case first := <-w.queue:
 			w.commit(w.gather(first))
+			w.boundLog()
 		}
 	}
 }
@@ -200,10 +205,19 @@ func (w *writer) prepare(_ context.Context, s *Stmt) (*sql.Stmt, error) {
 	return p, nil
 }
 
+// close ends the writer. Its statements are ended one by one: SQLite keeps a connection, and with it the log beside the file, as long
+// as one of its statements is there, and database/sql does not end those that were prepared on a Conn.
 func (w *writer) close() error {
 	w.once.Do(func() { close(w.stop) })
 	<-w.stopped
-	return errors.Join(w.conn.Close(), w.pool.Close())
+	var all []error
+	for _, p := range w.prepared {
+		all = append(all, p.Close())
+	}
+	if _, err := w.cutLog(0); err != nil {
+		w.db.deps.Log.WithError(err).Warn("what was written last stays in the log beside the SQLite file")
+	}
+	return errors.Join(append(all, w.conn.Close(), w.pool.Close())...)
 }
 
 // sqliteRead runs fn on a reader with a snapshot.

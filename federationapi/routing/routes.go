@@ -22,8 +22,8 @@ func Routes(keys *serverkeys.Own, client *clientapi.ClientAPI) []httputil.Route 
 
 // serverKeys is GET /_matrix/key/v2/server (Server-Server API, § Publishing Keys).
 func serverKeys(keys *serverkeys.Own) httputil.Handler {
-	return func(context.Context, *httputil.Request) (any, error) {
-		document, err := keys.Document()
+	return func(ctx context.Context, _ *httputil.Request) (any, error) {
+		document, err := keys.Document(ctx)
 		return httputil.Raw{Body: document}, err
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/test/parts"
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
@@ -82,11 +83,18 @@ func TestAFullDiskLosesNothing(t *testing.T) {
 		}
 	}
 	holds("full")
+	healthy := parts.Healthy("http://" + d.config.Listen.Monolith.Internal)
+	if err := healthy(t.Context()); err == nil || !strings.Contains(err.Error(), "make room on the disk") {
+		t.Errorf("health with a full disk: %v", err)
+	}
 	if a := bob.call("GET", syncPath(since), nil); a.status != http.StatusOK && a.status != http.StatusServiceUnavailable {
 		t.Errorf("a sync with a full disk: %d %s", a.status, a.body.Raw)
 	}
 
 	resize("48m")
+	if err := healthy(t.Context()); err != nil {
+		t.Errorf("health with room again: %v", err)
+	}
 	for range 20 {
 		if a := say(refused, 1000); a.status != http.StatusOK {
 			t.Fatalf("with room again: %d %s", a.status, a.body.Raw)

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/matrix-org/dendrite/common/backup"
+	"github.com/matrix-org/dendrite/common/config"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+)
+
+func backupCommand() *cobra.Command {
+	var p place
+	var to string
+	c := &cobra.Command{
+		Use:     "backup --to DIR",
+		GroupID: groupTools,
+		Short:   "Write all that the server has into a folder",
+		Long: `Writes the databases, the signing key, the configuration and the media into a folder, which must be empty or not be
+there. The server may run or not: whatever it has acknowledged before is in the backup. The folder appears when it is
+complete. Postgres takes pg_dump, of a version that is not older than the server's.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, err := p.existing()
+			if err != nil {
+				return err
+			}
+			if _, err := readKey(cfg.Matrix.PrivateKey, cfg.Matrix.ServerName); err != nil {
+				return err
+			}
+			source := backupSource(cfg, p.file())
+			if err := ownDatabases(c.Context(), cfg); err != nil {
+				return err
+			}
+			if err := backup.Write(c.Context(), to, source, backup.NewProgress(c.ErrOrStderr())); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintf(c.OutOrStdout(), "The backup of %s is in %s. Keep it secret, and elsewhere.\n", cfg.Matrix.ServerName, to)
+			return err
+		},
+	}
+	p.flags(c)
+	c.Flags().StringVar(&to, "to", "", "folder to write to")
+	if err := c.MarkFlagRequired("to"); err != nil {
+		panic(err) // the flag is declared above
+	}
+	return c
+}
+
+func restoreCommand() *cobra.Command {
+	var p place
+	var from string
+	var overwrite bool
+	c := &cobra.Command{
+		Use:     "restore --from DIR",
+		GroupID: groupTools,
+		Short:   "Put back what 'backup' has written",
+		Long: `Puts the databases, the signing key and the media of a backup to where the configuration wants them, and the
+configuration itself if there is none. The server must not run. Nothing that is there is replaced without --overwrite, and
+a Postgres database must be empty in any case. All files are compared with the backup's manifest first.`,
+		Args: cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error { return restore(c, p, from, overwrite) },
+	}
+	p.flags(c)
+	c.Flags().StringVar(&from, "from", "", "folder of the backup")
+	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace the SQLite database, the key and the media that are there")
+	if err := c.MarkFlagRequired("from"); err != nil {
+		panic(err) // the flag is declared above
+	}
+	return c
+}
+
+func restore(c *cobra.Command, p place, from string, overwrite bool) (err error) {
+	progress := backup.NewProgress(c.ErrOrStderr())
+	manifest, err := backup.Read(from)
+	if err != nil {
+		return err
+	}
+	if err := manifest.Verify(from, progress); err != nil {
+		return err
+	}
+	if _, err := os.Stat(p.file()); errors.Is(err, fs.ErrNotExist) {
+		if err := backup.ReplaceConfig(from, p.file(), progress); err != nil {
+			return err
+		}
+	}
+	cfg, err := config.Load(p.file())
+	if err != nil {
+		return err
+	}
+	if cfg.Matrix.ServerName != manifest.ServerName {
+		return fmt.Errorf("%s is the configuration of %s, and the backup is of %s", p.file(), cfg.Matrix.ServerName, manifest.ServerName)
+	}
+	source := backupSource(cfg, p.file())
+	for _, db := range source.Databases {
+		path, is := sqlutil.SQLitePath(db.Connection)
+		if !is {
+			continue
+		}
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("the folder of the database: %w", err)
+		}
+		var lock io.Closer
+		if lock, err = lockFile(path + lockSuffix); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, lock.Close()) }()
+	}
+	if err := manifest.Restore(c.Context(), from, source, overwrite, progress); err != nil {
+		return err
+	}
+	out := c.OutOrStdout()
+	fmt.Fprintf(out, "Restored %s as it was on %s.\n", cfg.Matrix.ServerName, manifest.Time.Format("2006-01-02 15:04:05 MST"))
+	if len(cfg.Kafka.Addresses) > 0 {
+		fmt.Fprintf(out, "Before the components start, delete the topics of Kafka that begin with %q, "+
+			"or give kafka.topic_prefix another value:\nthey may have what the databases no longer have.\n", cfg.Kafka.TopicPrefix)
+	}
+	_, err = fmt.Fprintf(out, "To run the server: %s%s\n", invocation(), p.arguments())
+	return err
+}
+
+// backupSource says where the configuration wants things.
+func backupSource(cfg *config.Config, file string) backup.Source {
+	return backup.Source{ServerName: cfg.Matrix.ServerName, Config: file, Key: cfg.Matrix.PrivateKey, Media: cfg.Media.BasePath,
+		Databases: databasesOf(cfg)}
+}
+
+// databasesOf are the databases of a configuration, each once.
+func databasesOf(cfg *config.Config) (all []backup.Database) {
+	at := make(map[string]int) // by connection string
+	for _, name := range config.Components() {
+		connection := cfg.Database.For(name)
+		i, is := at[connection]
+		if !is {
+			i = len(all)
+			at[connection] = i
+			all = append(all, backup.Database{Connection: connection})
+		}
+		all[i].Components = append(all[i].Components, name)
+	}
+	return all
+}
+
+// ownDatabases makes sure that all databases are there, and this server's.
+func ownDatabases(ctx context.Context, cfg *config.Config) error {
+	for _, db := range databasesOf(cfg) {
+		if path, is := sqlutil.SQLitePath(db.Connection); is {
+			if _, err := os.Stat(path); err != nil {
+				return fmt.Errorf("there is no database: %w", err)
+			}
+		}
+		opened, err := lookAtDatabase(ctx, cfg, db.Components[0], toolWait)
+		if err != nil {
+			return err
+		}
+		if err := opened.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
