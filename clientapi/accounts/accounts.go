@@ -300,6 +300,22 @@ func (s *Service) Active(ctx context.Context, users []id.UserID) (active, guests
 	return active, guests, nil
 }
 
+// OpenIDUser tells whose an OpenID token is. M_UNKNOWN_TOKEN if nobody's whose account is there and is not locked.
+func (s *Service) OpenIDUser(ctx context.Context, token string) (id.UserID, error) {
+	user, err := s.Tokens.OpenIDUser(token)
+	if err != nil {
+		return "", err
+	}
+	account, err := s.account(ctx, user)
+	if err == nil && (account == nil || account.Deactivated || account.Locked) {
+		err = tokens.UnknownOpenID()
+	}
+	if err != nil {
+		return "", err
+	}
+	return user, nil
+}
+
 func (s *Service) account(ctx context.Context, user id.UserID) (*storage.Account, error) {
 	var account *storage.Account
 	err := s.Store.DB.ReadOne(ctx, "account", func(ctx context.Context, tx *sqlutil.Tx) (err error) {

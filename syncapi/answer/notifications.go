@@ -19,6 +19,8 @@ import (
 const (
 	notificationRows   = 50 // of each room that are looked at together
 	notificationRounds = 10 // beyond, the client has to ask for the next page
+	// notificationBytes bounds the events of a page: beyond, too, the client has to ask for the next.
+	notificationBytes = 1 << 20
 )
 
 // NotificationsRequest is GET /notifications.
@@ -51,7 +53,7 @@ func (e *Engine) Notifications(ctx context.Context, req *NotificationsRequest) (
 		upTo = min(upTo, req.Before-1)
 	}
 	var found []notification
-	next := int64(0)
+	next, bytes := int64(0), 0
 	for round := 0; ; round++ {
 		if next = upTo + 1; round == notificationRounds {
 			break
@@ -81,12 +83,12 @@ func (e *Engine) Notifications(ctx context.Context, req *NotificationsRequest) (
 			if !result.Notify || req.Highlights && !result.Highlight {
 				continue
 			}
-			if len(found) == req.Limit {
+			if len(found) == req.Limit || bytes >= notificationBytes {
 				break
 			}
-			found = append(found, notification{*c, result})
+			found, bytes = append(found, notification{*c, result}), bytes+len(c.Event.PDU.JSON())
 		}
-		if len(found) == req.Limit && len(found) > 0 {
+		if len(found) > 0 && (len(found) == req.Limit || bytes >= notificationBytes) {
 			next = found[len(found)-1].Row.Pos
 			break
 		}
