@@ -157,7 +157,7 @@ func TestASlowBodyIsReadWhileItComes(t *testing.T) {
 
 func TestAnAnswerThatIsNotReadEnds(t *testing.T) {
 	done := make(chan error, 100)
-	large := bytes.Repeat([]byte("x"), 64<<20) // more than sockets hold
+	large := bytes.Repeat([]byte("x"), 16<<20) // more than sockets hold
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_, err := w.Write(large)
 		done <- err

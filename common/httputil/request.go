@@ -29,6 +29,9 @@ type Request struct {
 	query  url.Values
 	limit  int64
 	lent   []*[]byte
+	// answers counts what the request holds of its answer; nil: nobody does.
+	answers *answers
+	held    int64 // bytes
 }
 
 // bodyTimeout is how long a client may take to send a body that is read whole.

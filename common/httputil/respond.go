@@ -91,6 +91,7 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 	if answer.ContentType == "" {
 		answer.ContentType = "application/json"
 	}
+	q.hold(q.size(answer.Body))
 	w.Header().Set("Content-Type", answer.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer.Body)))
 	w.WriteHeader(answer.Status)

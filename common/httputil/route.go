@@ -39,7 +39,9 @@ type Route struct {
 	Locked, Active bool
 	MaxBody        int64  // bytes; 0: DefaultMaxBody
 	Limit          string // name of the rate limit; empty: none
-	Handler        Handler
+	// Large says that an answer may have many bytes: only so many are made at once (AnswerBudget).
+	Large   bool
+	Handler Handler
 }
 
 // Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty

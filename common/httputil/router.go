@@ -28,6 +28,7 @@ type RouterDeps struct {
 	Log     *logrus.Entry
 	Tracer  opentracing.Tracer
 	Metrics prometheus.Registerer
+	Answers AnswerBudget // zero: the default
 }
 
 // Router serves routes.
@@ -35,6 +36,7 @@ type Router struct {
 	deps    RouterDeps
 	root    node
 	seconds *prometheus.HistogramVec
+	answers *answers
 	other   http.Handler
 	// stranger warns of a proxy that the configuration does not name, once.
 	stranger sync.Once
@@ -59,7 +61,10 @@ func NewRouter(routes []Route, deps RouterDeps) (*Router, error) {
 	if deps.Log == nil {
 		deps.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
-	r := &Router{deps: deps, seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
+	if deps.Answers == (AnswerBudget{}) {
+		deps.Answers = DefaultAnswerBudget()
+	}
+	r := &Router{deps: deps, answers: newAnswers(deps.Answers), seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
 		Help: "Time of public requests by endpoint.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(r.seconds); err != nil {
@@ -190,7 +195,7 @@ func (r *Router) serveHTTP(w http.ResponseWriter, req *http.Request, other http.
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	q := &Request{Request: req}
+	q := &Request{Request: req, answers: r.answers}
 	found := r.root.find(req.URL.EscapedPath(), &q.vars, 0)
 	if found == nil && other != nil {
 		other.ServeHTTP(w, req)
@@ -245,6 +250,12 @@ func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
 	if err := r.admit(ctx, q); err != nil {
 		return r.fail(w, q.Request, q.route.Name, err)
 	}
+	defer q.hold(0)
+	if q.route.Large {
+		if err := q.Reserve(LargeAnswer); err != nil {
+			return r.fail(w, q.Request, q.route.Name, err)
+		}
+	}
 	result, err := q.route.Handler(ctx, q)
 	if err != nil {
 		return r.fail(w, q.Request, q.route.Name, err)
@@ -280,11 +291,7 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 	if q.route.Limit == "" || r.deps.Limits == nil || q.Caller.AppService != "" {
 		return nil
 	}
-	who := string(q.Caller.UserID)
-	if who == "" {
-		who = Network(ClientAddress(q.Request))
-	}
-	return r.deps.Limits.Allow(q.route.Limit, who)
+	return r.deps.Limits.Allow(q.route.Limit, q.payer())
 }
 
 func (r *Router) span(q *Request) (opentracing.Span, context.Context) {
