@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -51,13 +50,12 @@ type Deps struct {
 // Service has the accounts of this server.
 type Service struct {
 	Deps
-	// decoy is a hash that no password has. It is checked for users who do not exist, so that they take as long.
-	decoy func() (string, error)
+	hasher *hasher
 }
 
 // New makes a Service.
 func New(d Deps) *Service {
-	return &Service{Deps: d, decoy: sync.OnceValues(func() (string, error) { return hashPassword(tokens.Random(), d.HashCost) })}
+	return &Service{Deps: d, hasher: newHasher(d.HashCost)}
 }
 
 // DeviceRequest says which device a login is for.
@@ -152,7 +150,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 		return nil, inUse(local)
 	}
 	if r.Password != "" {
-		if account.PasswordHash, err = hashPassword(r.Password, s.HashCost); err != nil {
+		if account.PasswordHash, err = s.hasher.hash(ctx, r.Password); err != nil {
 			return nil, err
 		}
 	}

@@ -45,7 +45,9 @@ type waiter struct {
 	let   chan struct{} // closed when it is its turn
 }
 
-func newAnswers(b AnswerBudget) *answers { return &answers{AnswerBudget: b, held: make(map[string]int64)} }
+func newAnswers(b AnswerBudget) *answers {
+	return &answers{AnswerBudget: b, held: make(map[string]int64)}
+}
 
 // fits tells whether a caller may hold so many bytes more.
 func (a *answers) fits(who string, bytes int64) bool {

@@ -40,10 +40,7 @@ func quiet() *logrus.Entry {
 
 func router(t *testing.T, routes ...Route) *Router {
 	t.Helper()
-	limits, err := NewLimits(config.RateLimits{ByName: map[string]config.RateLimit{"slow": {PerSecond: 0.001, Burst: 2}}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	limits := NewLimits(config.RateLimits{ByName: map[string]config.RateLimit{"slow": {PerSecond: 0.001, Burst: 2}}})
 	r, err := NewRouter(routes, RouterDeps{Auth: tokens{}, Limits: limits, Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
