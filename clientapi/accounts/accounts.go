@@ -263,8 +263,8 @@ func (s *Service) device(r *DeviceRequest, session *Session) (storage.Device, er
 }
 
 func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, refreshable bool) error {
-	if err := s.Store.PutDevice(ctx, tx, device); err != nil {
-		return fmt.Errorf("insert the device: %w", err)
+	if err := s.addDevice(ctx, tx, device); err != nil {
+		return err
 	}
 	issued, err := s.Tokens.Issue(ctx, tx, session.UserID, session.DeviceID, refreshable)
 	session.Issued = issued

@@ -40,7 +40,7 @@ type routes struct {
 }
 
 // keptFilters is how many filters stay in memory, parsed.
-const keptFilters = 5000
+const keptFilters = 500
 
 // Names of rate limits.
 const (

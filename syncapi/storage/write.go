@@ -12,7 +12,7 @@ import (
 type writeStatements struct {
 	rooms, timeline, memberships, mentions, frozen, receipts, accountData, filter *sqlutil.Insert
 
-	filterID *sqlutil.Stmt
+	filterID, surplusFilters *sqlutil.Stmt
 }
 
 func newWriteStatements(db *sqlutil.DB) writeStatements {
@@ -34,7 +34,9 @@ func newWriteStatements(db *sqlutil.DB) writeStatements {
 			 seg = excluded.seg, idx = excluded.idx, place = excluded.place, ts = excluded.ts`),
 		accountData: db.Insert("syncapi_account_data", []string{"user_id", "room_id", "type", "pos", "content"},
 			`ON CONFLICT (user_id, room_id, type) DO UPDATE SET pos = excluded.pos, content = excluded.content`),
-		filter:   db.Insert("syncapi_filters", []string{"user_id", "hash", "content"}, "ON CONFLICT (user_id, hash) DO NOTHING"),
+		filter: db.Insert("syncapi_filters", []string{"user_id", "hash", "content"}, "ON CONFLICT (user_id, hash) DO NOTHING"),
+		surplusFilters: db.Stmt(`DELETE FROM syncapi_filters WHERE id IN (SELECT id FROM syncapi_filters
+			WHERE user_id = $1 AND id <> $2 ORDER BY id DESC LIMIT 1000000 OFFSET $3)`),
 		filterID: db.Stmt(`SELECT id FROM syncapi_filters WHERE user_id = $1 AND hash = $2`),
 	}
 }
@@ -113,13 +115,20 @@ func strippedText(state []json.RawMessage) string {
 	return string(text)
 }
 
-// PutFilter keeps a filter and returns its number; the same filter has the same number.
+// MaxFilters is how many filters a user has. A client whose filter is gone is told so, and uploads it again.
+const MaxFilters = 100
+
+// PutFilter keeps a filter and returns its number; the same filter has the same number. The oldest ones go, beyond MaxFilters.
 func (d *Database) PutFilter(ctx context.Context, user id.UserID, hash []byte, content []byte) (filterID int64, err error) {
 	err = d.db.Write(ctx, "filter", func(ctx context.Context, tx *sqlutil.Tx) error {
 		if _, err := d.writes.filter.Exec(ctx, tx, [][]any{{user, hash, string(content)}}); err != nil {
 			return err
 		}
-		return d.writes.filterID.QueryRow(ctx, tx, user, hash).Scan(&filterID)
+		if err := d.writes.filterID.QueryRow(ctx, tx, user, hash).Scan(&filterID); err != nil {
+			return err
+		}
+		_, err := d.writes.surplusFilters.Exec(ctx, tx, user, filterID, MaxFilters-1)
+		return err
 	})
 	if err != nil {
 		return 0, fmt.Errorf("store filter: %w", err)
