@@ -60,6 +60,7 @@ type pacedBody struct {
 
 	mu    sync.Mutex
 	until time.Time // the whole must be there; zero: there is no such time
+	read  bool      // some of it was asked for
 	over  bool      // it is read, or broken, or its handler is: deadlines are the server's again
 }
 
@@ -81,7 +82,7 @@ func (b *pacedBody) within(d time.Duration) {
 
 func (b *pacedBody) Read(p []byte) (int, error) {
 	b.mu.Lock()
-	if !b.over {
+	if b.read = true; !b.over {
 		b.wait(b.patience.Body)
 	}
 	b.mu.Unlock()
@@ -106,7 +107,7 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 func (b *pacedBody) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if !b.over {
+	if b.read && !b.over { // who was not asked for any had the time of the handler already
 		b.wait(b.patience.Unread)
 	}
 	b.over = true
