@@ -84,10 +84,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				return api.QueryUsersResponse{Active: active, Guests: guests}, err
 			},
 			QueryOpenID: func(ctx context.Context, q api.QueryOpenIDRequest) (api.QueryOpenIDResponse, error) {
-				user, err := owned.tokens.OpenIDUser(q.Token)
-				if err == nil {
-					_, err = owned.accounts.Local(ctx, user)
-				}
+				user, err := owned.accounts.OpenIDUser(ctx, q.Token)
 				return api.QueryOpenIDResponse{UserID: user}, err
 			},
 			ReadLog: users.Read,

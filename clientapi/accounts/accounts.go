@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -51,13 +50,12 @@ type Deps struct {
 // Service has the accounts of this server.
 type Service struct {
 	Deps
-	// decoy is a hash that no password has. It is checked for users who do not exist, so that they take as long.
-	decoy func() (string, error)
+	hasher *hasher
 }
 
 // New makes a Service.
 func New(d Deps) *Service {
-	return &Service{Deps: d, decoy: sync.OnceValues(func() (string, error) { return hashPassword(tokens.Random(), d.HashCost) })}
+	return &Service{Deps: d, hasher: newHasher(d.HashCost)}
 }
 
 // DeviceRequest says which device a login is for.
@@ -152,7 +150,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 		return nil, inUse(local)
 	}
 	if r.Password != "" {
-		if account.PasswordHash, err = hashPassword(r.Password, s.HashCost); err != nil {
+		if account.PasswordHash, err = s.hasher.hash(ctx, r.Password); err != nil {
 			return nil, err
 		}
 	}
@@ -265,8 +263,8 @@ func (s *Service) device(r *DeviceRequest, session *Session) (storage.Device, er
 }
 
 func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, refreshable bool) error {
-	if err := s.Store.PutDevice(ctx, tx, device); err != nil {
-		return fmt.Errorf("insert the device: %w", err)
+	if err := s.addDevice(ctx, tx, device); err != nil {
+		return err
 	}
 	issued, err := s.Tokens.Issue(ctx, tx, session.UserID, session.DeviceID, refreshable)
 	session.Issued = issued
@@ -298,6 +296,22 @@ func (s *Service) Active(ctx context.Context, users []id.UserID) (active, guests
 		}
 	}
 	return active, guests, nil
+}
+
+// OpenIDUser tells whose an OpenID token is. M_UNKNOWN_TOKEN if nobody's whose account is there and is not locked.
+func (s *Service) OpenIDUser(ctx context.Context, token string) (id.UserID, error) {
+	user, err := s.Tokens.OpenIDUser(token)
+	if err != nil {
+		return "", err
+	}
+	account, err := s.account(ctx, user)
+	if err == nil && (account == nil || account.Deactivated || account.Locked) {
+		err = tokens.UnknownOpenID()
+	}
+	if err != nil {
+		return "", err
+	}
+	return user, nil
 }
 
 func (s *Service) account(ctx context.Context, user id.UserID) (*storage.Account, error) {

@@ -78,7 +78,7 @@ func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.Devic
 		if renamed, err = s.Store.RenameDevice(ctx, tx, user, device, name); err != nil || renamed {
 			return err
 		}
-		return s.Store.PutDevice(ctx, tx, d)
+		return s.addDevice(ctx, tx, d)
 	})
 	if err != nil {
 		return false, fmt.Errorf("put device %s of %s: %w", device, user, err)
@@ -89,23 +89,46 @@ func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.Devic
 // RemoveDevices removes devices of a user with their tokens. Those that are gone already count as removed.
 func (s *Service) RemoveDevices(ctx context.Context, user id.UserID, devices ...id.DeviceID) error {
 	err := s.Store.DB.Write(ctx, "remove devices", func(ctx context.Context, tx *sqlutil.Tx) error {
-		removed, err := s.Store.DeleteDevices(ctx, tx, user, devices)
-		if err != nil {
-			return fmt.Errorf("delete the devices: %w", err)
-		}
-		if _, err := s.Store.DeleteTokens(ctx, tx, user, devices...); err != nil {
-			return fmt.Errorf("delete their tokens: %w", err)
-		}
-		for _, device := range removed {
-			s.tell(ctx, tx, api.TypeTokens, user, device)
-			s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
-		}
-		return nil
+		return s.remove(ctx, tx, user, devices)
 	})
 	if err != nil {
 		return fmt.Errorf("remove devices of %s: %w", user, err)
 	}
 	return nil
+}
+
+func (s *Service) remove(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices []id.DeviceID) error {
+	removed, err := s.Store.DeleteDevices(ctx, tx, user, devices)
+	if err != nil {
+		return fmt.Errorf("delete the devices: %w", err)
+	}
+	if _, err := s.Store.DeleteTokens(ctx, tx, user, devices...); err != nil {
+		return fmt.Errorf("delete their tokens: %w", err)
+	}
+	for _, device := range removed {
+		s.tell(ctx, tx, api.TypeTokens, user, device)
+		s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
+	}
+	return nil
+}
+
+// MaxDevices is how many devices a user has. Beyond, a login ends those that were not seen for the longest time: to refuse it would lock out
+// who uses a script that never logs out, and could not tell why.
+const MaxDevices = 1000
+
+// addDevice adds a device, or notes that it was seen.
+func (s *Service) addDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Device) error {
+	if err := s.Store.PutDevice(ctx, tx, d); err != nil {
+		return fmt.Errorf("insert the device: %w", err)
+	}
+	surplus, err := s.Store.SurplusDevices(ctx, tx, d.UserID, d.DeviceID, MaxDevices)
+	if err != nil {
+		return fmt.Errorf("look for devices beyond %d: %w", MaxDevices, err)
+	}
+	if len(surplus) == 0 {
+		return nil
+	}
+	return s.remove(ctx, tx, d.UserID, surplus)
 }
 
 // RemoveAllDevices logs a user out everywhere.

@@ -2,36 +2,14 @@ package accounts
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/base64"
-	"errors"
 	"fmt"
 	"strings"
-
-	"golang.org/x/crypto/bcrypt"
 
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
-
-// condense makes of any password one that bcrypt reads to its end: bcrypt stops at 72 bytes, and at NULs.
-func condense(password string) []byte {
-	sum := sha256.Sum256([]byte(password))
-	return base64.StdEncoding.AppendEncode(nil, sum[:])
-}
-
-func hashPassword(password string, cost int) (string, error) {
-	if len(password) > MaxPassword {
-		return "", mxerr.InvalidParam("a password may have %d bytes", MaxPassword)
-	}
-	hash, err := bcrypt.GenerateFromPassword(condense(password), cost)
-	if err != nil {
-		return "", fmt.Errorf("hash a password: %w", err)
-	}
-	return string(hash), nil
-}
 
 // ParseIdentifier finds the user whom a client names by localpart or user id. M_FORBIDDEN for users of other servers.
 func (s *Service) ParseIdentifier(name string) (id.UserID, error) {
@@ -52,12 +30,12 @@ func (s *Service) ParseIdentifier(name string) (id.UserID, error) {
 func wrongPassword() error { return mxerr.Forbidden("wrong username or password") }
 
 // CheckPassword fails with M_FORBIDDEN where a password is not that of the user, in the same way and time whether the user
-// exists or not, and with M_LIMIT_EXCEEDED where too many were tried.
-func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password string) error {
-	if s.Limits != nil {
-		if err := s.Limits.Allow("login", "password of "+string(user)); err != nil {
-			return err
-		}
+// exists or not, and with M_LIMIT_EXCEEDED where too many wrong ones were tried, or too many clients wait for a check. address is the
+// client's.
+func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password, address string) error {
+	guessed, err := s.guess(ctx, user, address)
+	if err != nil {
+		return err
 	}
 	account, err := s.account(ctx, user)
 	if err != nil {
@@ -66,22 +44,39 @@ func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password st
 	if len(password) > MaxPassword {
 		return wrongPassword()
 	}
-	hash, err := s.decoy()
+	hash := ""
+	if account != nil && !account.Deactivated {
+		hash = account.PasswordHash
+	}
+	right, stale, err := s.hasher.check(ctx, hash, password)
+	switch {
+	case err != nil:
+		guessed()
+		return fmt.Errorf("check the password of %s: %w", user, err)
+	case !right:
+		return wrongPassword()
+	}
+	guessed()
+	if account.Locked {
+		return mxerr.Locked()
+	}
+	if stale {
+		return s.renewHash(ctx, user, hash, password)
+	}
+	return nil
+}
+
+// renewHash gives a password that is right a hash of the cost that new ones have.
+func (s *Service) renewHash(ctx context.Context, user id.UserID, old, password string) error {
+	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {
 		return err
 	}
-	exists := account != nil && account.PasswordHash != "" && !account.Deactivated
-	if exists {
-		hash = account.PasswordHash
-	}
-	err = bcrypt.CompareHashAndPassword([]byte(hash), condense(password))
-	switch {
-	case err != nil && !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword):
-		return fmt.Errorf("check the password of %s: %w", user, err)
-	case err != nil || !exists:
-		return wrongPassword()
-	case account.Locked:
-		return mxerr.Locked()
+	err = s.Store.DB.Write(ctx, "renew a hash", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.Store.RenewHash(ctx, tx, user, old, hash)
+	})
+	if err != nil {
+		return fmt.Errorf("renew the hash of the password of %s: %w", user, err)
 	}
 	return nil
 }
@@ -91,7 +86,7 @@ func (s *Service) ChangePassword(ctx context.Context, user id.UserID, password s
 	if err := CheckNewPassword(password); err != nil {
 		return err
 	}
-	hash, err := hashPassword(password, s.HashCost)
+	hash, err := s.hasher.hash(ctx, password)
 	if err != nil {
 		return err
 	}

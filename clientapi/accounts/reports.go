@@ -8,8 +8,12 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// MaxReason is how many bytes the reason of a report may have.
-const MaxReason = 4096
+const (
+	// MaxReason is how many bytes the reason of a report may have.
+	MaxReason = 4096
+	// MaxReports is how many reports of one user are kept.
+	MaxReports = 1000
+)
 
 // Report keeps what a user reports, for administrators to read (Client-Server API, § Reporting Content). The caller knows that what is
 // reported exists.
@@ -18,7 +22,7 @@ func (s *Service) Report(ctx context.Context, r storage.Report) error {
 		return mxerr.TooLarge("a reason may have %d bytes, this one has %d", MaxReason, len(r.Reason))
 	}
 	r.ReportedMS = s.Now().UnixMilli()
-	return s.Store.AddReport(ctx, &r)
+	return s.Store.AddReport(ctx, &r, MaxReports)
 }
 
 // Reports lists for an administrator what users have reported, newest first, before the report with an id.

@@ -38,8 +38,8 @@ type passwordLogin struct {
 	Password *string `json:"password"`
 }
 
-// check finds the user and checks the password. fallback is who is meant if nobody is named.
-func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID) (id.UserID, error) {
+// check finds the user and checks the password, which comes from an address. fallback is who is meant if nobody is named.
+func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID, address string) (id.UserID, error) {
 	name := p.User
 	if p.Identifier != nil {
 		switch p.Identifier.Type {
@@ -61,7 +61,7 @@ func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback
 	if err != nil {
 		return "", err
 	}
-	return user, a.CheckPassword(ctx, user, *p.Password)
+	return user, a.CheckPassword(ctx, user, *p.Password, address)
 }
 
 // login is POST /login.
@@ -81,7 +81,7 @@ func (e *endpoints) login(ctx context.Context, r *httputil.Request) (any, error)
 	var err error
 	switch body.Type {
 	case byPassword:
-		user, err = body.check(ctx, e.Accounts, "")
+		user, err = body.check(ctx, e.Accounts, "", httputil.ClientAddress(r.Request))
 	case byToken:
 		if body.Token == "" {
 			return nil, mxerr.MissingParam("token is missing")
@@ -169,7 +169,7 @@ func (e *endpoints) loginGetToken(ctx context.Context, r *httputil.Request) (any
 // for exactly. It returns whose password it was: the caller's, if there is one.
 func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.RawMessage, about string, operation ...string) (id.UserID, error) {
 	return e.UIA.Authenticate(ctx, uia.Operation{
-		About: about, Caller: r.Caller.UserID,
+		About: about, Caller: r.Caller.UserID, Network: httputil.Network(httputil.ClientAddress(r.Request)),
 		Name:  digest(append([]string{string(r.Caller.UserID)}, operation...)...),
 		Flows: [][]string{{byPassword}},
 		Stages: map[string]uia.Stage{byPassword: func(ctx context.Context, auth json.RawMessage) (id.UserID, error) {
@@ -177,7 +177,7 @@ func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.
 			if err := httputil.Unmarshal(auth, &login); err != nil {
 				return "", err
 			}
-			user, err := login.check(ctx, e.Accounts, r.Caller.UserID)
+			user, err := login.check(ctx, e.Accounts, r.Caller.UserID, httputil.ClientAddress(r.Request))
 			if err == nil && r.Caller.UserID != "" && user != r.Caller.UserID {
 				return "", mxerr.Forbidden("this is the password of another user")
 			}

@@ -103,7 +103,7 @@ func (e *endpoints) completeStage(ctx context.Context, r *httputil.Request) (any
 	}
 	switch r.Var("type") {
 	case byPassword:
-		err = e.Accounts.CheckPassword(ctx, session.Caller, body.Password)
+		err = e.Accounts.CheckPassword(ctx, session.Caller, body.Password, httputil.ClientAddress(r.Request))
 	case byRegistrationToken:
 		err = e.checkRegistrationToken(body.Token)
 	}

@@ -58,7 +58,7 @@ func (e *endpoints) register(ctx context.Context, r *httputil.Request) (any, err
 			return nil, err
 		}
 	}
-	if _, err := e.UIA.Authenticate(ctx, e.registration(), body.Auth); err != nil {
+	if _, err := e.UIA.Authenticate(ctx, e.registration(r), body.Auth); err != nil {
 		return nil, err
 	}
 	session, err := e.Accounts.Register(ctx, accounts.Registration{Localpart: body.Username, Password: body.Password, Upgrade: body.GuestAccessToken != "",
@@ -113,8 +113,8 @@ func (e *endpoints) registerGuest(ctx context.Context, r *httputil.Request, body
 }
 
 // registration is the authentication that a registration needs.
-func (e *endpoints) registration() uia.Operation {
-	op := uia.Operation{Name: "register", About: "register an account", Stages: map[string]uia.Stage{}}
+func (e *endpoints) registration(r *httputil.Request) uia.Operation {
+	op := uia.Operation{Name: "register", About: "register an account", Network: httputil.Network(httputil.ClientAddress(r.Request)), Stages: map[string]uia.Stage{}}
 	if e.Config.Registration.Verification == config.VerificationToken {
 		op.Flows = [][]string{{byRegistrationToken}}
 		op.Stages[byRegistrationToken] = func(_ context.Context, auth json.RawMessage) (id.UserID, error) {

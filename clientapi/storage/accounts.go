@@ -22,7 +22,7 @@ type Account struct {
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, updatePassword, upgradeGuest, deactivate, moderate *sqlutil.Stmt
+	insertAccount, selectAccount, selectActive, updatePassword, renewHash, upgradeGuest, deactivate, moderate *sqlutil.Stmt
 }
 
 func prepareAccounts(db *sqlutil.DB) accountStatements {
@@ -33,6 +33,7 @@ func prepareAccounts(db *sqlutil.DB) accountStatements {
 			WHERE user_id = $1`),
 		selectActive:   db.Stmt(`SELECT user_id, guest FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
+		renewHash:      db.Stmt(`UPDATE clientapi_accounts SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2`),
 		upgradeGuest: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2, guest = FALSE
 			WHERE user_id = $1 AND guest = TRUE AND deactivated = FALSE`),
 		deactivate: db.Stmt(`UPDATE clientapi_accounts SET password_hash = '', deactivated = TRUE
@@ -68,6 +69,12 @@ func (s *Store) ActiveUsers(ctx context.Context, tx *sqlutil.Tx, users []id.User
 func (s *Store) UpdatePassword(ctx context.Context, tx *sqlutil.Tx, user id.UserID, hash string) (bool, error) {
 	n, err := s.updatePassword.Exec(ctx, tx, user, hash)
 	return n == 1, err
+}
+
+// RenewHash replaces a hash of a password by another of the same, unless the password was changed.
+func (s *Store) RenewHash(ctx context.Context, tx *sqlutil.Tx, user id.UserID, old, hash string) error {
+	_, err := s.renewHash.Exec(ctx, tx, user, old, hash)
+	return err
 }
 
 // UpgradeGuest makes an active guest a user with a password. It returns false if there is no such guest.

@@ -20,7 +20,7 @@ type Device struct {
 }
 
 type deviceStatements struct {
-	insertDevice, selectDevice, selectDevices, renameDevice, touchDevice, deleteDevices, deleteOtherDevices *sqlutil.Stmt
+	surplusDevices, insertDevice, selectDevice, selectDevices, renameDevice, touchDevice, deleteDevices, deleteOtherDevices *sqlutil.Stmt
 }
 
 func prepareDevices(db *sqlutil.DB) deviceStatements {
@@ -32,6 +32,8 @@ func prepareDevices(db *sqlutil.DB) deviceStatements {
 			WHERE user_id = $1 AND device_id = $2`),
 		selectDevices: db.Stmt(`SELECT user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip FROM clientapi_devices
 			WHERE user_id = $1 ORDER BY created_ms, device_id`),
+		surplusDevices: db.Stmt(`SELECT device_id FROM clientapi_devices WHERE user_id = $1 AND device_id <> $2
+			ORDER BY last_seen_ms DESC, device_id LIMIT 1000000 OFFSET $3`),
 		renameDevice: db.Stmt(`UPDATE clientapi_devices SET display_name = $3 WHERE user_id = $1 AND device_id = $2`),
 		touchDevice: db.Stmt(`UPDATE clientapi_devices SET last_seen_ms = $3, last_seen_ip = $4
 			WHERE user_id = $1 AND device_id = $2 AND last_seen_ms < $3`),
@@ -44,6 +46,12 @@ func prepareDevices(db *sqlutil.DB) deviceStatements {
 func (s *Store) PutDevice(ctx context.Context, tx *sqlutil.Tx, d Device) error {
 	_, err := s.insertDevice.Exec(ctx, tx, d.UserID, d.DeviceID, d.DisplayName, d.CreatedMS, d.LastSeenMS, d.LastSeenIP)
 	return err
+}
+
+// SurplusDevices returns those devices of a user, but for one, that were not seen for the longest time, beyond so many with that one.
+func (s *Store) SurplusDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID, most int) ([]id.DeviceID, error) {
+	rows, err := s.surplusDevices.Query(ctx, tx, user, keep, most-1)
+	return sqlutil.Collect(rows, err, scanOne[id.DeviceID])
 }
 
 // Device returns one device; nil if there is none.

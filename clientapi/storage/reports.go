@@ -22,6 +22,7 @@ type Report struct {
 
 type reportStatements struct {
 	insertReport  *sqlutil.Stmt
+	deleteSurplus *sqlutil.Stmt
 	selectReports *sqlutil.Stmt
 }
 
@@ -29,20 +30,25 @@ func prepareReports(db *sqlutil.DB) reportStatements {
 	return reportStatements{
 		insertReport: db.Stmt(`INSERT INTO clientapi_reports (nid, reported_ms, reporter, room_id, event_id, user_id, reason)
 			VALUES ($1, $2, $3, $4, $5, $6, $7)`),
+		deleteSurplus: db.Stmt(`DELETE FROM clientapi_reports WHERE nid IN (SELECT nid FROM clientapi_reports
+			WHERE reporter = $1 ORDER BY nid DESC LIMIT 1000000 OFFSET $2)`),
 		selectReports: db.Stmt(`SELECT nid, reported_ms, reporter, room_id, event_id, user_id, reason FROM clientapi_reports
 			WHERE nid < $1 ORDER BY nid DESC LIMIT $2`),
 	}
 }
 
 // AddReport stores a report and gives it its ID, larger than those of all reports before: it is not one of a block that this process has
-// taken for itself. It runs its own transactions.
-func (s *Store) AddReport(ctx context.Context, r *Report) (err error) {
+// taken for itself. Of the reports of a reporter the oldest go, beyond so many. It runs its own transactions.
+func (s *Store) AddReport(ctx context.Context, r *Report, most int) (err error) {
 	if r.ID, err = s.DB.NextIDs(ctx, "clientapi_reports", 1); err != nil {
 		return err
 	}
 	reason := strings.ReplaceAll(r.Reason, "\x00", "") // no text column of Postgres keeps that
 	return s.DB.Write(ctx, "report", func(ctx context.Context, tx *sqlutil.Tx) error {
-		_, err := s.insertReport.Exec(ctx, tx, r.ID, r.ReportedMS, r.Reporter, r.RoomID, r.EventID, r.UserID, reason)
+		if _, err := s.insertReport.Exec(ctx, tx, r.ID, r.ReportedMS, r.Reporter, r.RoomID, r.EventID, r.UserID, reason); err != nil {
+			return err
+		}
+		_, err := s.deleteSurplus.Exec(ctx, tx, r.Reporter, most)
 		return err
 	})
 }

@@ -17,6 +17,7 @@ type Session struct {
 	Operation string
 	About     string    // what it is for, in words
 	Caller    id.UserID // whose request it was begun by; empty: nobody's
+	Origin    string    // who has so many sessions at most
 	Flows     [][]string
 	Completed []string
 	UserID    id.UserID // who completed a stage that proves an identity
@@ -24,13 +25,15 @@ type Session struct {
 }
 
 type sessionStatements struct {
-	insertSession, selectSession, updateSession, deleteSession, deleteOldSessions *sqlutil.Stmt
+	deleteSurplusSessions, insertSession, selectSession, updateSession, deleteSession, deleteOldSessions *sqlutil.Stmt
 }
 
 func prepareSessions(db *sqlutil.DB) sessionStatements {
 	return sessionStatements{
-		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, about, caller, flows, completed, user_id, created_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`),
+		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, about, caller, origin, flows, completed, user_id, created_ms)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`),
+		deleteSurplusSessions: db.Stmt(`DELETE FROM clientapi_sessions WHERE session_id IN (SELECT session_id FROM clientapi_sessions
+			WHERE origin = $1 AND session_id <> $2 ORDER BY created_ms DESC, session_id LIMIT 1000000 OFFSET $3)`),
 		selectSession: db.Stmt(`SELECT session_id, operation, about, caller, flows, completed, user_id, created_ms FROM clientapi_sessions
 			WHERE session_id = $1`),
 		updateSession:     db.Stmt(`UPDATE clientapi_sessions SET completed = $2, user_id = $3 WHERE session_id = $1`),
@@ -49,7 +52,13 @@ func (s *Store) InsertSession(ctx context.Context, tx *sqlutil.Tx, u Session) er
 	if err != nil {
 		return fmt.Errorf("encode stages: %w", err)
 	}
-	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, u.About, u.Caller, string(flows), string(completed), u.UserID, u.CreatedMS)
+	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, u.About, u.Caller, u.Origin, string(flows), string(completed), u.UserID, u.CreatedMS)
+	return err
+}
+
+// DeleteSurplusSessions removes the oldest sessions of the origin of one, beyond so many; not that one.
+func (s *Store) DeleteSurplusSessions(ctx context.Context, tx *sqlutil.Tx, u Session, most int) error {
+	_, err := s.deleteSurplusSessions.Exec(ctx, tx, u.Origin, u.ID, most-1)
 	return err
 }
 

@@ -32,7 +32,7 @@ type TokenOwner struct {
 
 type tokenStatements struct {
 	insertToken, selectToken, selectRefresh, useRefresh, confirmToken, deleteChildren, deleteTokens, deleteOtherTokens,
-	deleteExpired *sqlutil.Stmt
+	deleteExpired, deleteSurplusTokens *sqlutil.Stmt
 }
 
 func prepareTokens(db *sqlutil.DB) tokenStatements {
@@ -52,6 +52,8 @@ func prepareTokens(db *sqlutil.DB) tokenStatements {
 		deleteOtherTokens: db.Stmt(`DELETE FROM clientapi_tokens WHERE user_id = $1 AND device_id <> $2`),
 		deleteExpired: db.Stmt(`DELETE FROM clientapi_tokens WHERE user_id = $1 AND device_id = $2 AND refresh_used = TRUE
 			AND expires_ms <> 0 AND expires_ms < $3`),
+		deleteSurplusTokens: db.Stmt(`DELETE FROM clientapi_tokens WHERE access_hash IN (SELECT access_hash FROM clientapi_tokens
+			WHERE user_id = $1 AND device_id = $2 AND refresh_used = TRUE ORDER BY created_ms DESC, access_hash LIMIT 1000000 OFFSET $3)`),
 	}
 }
 
@@ -119,5 +121,11 @@ func (s *Store) DeleteOtherTokens(ctx context.Context, tx *sqlutil.Tx, user id.U
 // DeleteExpired removes pairs of a device that were refreshed and whose access token ended before a time.
 func (s *Store) DeleteExpired(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, beforeMS int64) error {
 	_, err := s.deleteExpired.Exec(ctx, tx, user, device, beforeMS)
+	return err
+}
+
+// DeleteSurplusTokens removes pairs of a device that were refreshed, but for so many of the newest.
+func (s *Store) DeleteSurplusTokens(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, most int) error {
+	_, err := s.deleteSurplusTokens.Exec(ctx, tx, user, device, most)
 	return err
 }

@@ -27,6 +27,8 @@ const (
 	AccessLifetime = 5 * time.Minute
 	// keepExpired is how long a client with an expired and refreshed token still hears that it may log in again.
 	keepExpired = 7 * 24 * time.Hour
+	// MostRefreshed is how many of these tokens one device has.
+	MostRefreshed = 100
 	// maxToken is longer than any token we make.
 	maxToken = 2048
 )
@@ -148,6 +150,9 @@ func (s *Service) Refresh(ctx context.Context, refreshToken string) (Issued, err
 		}
 		if err := s.store.DeleteExpired(ctx, tx, old.UserID, old.DeviceID, s.now().Add(-keepExpired).UnixMilli()); err != nil {
 			return fmt.Errorf("drop old tokens: %w", err)
+		}
+		if err := s.store.DeleteSurplusTokens(ctx, tx, old.UserID, old.DeviceID, MostRefreshed); err != nil {
+			return fmt.Errorf("drop the oldest tokens: %w", err)
 		}
 		issued, err = s.issue(ctx, tx, old.UserID, old.DeviceID, true, old.AccessHash)
 		return err

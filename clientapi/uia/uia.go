@@ -22,8 +22,16 @@ import (
 // Lifetime is how long a session may take.
 const Lifetime = time.Hour
 
-// maxSession is longer than any session id we make.
-const maxSession = 128
+const (
+	// maxSession is longer than any session id we make.
+	maxSession = 128
+	// maxAbout is how many bytes say in words what a session is for.
+	maxAbout = 512
+	// MostOfUser and MostOfNetwork are how many sessions there are of one user, and of a network where no user is known: the oldest go. Many
+	// people may be behind one address.
+	MostOfUser    = 20
+	MostOfNetwork = 1000
+)
 
 // Stage checks what the client says to complete a stage. It returns who that proves the client to be, if it does that. Its
 // M_FORBIDDEN lets the client try again; every other error ends the request.
@@ -37,9 +45,11 @@ type Operation struct {
 	About string
 	// Caller is whose request it is; empty: nobody's whom the server knows.
 	Caller id.UserID
-	Flows  [][]string
-	Stages map[string]Stage
-	Params map[string]any
+	// Network is where a request comes from that is nobody's.
+	Network string
+	Flows   [][]string
+	Stages  map[string]Stage
+	Params  map[string]any
 }
 
 // Service knows the sessions.
@@ -172,7 +182,12 @@ func (s *Service) begin(ctx context.Context, op Operation) (*storage.Session, er
 }
 
 func (s *Service) session(op Operation) *storage.Session {
-	return &storage.Session{Operation: op.Name, About: op.About, Caller: op.Caller, Flows: op.Flows, CreatedMS: s.now().UnixMilli()}
+	origin := op.Network
+	if op.Caller != "" {
+		origin = string(op.Caller)
+	}
+	return &storage.Session{Operation: op.Name, About: strings.ToValidUTF8(op.About[:min(len(op.About), maxAbout)], ""), Caller: op.Caller, Origin: origin,
+		Flows: op.Flows, CreatedMS: s.now().UnixMilli()}
 }
 
 // Complete notes that a page has completed the next stage of a session, and so proved who its user is, if user is not empty. The client
@@ -201,7 +216,14 @@ func (s *Service) Complete(ctx context.Context, sessionID, stage string, user id
 func (s *Service) insert(ctx context.Context, session *storage.Session) error {
 	session.ID = tokens.Random()
 	err := s.store.DB.Write(ctx, "begin authentication", func(ctx context.Context, tx *sqlutil.Tx) error {
-		return s.store.InsertSession(ctx, tx, *session)
+		if err := s.store.InsertSession(ctx, tx, *session); err != nil {
+			return err
+		}
+		most := MostOfNetwork
+		if session.Caller != "" {
+			most = MostOfUser
+		}
+		return s.store.DeleteSurplusSessions(ctx, tx, *session, most)
 	})
 	if err != nil {
 		return fmt.Errorf("begin a session of authentication: %w", err)

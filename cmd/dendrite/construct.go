@@ -76,10 +76,7 @@ func (p *process) sharedDeps() (component.Deps, error) {
 	if err != nil {
 		return component.Deps{}, err
 	}
-	limits, err := httputil.NewLimits(p.config.Matrix.RateLimits)
-	if err != nil {
-		return component.Deps{}, fmt.Errorf("matrix.rate_limits: %w", err)
-	}
+	limits := httputil.NewLimits(p.config.Matrix.RateLimits)
 	tokens := authn.New(func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error) {
 		answer, err := p.contracts.client.QueryToken(ctx, clientapi.QueryTokenRequest{Token: token, UserID: user, DeviceID: device,
 			Address: authn.ClientAddress(ctx)})

@@ -17,6 +17,9 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
+// metricsToken is a file that has metrics.token alone, for Prometheus.
+const metricsToken = "metrics-token"
+
 // generated is what a configuration is made for.
 type generated struct {
 	serverName string
@@ -75,6 +78,7 @@ func generateConfig(g generated) error {
 	}
 	if g.hosts {
 		spread(values)
+		values["metrics.token"] = rand.Text()
 	}
 	text, err := fill(dendrite.SampleConfig, values)
 	if err != nil {
@@ -90,6 +94,11 @@ func generateConfig(g generated) error {
 	}
 	if err := writeNew(filepath.Join(g.dir, configName), []byte(text)); err != nil {
 		return err
+	}
+	if g.hosts {
+		if err := writeNew(filepath.Join(g.dir, metricsToken), []byte(cfg.Metrics.Token)); err != nil {
+			return err
+		}
 	}
 	// A key that is there already is this server's. A database without a key is a server's that has lost it.
 	if path, is := sqlutil.SQLitePath(cfg.Database.ConnectionString); is {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/subtle"
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/pprof"
+	"strings"
 
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -29,13 +32,15 @@ func (p *process) internalHandler(public *httputil.Router) (http.Handler, error)
 	}
 	r.HandleFunc("/health", p.health)
 	if p.config.Metrics.Enabled {
-		r.Handle("/metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{Registry: p.metrics}))
+		r.Handle("/metrics", p.shown(promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{Registry: p.metrics})))
 	}
-	r.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
-	r.HandleFunc("/debug/pprof/profile", pprof.Profile)
-	r.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
-	r.HandleFunc("/debug/pprof/trace", pprof.Trace)
-	r.PathPrefix("/debug/pprof/").HandlerFunc(pprof.Index)
+	profiles := http.NewServeMux()
+	profiles.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)
+	profiles.HandleFunc("/debug/pprof/profile", pprof.Profile)
+	profiles.HandleFunc("/debug/pprof/symbol", pprof.Symbol)
+	profiles.HandleFunc("/debug/pprof/trace", pprof.Trace)
+	profiles.HandleFunc("/debug/pprof/", pprof.Index)
+	r.PathPrefix("/debug/pprof/").Handler(bearing(profiles, p.config.InternalSecret, "internal_secret"))
 
 	local := public.Local()
 	r.NotFoundHandler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -47,6 +52,29 @@ func (p *process) internalHandler(public *httputil.Router) (http.Handler, error)
 		local.ServeHTTP(w, req)
 	})
 	return r, nil
+}
+
+// shown serves metrics: to everybody on this machine, where only it is listened to, and else to who has the token.
+func (p *process) shown(metrics http.Handler) http.Handler {
+	if host, _, err := net.SplitHostPort(p.addresses.Internal); err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback()) {
+		return metrics
+	}
+	if p.config.Metrics.Token != "" {
+		return bearing(metrics, p.config.Metrics.Token, "metrics.token")
+	}
+	return bearing(metrics, p.config.InternalSecret, "internal_secret")
+}
+
+// bearing serves those who send a secret of the configuration as bearer token. There is no secret that is empty.
+func bearing(h http.Handler, secret, key string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, has := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+		if secret == "" || !has || subtle.ConstantTimeCompare([]byte(token), []byte(secret)) != 1 {
+			http.Error(w, "send the "+key+" of this server's configuration as bearer token", http.StatusForbidden)
+			return
+		}
+		h.ServeHTTP(w, r)
+	})
 }
 
 // health is GET /health: 200 if the process can do its work, else 503 with the reason.

@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -48,6 +49,7 @@ type process struct {
 	tracer    opentracing.Tracer
 	metrics   *prometheus.Registry
 	transport eventlog.Transport
+	proxies   httputil.Proxies
 	databases map[string]*sqlutil.DB // by connection string
 	closers   []io.Closer            // closed in reverse
 	draining  chan struct{}
@@ -82,6 +84,9 @@ func launch(ctx context.Context, o options) (err error) {
 	}
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
+	if p.proxies, err = config.Networks(o.config.TrustedProxies); err != nil {
+		return fmt.Errorf("trusted_proxies: %w", err)
+	}
 	// Sockets first: a taken port is told at once, and who asks for health while the database is waited for gets an answer.
 	public, err := p.listen()
 	if err != nil {

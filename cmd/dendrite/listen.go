@@ -8,6 +8,7 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,7 +22,8 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-// Limits of a connection. There is none on how long an answer takes: long polls and media take long.
+// Limits of a connection. There is none on how long an answer takes: long polls and media take long. Who sends no body and reads no answer
+// is cut off (httputil.Patience).
 const (
 	headerTimeout  = 15 * time.Second
 	idleTimeout    = 2 * time.Minute
@@ -77,11 +79,10 @@ func (p *process) listen() (public string, err error) {
 		public = l.socket.Addr().String()
 	}
 	if p.addresses.Internal != "" {
-		l, err := p.newListener(key+"internal", p.addresses.Internal, http.HandlerFunc(p.healthWhileStarting), nil)
+		_, err := p.newListener(key+"internal", p.addresses.Internal, http.HandlerFunc(p.healthWhileStarting), nil)
 		if err != nil {
 			return "", err
 		}
-		l.internal = true
 	}
 	if p.tls.Certificate != "" {
 		certificate, err := newCertificate(p.tls.Certificate, p.tls.Key, p.log)
@@ -104,9 +105,14 @@ func (p *process) newListener(key, address string, starting http.Handler, secure
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w: give an address of this machine", key, err)
 	}
-	l := &listener{socket: socket}
+	l := &listener{socket: socket, internal: strings.HasSuffix(key, ".internal")}
 	l.handler.set(starting)
-	l.server = &http.Server{Handler: &l.handler, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+	patience := httputil.DefaultPatience()
+	accepting := patience.Listen(socket)
+	if !l.internal { // other processes have as many connections as there are requests to pass on
+		accepting = httputil.LimitConnections(accepting, p.config.MaxConnections, p.proxies)
+	}
+	l.server = &http.Server{Handler: patience.Serve(&l.handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 		TLSConfig: secure, ErrorLog: stdlog.New(p.log.WithField("listener", key).WriterLevel(logrus.DebugLevel), "", 0)}
 	l.server.ConnState = l.watch
 	l.server.RegisterOnShutdown(l.closeSilent)
@@ -116,7 +122,7 @@ func (p *process) newListener(key, address string, starting http.Handler, secure
 	}
 	p.listeners = append(p.listeners, l)
 	go func() {
-		if err := serve(socket); !errors.Is(err, http.ErrServerClosed) {
+		if err := serve(accepting); !errors.Is(err, http.ErrServerClosed) {
 			p.failed <- fmt.Errorf("%s: %w", key, err)
 		}
 	}()
@@ -129,8 +135,8 @@ func (p *process) open(deps component.Deps, client *rpc.Client) error {
 	for _, c := range p.components {
 		routes = append(routes, c.Routes...)
 	}
-	router, err := httputil.NewRouter(routes, httputil.RouterDeps{Auth: deps.Auth, Limits: deps.Limits, Log: p.log, Tracer: p.tracer,
-		Metrics: p.metrics})
+	router, err := httputil.NewRouter(routes, httputil.RouterDeps{Auth: deps.Auth, Limits: deps.Limits, Proxies: p.proxies, Log: p.log,
+		Tracer: p.tracer, Metrics: p.metrics})
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ func TestGeneratedConfigIsComplete(t *testing.T) {
 			if name == "docker" && (c.Peers["syncapi"][0] != "http://syncapi:7873" || c.Listen.SyncAPI.Internal != "0.0.0.0:7873" || !c.Tracing.Enabled) {
 				t.Errorf("peers %v, listen %v, tracing %v", c.Peers, c.Listen, c.Tracing)
 			}
+			if token, err := os.ReadFile(filepath.Join(dir, metricsToken)); name == "docker" && (err != nil || len(token) < 20 || string(token) != c.Metrics.Token) {
+				t.Errorf("token for metrics %q, %v", token, err)
+			}
 			if _, err := command(t, append([]string{"generate-config", "--server-name", "other.com", "--dir", dir}, args...)...); !errors.Is(err, fs.ErrExist) {
 				t.Errorf("a second configuration: %v", err)
 			}

@@ -4,6 +4,8 @@
 package config
 
 import (
+	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/glob"
@@ -28,6 +30,8 @@ type Config struct {
 	Kafka               Kafka               `yaml:"kafka"`
 	Database            Database            `yaml:"database"`
 	Listen              Listen              `yaml:"listen"`
+	TrustedProxies      []string            `yaml:"trusted_proxies"`
+	MaxConnections      int                 `yaml:"max_connections_per_address"`
 	Peers               map[string][]string `yaml:"peers"`
 	InternalSecret      string              `yaml:"internal_secret"`
 	Network             Network             `yaml:"network"`
@@ -248,6 +252,23 @@ func (l Listen) For(process string) Addresses {
 		"monolith": {Public: l.Monolith.Public, Internal: l.Monolith.Internal}}[process]
 }
 
+// Networks reads networks, such as 10.0.0.0/8, and single addresses.
+func Networks(list []string) ([]netip.Prefix, error) {
+	var all []netip.Prefix
+	for _, s := range list {
+		network, err := netip.ParsePrefix(s)
+		if err != nil {
+			var address netip.Addr
+			if address, err = netip.ParseAddr(s); err != nil {
+				return nil, fmt.Errorf("%q is neither a network, such as 10.0.0.0/8, nor an address", s)
+			}
+			network = netip.PrefixFrom(address, address.BitLen())
+		}
+		all = append(all, network.Masked())
+	}
+	return all, nil
+}
+
 // Network is the policy for requests that leave the server.
 type Network struct {
 	AllowPrivate AllowPrivate      `yaml:"allow_private"`
@@ -282,9 +303,10 @@ type Jaeger struct {
 	Sampling  float64 `yaml:"sampling"`
 }
 
-// Metrics says whether internal listeners serve /metrics.
+// Metrics says whether internal listeners serve /metrics, and to whom where they are not on loopback.
 type Metrics struct {
-	Enabled bool `yaml:"enabled"`
+	Enabled bool   `yaml:"enabled"`
+	Token   string `yaml:"token"`
 }
 
 // Logging says how much is logged, and where to.

@@ -11,6 +11,7 @@ import (
 var defaultRateLimits = map[string]RateLimit{
 	"registration": {PerSecond: 0.2, Burst: 5},
 	"login":        {PerSecond: 0.5, Burst: 10},
+	"password":     {PerSecond: 0.1, Burst: 100},
 	"admin":        {PerSecond: 10, Burst: 100},
 	"message":      {PerSecond: 10, Burst: 50},
 	"room":         {PerSecond: 0.5, Burst: 20},
@@ -55,6 +56,9 @@ func Default() *Config {
 			Roomserver:    at("", "7870"),
 			Typingserver:  at("", "7878"),
 		},
+		TrustedProxies: []string{"127.0.0.0/8", "::1/128"},
+		MaxConnections: 1000,
+
 		Peers:   make(map[string][]string),
 		Tracing: Tracing{Jaeger: Jaeger{Agent: "127.0.0.1:6831", Sampling: 1}},
 		Metrics: Metrics{Enabled: true},

@@ -25,6 +25,9 @@ func (c *Config) Validate() error {
 	p.storage(c)
 	p.listen(&c.Listen)
 	p.network(&c.Network)
+	_, err := Networks(c.TrustedProxies)
+	p.check(err == nil, "trusted_proxies", "%v", err)
+	p.check(c.MaxConnections > 0, "max_connections_per_address", "must be a number greater than 0")
 	for _, name := range slices.Sorted(maps.Keys(c.Peers)) {
 		p.oneOf("peers", name, components)
 		for _, s := range c.Peers[name] {
@@ -34,8 +37,9 @@ func (c *Config) Validate() error {
 		}
 	}
 	p.oneOf("logging.format", c.Logging.Format, []string{"text", "json"})
-	_, err := logrus.ParseLevel(c.Logging.Level)
+	_, err = logrus.ParseLevel(c.Logging.Level)
 	p.check(err == nil, "logging.level", "%q is no level: write one of debug, info, warn, error", c.Logging.Level)
+	p.check(c.Metrics.Token == "" || len(c.Metrics.Token) >= 16, "metrics.token", "must have at least 16 characters")
 	p.check(c.Tracing.Jaeger.Sampling >= 0 && c.Tracing.Jaeger.Sampling <= 1, "tracing.jaeger.sampling", "must be from 0 to 1")
 	p.check(!c.Tracing.Enabled || c.Tracing.Jaeger.Agent != "" || c.Tracing.Jaeger.Collector != "", "tracing.jaeger",
 		"tracing is enabled: give agent or collector")

@@ -221,6 +221,10 @@ func (f *FrontDoor) failed(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		return // the client has gone
 	}
+	if errors.Is(err, errLate) {
+		WriteError(w, mxerr.NotJSON("the body could not be read: %v", errLate))
+		return
+	}
 	component, _ := r.Context().Value(ownerKey{}).(string)
 	f.log.WithError(err).WithField("component", component).Warn("a request could not be passed on")
 	WriteError(w, mxerr.Unavailable("a part of this server is unavailable: try again"))

@@ -72,7 +72,9 @@ func TestWhatIsLentIsLostWithItsClient(t *testing.T) {
 		kept = append(r.Lend(3<<20), `"x"`...)
 		return json.RawMessage(kept), nil
 	}})
-	r.ServeHTTP(leaving{httptest.NewRecorder()}, httptest.NewRequest(http.MethodGet, "/large", nil))
+	request := httptest.NewRequest(http.MethodGet, "/large", nil)
+	request.Proto, request.ProtoMajor = "HTTP/2.0", 2
+	r.ServeHTTP(leaving{httptest.NewRecorder()}, request)
 	other := new(Request)
 	for range 100 {
 		if unsafe.SliceData(other.Lend(3<<20)) == unsafe.SliceData(kept) {

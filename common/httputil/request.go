@@ -29,8 +29,9 @@ type Request struct {
 	query  url.Values
 	limit  int64
 	lent   []*[]byte
-	// control sets the time in which the body must come; nil where there is no connection.
-	control *http.ResponseController
+	// answers counts what the request holds of its answer; nil: nobody does.
+	answers *answers
+	held    int64 // bytes
 }
 
 // bodyTimeout is how long a client may take to send a body that is read whole.
@@ -152,9 +153,10 @@ func (r *Request) QueryMillis(name string, limit time.Duration) (time.Duration, 
 
 // Bytes reads the body, as far as the limit of the route allows. M_TOO_LARGE beyond.
 func (r *Request) Bytes() ([]byte, error) {
-	r.bodyDeadline(time.Now().Add(bodyTimeout))
+	if paced, is := r.Body.(*pacedBody); is {
+		paced.within(bodyTimeout)
+	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, r.limit+1))
-	r.bodyDeadline(time.Time{})
 	if err != nil {
 		return nil, mxerr.NotJSON("the body could not be read: %v", err)
 	}
@@ -162,14 +164,6 @@ func (r *Request) Bytes() ([]byte, error) {
 		return nil, mxerr.TooLarge("the body may have %d bytes", r.limit)
 	}
 	return body, nil
-}
-
-func (r *Request) bodyDeadline(at time.Time) {
-	if r.control == nil || r.ContentLength == 0 {
-		return
-	}
-	// A connection that knows no deadlines, such as a test's, reads without one.
-	_ = r.control.SetReadDeadline(at)
 }
 
 // Object reads the body, which must be a JSON object. An empty body counts as an empty object: clients send it where nothing is

@@ -91,13 +91,16 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 	if answer.ContentType == "" {
 		answer.ContentType = "application/json"
 	}
+	q.hold(q.size(answer.Body))
 	w.Header().Set("Content-Type", answer.ContentType)
 	w.Header().Set("Content-Length", strconv.Itoa(len(answer.Body)))
 	w.WriteHeader(answer.Status)
 	if q.Method != http.MethodHead {
 		if _, err := w.Write(answer.Body); err != nil {
 			r.deps.Log.WithError(err).WithField("endpoint", q.route.Name).Debug("client is gone")
-			return answer.Status // and what is lent as well: HTTP/2 may still be reading it
+			if _, copies := w.(*streamWriter); !copies && q.ProtoMajor == 2 {
+				return answer.Status // and what is lent as well: the server may still be reading it
+			}
 		}
 	}
 	q.takeBack()

@@ -39,7 +39,9 @@ type Route struct {
 	Locked, Active bool
 	MaxBody        int64  // bytes; 0: DefaultMaxBody
 	Limit          string // name of the rate limit; empty: none
-	Handler        Handler
+	// Large says that an answer may have many bytes: only so many are made at once (AnswerBudget).
+	Large   bool
+	Handler Handler
 }
 
 // Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty
@@ -74,9 +76,10 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token string, r *http.Request) (Caller, error)
 }
 
-// Limiter decides whether a caller may go on. It returns an M_LIMIT_EXCEEDED otherwise.
+// Limiter decides whether a caller may go on. It returns an M_LIMIT_EXCEEDED otherwise. Return takes back what Allow has counted.
 type Limiter interface {
 	Allow(limit, caller string) error
+	Return(limit, caller string)
 }
 
 // Object is a JSON object that is made on the spot.

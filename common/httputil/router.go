@@ -3,12 +3,12 @@ package httputil
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opentracing/opentracing-go"
@@ -21,11 +21,14 @@ import (
 
 // RouterDeps are what a Router uses for all its routes. Auth may be nil where no route asks for a caller.
 type RouterDeps struct {
-	Auth    Authenticator
-	Limits  Limiter
+	Auth   Authenticator
+	Limits Limiter
+	// Proxies are those whose word counts for where a request came from.
+	Proxies Proxies
 	Log     *logrus.Entry
 	Tracer  opentracing.Tracer
 	Metrics prometheus.Registerer
+	Answers AnswerBudget // zero: the default
 }
 
 // Router serves routes.
@@ -33,7 +36,10 @@ type Router struct {
 	deps    RouterDeps
 	root    node
 	seconds *prometheus.HistogramVec
+	answers *answers
 	other   http.Handler
+	// stranger warns of a proxy that the configuration does not name, once.
+	stranger sync.Once
 }
 
 type node struct {
@@ -55,7 +61,10 @@ func NewRouter(routes []Route, deps RouterDeps) (*Router, error) {
 	if deps.Log == nil {
 		deps.Log = logrus.NewEntry(logrus.StandardLogger())
 	}
-	r := &Router{deps: deps, seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
+	if deps.Answers == (AnswerBudget{}) {
+		deps.Answers = DefaultAnswerBudget()
+	}
+	r := &Router{deps: deps, answers: newAnswers(deps.Answers), seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
 		Help: "Time of public requests by endpoint.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(r.seconds); err != nil {
@@ -149,7 +158,24 @@ func next(path string) (segment, rest string, ok bool) {
 }
 
 // ServeHTTP serves a request.
-func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.serveHTTP(w, req, r.other) }
+func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	if client, err := r.deps.Proxies.Client(req); err == nil {
+		r.warn(client, req)
+		req.RemoteAddr = client.String()
+	}
+	req.Header.Del(headerForwarded)
+	r.serveHTTP(w, req, r.other)
+}
+
+// warn says that all clients of a proxy share one limit, because it is not known as one.
+func (r *Router) warn(client netip.Addr, req *http.Request) {
+	if (client.IsPrivate() || client.IsLoopback()) && !r.deps.Proxies.trusts(client) && req.Header.Get(headerForwarded) != "" {
+		r.stranger.Do(func() {
+			r.deps.Log.WithField("address", client).Warn("X-Forwarded-For of an address that trusted_proxies does not have: if this is your reverse " +
+				"proxy, add it, or its clients are limited as if they were one")
+		})
+	}
+}
 
 // Local serves only what has a route, as for requests that another process passed on: who that is must be known already, because
 // its word counts for where the request came from.
@@ -169,7 +195,7 @@ func (r *Router) serveHTTP(w http.ResponseWriter, req *http.Request, other http.
 		w.WriteHeader(http.StatusOK)
 		return
 	}
-	q := &Request{Request: req, control: http.NewResponseController(w)}
+	q := &Request{Request: req, answers: r.answers}
 	found := r.root.find(req.URL.EscapedPath(), &q.vars, 0)
 	if found == nil && other != nil {
 		other.ServeHTTP(w, req)
@@ -224,6 +250,12 @@ func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
 	if err := r.admit(ctx, q); err != nil {
 		return r.fail(w, q.Request, q.route.Name, err)
 	}
+	defer q.hold(0)
+	if q.route.Large {
+		if err := q.Reserve(LargeAnswer); err != nil {
+			return r.fail(w, q.Request, q.route.Name, err)
+		}
+	}
 	result, err := q.route.Handler(ctx, q)
 	if err != nil {
 		return r.fail(w, q.Request, q.route.Name, err)
@@ -259,11 +291,7 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 	if q.route.Limit == "" || r.deps.Limits == nil || q.Caller.AppService != "" {
 		return nil
 	}
-	who := string(q.Caller.UserID)
-	if who == "" {
-		who = network(ClientAddress(q.Request))
-	}
-	return r.deps.Limits.Allow(q.route.Limit, who)
+	return r.deps.Limits.Allow(q.route.Limit, q.payer())
 }
 
 func (r *Router) span(q *Request) (opentracing.Span, context.Context) {
@@ -274,38 +302,6 @@ func (r *Router) span(q *Request) (opentracing.Span, context.Context) {
 	span := r.deps.Tracer.StartSpan(q.route.Name, options...)
 	ext.HTTPMethod.Set(span, q.Method)
 	return span, opentracing.ContextWithSpan(q.Context(), span)
-}
-
-const headerForwarded = "X-Forwarded-For"
-
-// ClientAddress is the address that a request came from: the last one that a proxy on this machine or in a private network named,
-// else the peer's own.
-func ClientAddress(r *http.Request) string {
-	host, _, err := net.SplitHostPort(r.RemoteAddr)
-	if err != nil {
-		host = r.RemoteAddr
-	}
-	if ip := net.ParseIP(host); ip != nil && (ip.IsLoopback() || ip.IsPrivate()) {
-		// Some proxies write a line of their own below the one that the client sent: only the very last word is the proxy's.
-		forwarded := strings.Split(strings.Join(r.Header.Values(headerForwarded), ","), ",")
-		if last := strings.TrimSpace(forwarded[len(forwarded)-1]); net.ParseIP(last) != nil {
-			return last
-		}
-	}
-	return host
-}
-
-// network is what an address is limited by: of IPv6, one subscriber has at least the 64 lower bits to choose from.
-func network(address string) string {
-	ip, err := netip.ParseAddr(address)
-	if err != nil || ip.Unmap().Is4() {
-		return address
-	}
-	prefix, err := ip.WithZone("").Prefix(64)
-	if err != nil {
-		return address
-	}
-	return prefix.String()
 }
 
 // corsHeader is what § Web Browser Clients asks of every answer.

@@ -91,6 +91,9 @@ func (p *Policy) Client(purpose Purpose) *http.Client {
 		Timeout:   requestTimeout,
 		Transport: &guarded{p.Transport(purpose, p.TLS())},
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
+			if r.URL.Scheme != "https" && via[len(via)-1].URL.Scheme == "https" {
+				return fmt.Errorf("%s sends on to a connection that is not encrypted", via[len(via)-1].URL.Host)
+			}
 			if len(via) > maxRedirections {
 				return fmt.Errorf("more than %d redirections", maxRedirections)
 			}
@@ -201,7 +204,8 @@ var special = [...]netip.Prefix{
 	netip.MustParsePrefix("192.168.0.0/16"), netip.MustParsePrefix("198.18.0.0/15"), netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("240.0.0.0/4"),
 	netip.MustParsePrefix("::/96"), netip.MustParsePrefix("64:ff9b::/96"),
-	netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"), netip.MustParsePrefix("2001::/23"),
+	netip.MustParsePrefix("::ffff:0:0:0/96"), netip.MustParsePrefix("64:ff9b:1::/48"), netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("100:0:0:1::/64"), netip.MustParsePrefix("2001::/23"),
 	netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("2002::/16"), netip.MustParsePrefix("3fff::/20"),
 	netip.MustParsePrefix("5f00::/16"), netip.MustParsePrefix("fc00::/7"),
 	netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("fec0::/10"), netip.MustParsePrefix("ff00::/8"),

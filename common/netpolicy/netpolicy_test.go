@@ -2,6 +2,7 @@ package netpolicy
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -30,6 +31,7 @@ func TestAddressesOutsideTheInternetAreForbidden(t *testing.T) {
 		"127.0.0.1": false, "127.9.9.9": false, "0.0.0.0": false, "10.1.2.3": false, "100.64.0.1": false, "169.254.169.254": false,
 		"172.16.0.1": false, "172.31.255.255": false, "192.168.1.1": false, "224.0.0.1": false, "255.255.255.255": false,
 		"::": false, "::1": false, "::127.0.0.1": false, "::ffff:127.0.0.1": false, "::ffff:10.0.0.1": false, "64:ff9b::7f00:1": false, "2002:7f00:1::": false,
+		"::ffff:0:7f00:1": false, "::ffff:0:10.0.0.1": false, "64:ff9b:1::7f00:1": false, "100:0:0:1::1": false, "2001::1": false, "fec0::1": false,
 		"fe80::1%eth0": false, "fc00::1": false, "fd00::1": false, "ff02::1": false,
 		"1.1.1.1": true, "172.32.0.1": true, "2606:4700::1111": true, "::ffff:1.1.1.1": true,
 	} {
@@ -80,6 +82,35 @@ func TestRedirectionsLeadNowhereElse(t *testing.T) {
 	var forbidden *Error
 	if _, err := p.Client(Push).Get("http://pusher.example/"); !errors.As(err, &forbidden) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A redirection from https to http would send what was to be encrypted in the clear: with 307, the body too.
+func TestNothingThatIsEncryptedIsSentOnInTheClear(t *testing.T) {
+	allowed := config.Network{AllowPrivate: config.AllowPrivate{Push: []string{"127.0.0.0/8"}}}
+	reached := 0
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached++ }))
+	defer plain.Close()
+	for _, secure := range []bool{true, false} {
+		first := httptest.NewUnstartedServer(http.RedirectHandler(plain.URL, http.StatusTemporaryRedirect))
+		if secure {
+			first.StartTLS()
+		} else {
+			first.Start()
+		}
+		defer first.Close()
+		p := policy(t, allowed)
+		p.roots = x509.NewCertPool()
+		if secure {
+			p.roots.AddCert(first.Certificate())
+		}
+		answer, err := p.Client(Push).Post(first.URL, "application/json", strings.NewReader("{}"))
+		if err == nil {
+			err = answer.Body.Close()
+		}
+		if (err != nil) != secure || (reached == 0) != secure {
+			t.Errorf("from https %v: %v, reached %d times", secure, err, reached)
+		}
 	}
 }
 

@@ -118,6 +118,7 @@ type tree struct {
 	req     *api.QueryHierarchyRequest
 	res     *api.QueryHierarchyResponse
 	seen    int // rooms so far, of earlier pages too
+	bytes   int // of the children of those in the answer
 	visited map[id.RoomID]bool
 }
 
@@ -131,13 +132,14 @@ func (t *tree) visit(ctx context.Context, s *api.QueryRoomSummaryResponse, depth
 		}
 	}
 	if t.seen++; t.seen > t.req.Skip {
-		if len(t.res.Rooms) == t.req.Limit {
+		if len(t.res.Rooms) == t.req.Limit || t.bytes >= pageBytes {
 			t.res.More = true
 			return nil
 		}
 		room := api.HierarchyRoom{QueryRoomSummaryResponse: *s, Children: make([]json.RawMessage, len(children))}
 		for i := range children {
 			room.Children[i] = children[i].stripped
+			t.bytes += len(children[i].stripped)
 		}
 		t.res.Rooms = append(t.res.Rooms, room)
 	}

@@ -71,7 +71,7 @@ func (q *Query) stateAt(ctx context.Context, room *storage.Room, v *visibility.V
 	if at.Compare(room.Last) >= 0 {
 		return visibility.State{Root: room.Root}, nil
 	}
-	page, err := q.rooms.Timeline(ctx, room.NID, at, oldest(), true, 1)
+	page, _, err := q.rooms.Timeline(ctx, room.NID, at, oldest(), true, 1, pageBytes)
 	if err != nil || len(page) == 0 {
 		return visibility.State{}, err
 	}

@@ -3,7 +3,6 @@ package query
 import (
 	"context"
 	"math"
-	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/roomserver/api"
@@ -17,6 +16,9 @@ const (
 	// pagesAtMost is how many pages of the timeline one call reads while it looks for events that a filter selects and the
 	// viewer may see. What it has by then is returned with a token to go on.
 	pagesAtMost = 20
+	// pageBytes bounds the events of an answer, what is aggregated with them included: who asks gets fewer than they wanted, and a token that
+	// goes on there. It holds any 16 events, and so each page of the usual size.
+	pageBytes = 1 << 20
 	// furtherPage is how many events the second and every further page has at least: the first one held few that count.
 	furtherPage = 100
 )
@@ -44,7 +46,7 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	if req.Filter != nil && req.Filter.Limit > 0 {
 		limit = min(limit, req.Filter.Limit)
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), filter: req.Filter}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), bytes: pageBytes, filter: req.Filter}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
@@ -60,15 +62,15 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	default:
 		res.Start = room.Last
 	}
+	if err := q.aggregateFound(ctx, &w, req.Viewer, &found); err != nil {
+		return res, err
+	}
 	res.Chunk = found.events
 	if found.more {
 		res.End = &found.stop
 	}
-	if err := q.aggregate(ctx, room, v, req.Viewer, res.Chunk); err != nil {
-		return res, err
-	}
 	if req.Filter != nil && req.Filter.LazyLoadMembers {
-		res.State, err = q.senders(ctx, room, v, found.newest, found.events)
+		res.State, err = q.senders(ctx, room, v, found.newest(req.Backward), found.events)
 	}
 	return res, err
 }
@@ -80,18 +82,22 @@ type walk struct {
 	view     *visibility.View
 	from, to api.OrderKey
 	backward bool
-	limit    int
+	limit    int // events at most
+	bytes    int // of events, but for the first; reading ends with them
+	read     int // bytes, by childrenOf
 	filter   *api.EventFilter
 	// children has the walk look through events that relate to others, instead of through the whole timeline.
 	children *storage.Children
 }
 
-// page reads events after the gap from.
-func (w *walk) page(ctx context.Context, from api.OrderKey, size int) ([]*storage.Event, error) {
+// page reads events after the gap from. more says that there may be some behind them.
+func (w *walk) page(ctx context.Context, from api.OrderKey, size, bytes int) (page []*storage.Event, more bool, err error) {
 	if w.children != nil {
-		return w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)
+		size = min(size, furtherPage)
+		page, err = w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)
+		return page, len(page) == size, err
 	}
-	return w.q.rooms.Timeline(ctx, w.room.NID, from, w.to, w.backward, size)
+	return w.q.rooms.Timeline(ctx, w.room.NID, from, w.to, w.backward, size, bytes)
 }
 
 // bound sets where the walk begins and ends: where it is told, or at the ends of what the viewer may see.
@@ -118,30 +124,51 @@ func (w *walk) bound(from, to *api.OrderKey) {
 // walked is what a walk found.
 type walked struct {
 	events []api.Event
-	newest *storage.Event // the newest one of events; nil if there are none
-	any    bool           // whether there was any event, visible or not
-	first  api.OrderKey   // the place of the first one
-	stop   api.OrderKey   // the gap where it stopped
-	more   bool           // whether there may be more behind that
+	stored []*storage.Event // the same as they are stored
+	bytes  int              // of events
+	any    bool             // whether there was any event, visible or not
+	first  api.OrderKey     // the place of the first one
+	stop   api.OrderKey     // the gap where it stopped
+	more   bool             // whether there may be more behind that
+}
+
+// newest is the newest one of the events that a walk found; nil if there are none.
+func (f *walked) newest(backward bool) *storage.Event {
+	switch {
+	case len(f.stored) == 0:
+		return nil
+	case backward:
+		return f.stored[0]
+	}
+	return f.stored[len(f.stored)-1]
+}
+
+// cut keeps the first n events, and has the walk stop behind them.
+func (w *walk) cut(found *walked, n int) {
+	if n == len(found.events) {
+		return
+	}
+	found.events, found.stored = found.events[:n], found.stored[:n]
+	found.stop, found.more = w.gapAfter(found.events[n-1].Order), true
 }
 
 func (w *walk) run(ctx context.Context) (found walked, err error) {
 	found.stop = w.from
 	size := w.limit + 1 // one more than wanted tells whether there is more
 	for range pagesAtMost {
-		page, err := w.page(ctx, found.stop, size)
+		page, more, err := w.page(ctx, found.stop, size, w.bytes-found.bytes)
 		if err != nil || len(page) == 0 {
 			return found, err
 		}
 		if !found.any {
 			found.any, found.first = true, page[0].Order
 		}
-		full, err := w.take(ctx, page, len(page) == size, &found)
+		full, err := w.take(ctx, page, more, &found)
 		if err != nil || full {
 			return found, err
 		}
 		found.stop = w.gapAfter(page[len(page)-1].Order)
-		if len(page) < size {
+		if !more {
 			return found, nil
 		}
 		size = max(size, furtherPage)
@@ -150,8 +177,8 @@ func (w *walk) run(ctx context.Context) (found walked, err error) {
 	return found, nil
 }
 
-// take adds to what was found those events of a page that count, until there are as many as wanted. more says that there may be
-// events behind the page.
+// take adds to what was found those events of a page that count, until there are as many as wanted, or as many bytes. more says that there
+// may be events behind the page.
 func (w *walk) take(ctx context.Context, page []*storage.Event, more bool, found *walked) (full bool, err error) {
 	selected := make([]*storage.Event, 0, len(page))
 	for _, e := range page {
@@ -163,27 +190,22 @@ func (w *walk) take(ctx context.Context, page []*storage.Event, more bool, found
 	if err != nil {
 		return false, err
 	}
-	n := min(len(seen), w.limit-len(found.events))
-	if n == 0 {
-		return false, nil
-	}
-	if found.newest == nil || !w.backward {
-		newest := &seen[0]
-		if !w.backward {
-			newest = &seen[n-1]
+	n := 0
+	for ; n < len(seen) && len(found.events) < w.limit && found.bytes < w.bytes; n++ {
+		e := seen[n]
+		found.events, found.bytes = append(found.events, e), found.bytes+len(e.PDU.JSON())
+		for selected[0].PDU.ID() != e.PDU.ID() {
+			selected = selected[1:]
 		}
-		at := slices.IndexFunc(selected, func(e *storage.Event) bool { return e.PDU.ID() == newest.PDU.ID() })
-		found.newest = selected[at]
+		found.stored = append(found.stored, selected[0])
 	}
-	if found.events == nil {
-		found.events = seen[:n:n]
-	} else {
-		found.events = append(found.events, seen[:n]...)
-	}
-	if len(found.events) < w.limit {
+	if len(found.events) < w.limit && found.bytes < w.bytes {
 		return false, nil
 	}
-	found.stop, found.more = w.gapAfter(seen[n-1].Order), more || n < len(seen)
+	if n > 0 {
+		found.stop = w.gapAfter(seen[n-1].Order)
+	}
+	found.more = more || n < len(seen)
 	return true, nil
 }
 

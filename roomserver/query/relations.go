@@ -3,11 +3,9 @@ package query
 import (
 	"context"
 	"slices"
-	"strings"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 	"github.com/matrix-org/dendrite/roomserver/visibility"
@@ -16,10 +14,9 @@ import (
 const (
 	// maxRelated bounds how many events are followed to those that relate to them.
 	maxRelated = 1000
-	// maxReferences bounds the events that an aggregation lists.
-	maxReferences = 100
-	// maxEdits is how many of the newest edits are looked at: the most recent one is not always that which came last.
-	maxEdits = 20
+	// threadsAtOnce is how many threads are read before it is looked whether that is enough, threadsAtMost how many one call looks at.
+	threadsAtOnce = 50
+	threadsAtMost = 2000
 )
 
 // QueryRelations is of the contract.
@@ -37,17 +34,18 @@ func (q *Query) QueryRelations(ctx context.Context, req api.QueryRelationsReques
 			return res, err
 		}
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit), children: &children}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit), bytes: pageBytes, children: &children}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
 		return res, err
 	}
+	err = q.aggregateFound(ctx, &w, req.Viewer, &found)
 	if found.more {
 		res.End = &found.stop
 	}
 	res.Chunk = found.events
-	return res, q.aggregate(ctx, room, v, req.Viewer, res.Chunk)
+	return res, err
 }
 
 // related adds to the parents those events that relate to them, so that their children are RelationsDepth levels deep. Only what is
@@ -113,8 +111,9 @@ func (q *Query) QueryThreads(ctx context.Context, req api.QueryThreadsRequest) (
 	if req.From != nil && req.From.Compare(until) < 0 {
 		stop = *req.From
 	}
-	for range pagesAtMost {
-		threads, err := q.rooms.Storage.Threads(ctx, room.NID, req.Viewer.Ignored, stop, until, limit+1)
+	for bytes, looked := 0, 0; ; {
+		size := min(limit+1, threadsAtOnce)
+		threads, err := q.rooms.Storage.Threads(ctx, room.NID, req.Viewer.Ignored, stop, until, size)
 		if err != nil {
 			return res, err
 		}
@@ -123,21 +122,24 @@ func (q *Query) QueryThreads(ctx context.Context, req api.QueryThreadsRequest) (
 			return res, err
 		}
 		for i, t := range threads {
-			if len(res.Chunk) == limit {
+			if len(res.Chunk) == limit || bytes >= pageBytes {
 				res.End = &stop
 				return res, nil
 			}
 			stop = gapBefore(threads[i].Newest)
 			if root := roots[t.Root]; root != nil && (!req.Participated || root.Relations.Thread.Participated) {
 				res.Chunk = append(res.Chunk, *root)
+				bytes += sizeOf(root)
 			}
 		}
-		if len(threads) <= limit {
+		if len(threads) < size {
+			return res, nil
+		}
+		if looked += len(threads); looked >= threadsAtMost {
+			res.End = &stop
 			return res, nil
 		}
 	}
-	res.End = &stop
-	return res, nil
 }
 
 // roots reads those roots of threads that the viewer may see, with what they may see of the threads.
@@ -204,120 +206,4 @@ func (q *Query) QueryAggregations(ctx context.Context, req api.QueryAggregations
 		}
 	}
 	return res, nil
-}
-
-// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events have none.
-func (q *Query) aggregate(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event) error {
-	parents := make(map[id.EventID]*api.Event, len(events))
-	ids := make([]id.EventID, 0, len(events))
-	for i := range events {
-		if e := &events[i]; !e.PDU.IsState() {
-			parents[e.PDU.ID()] = e
-			ids = append(ids, e.PDU.ID())
-		}
-	}
-	if len(ids) == 0 {
-		return nil
-	}
-	until, bounded := v.Until()
-	if !bounded {
-		until = newest()
-	}
-	counts, err := q.rooms.Storage.CountRelations(ctx, ids, viewer.UserID, viewer.Ignored, until)
-	if err != nil {
-		return err
-	}
-	var threads []*api.Thread
-	for _, c := range counts {
-		if c.RoomNID != room.NID {
-			continue
-		}
-		parent := parents[c.Parent]
-		if parent.Relations == nil {
-			parent.Relations = new(api.Relations)
-		}
-		w := walk{q: q, room: room, view: v, backward: true, children: &storage.Children{RoomNID: room.NID, Parents: []id.EventID{c.Parent},
-			RelType: c.Type, Ignored: viewer.Ignored}}
-		switch c.Type {
-		case pdu.RelReference:
-			err = w.references(ctx, parent)
-		case pdu.RelReplace:
-			err = w.edit(ctx, parent)
-		case pdu.RelThread:
-			err = w.thread(ctx, parent, c, viewer)
-		}
-		if err != nil {
-			return err
-		}
-		if t := parent.Relations.Thread; c.Type == pdu.RelThread && t != nil {
-			threads = append(threads, t)
-		}
-		if r := parent.Relations; r.Reference == nil && r.Replace == nil && r.Thread == nil {
-			parent.Relations = nil
-		}
-	}
-	if len(threads) == 0 {
-		return nil
-	}
-	// What relates to the latest event of a thread is shown too. No thread begins there, so this goes one level deep.
-	latest := make([]api.Event, len(threads))
-	for i, t := range threads {
-		latest[i] = t.Latest
-	}
-	err = q.aggregate(ctx, room, v, viewer, latest)
-	for i, t := range threads {
-		t.Latest = latest[i]
-	}
-	return err
-}
-
-// childrenOf runs a walk from the viewer's end of the room.
-func (w *walk) childrenOf(ctx context.Context, limit int) ([]api.Event, error) {
-	w.limit = limit
-	w.bound(nil, nil)
-	found, err := w.run(ctx)
-	return found.events, err
-}
-
-// references lists what refers to an event (§ Server-side aggregation of m.reference).
-func (w *walk) references(ctx context.Context, parent *api.Event) error {
-	w.backward = false
-	children, err := w.childrenOf(ctx, maxReferences)
-	for i := range children {
-		parent.Relations.Reference = append(parent.Relations.Reference, children[i].PDU.ID())
-	}
-	return err
-}
-
-// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of m.replace relationships).
-func (w *walk) edit(ctx context.Context, parent *api.Event) error {
-	if parent.RedactedBecause != nil || parent.PDU.Relation().Type == pdu.RelReplace {
-		return nil
-	}
-	w.children.Sender, w.children.EventType = parent.PDU.Sender(), parent.PDU.Type()
-	children, err := w.childrenOf(ctx, maxEdits)
-	for i := range children {
-		e := children[i].PDU
-		if e.IsState() || e.Type() != "m.room.encrypted" && pdu.Member(e.Content(), "m.new_content") == nil {
-			continue
-		}
-		if last := parent.Relations.Replace; last == nil || last.PDU.OriginServerTS() < e.OriginServerTS() ||
-			last.PDU.OriginServerTS() == e.OriginServerTS() && strings.Compare(string(last.PDU.ID()), string(e.ID())) < 0 {
-			parent.Relations.Replace = &children[i]
-		}
-	}
-	return err
-}
-
-// thread sums up the thread that an event is the root of (§ Server-side aggregation of m.thread relationships).
-func (w *walk) thread(ctx context.Context, root *api.Event, c storage.RelationCount, viewer api.Viewer) error {
-	if root.PDU.Relation().Type != "" {
-		return nil // it cannot be a root
-	}
-	children, err := w.childrenOf(ctx, 1)
-	if err != nil || len(children) == 0 {
-		return err
-	}
-	root.Relations.Thread = &api.Thread{Latest: children[0], Count: c.Count, Participated: c.Own || root.PDU.Sender() == viewer.UserID}
-	return nil
 }

@@ -27,7 +27,10 @@ const (
 	trieCacheBytes = 8 << 20
 	cachedEvents   = 8_000
 	scanned        = 1000 // events that one statement reads of a large state
-	cachedRooms    = 5_000
+	// paged is how many events of a timeline are read before it is looked whether that is enough. At 64 KiB an event it bounds what a page
+	// reads too much.
+	paged       = 100
+	cachedRooms = 5_000
 )
 
 // Reader reads rooms. It is safe for concurrent use.
@@ -250,13 +253,33 @@ func (r *Reader) fresh(ctx context.Context, nids []stateres.EventNID, keep bool)
 	return found, nil
 }
 
-// Timeline reads a page of a room's timeline, as Storage.Timeline lists it. What is in memory is used if it has the redaction that the
-// database has.
-func (r *Reader) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit int) ([]*storage.Event, error) {
+// Timeline reads a page of a room's timeline, as Storage.Timeline lists it, up to about so many bytes. more says that the page ends before
+// the timeline may. What is in memory is used if it has the redaction that the database has.
+func (r *Reader) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit, bytes int) (page []*storage.Event, more bool,
+	err error) {
 	placed, err := r.Storage.Timeline(ctx, roomNID, from, to, backward, limit)
 	if err != nil {
-		return nil, fmt.Errorf("timeline: %w", err)
+		return nil, false, fmt.Errorf("timeline: %w", err)
 	}
+	page = make([]*storage.Event, 0, len(placed))
+	for batch := range slices.Chunk(placed, paged) {
+		if bytes <= 0 {
+			break
+		}
+		events, err := r.placed(ctx, batch)
+		if err != nil {
+			return nil, false, err
+		}
+		for _, e := range events {
+			bytes -= len(e.PDU.JSON())
+		}
+		page = append(page, events...)
+	}
+	return page, len(placed) == limit || len(page) < len(placed), nil
+}
+
+// placed reads events of a timeline.
+func (r *Reader) placed(ctx context.Context, placed []storage.Placed) ([]*storage.Event, error) {
 	page := make([]*storage.Event, len(placed))
 	var missing []stateres.EventNID
 	for i, p := range placed {

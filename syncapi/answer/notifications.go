@@ -22,6 +22,8 @@ const (
 	notificationRounds = 10 // beyond, the client has to ask for the next page
 	// notificationWork is what the user's rules may take for a page, in steps; beyond, too.
 	notificationWork = 64 * notify.UserWork
+	// notificationBytes bounds the events of a page: beyond, too, the client has to ask for the next.
+	notificationBytes = 1 << 20
 )
 
 // NotificationsRequest is GET /notifications.
@@ -95,6 +97,7 @@ type notified struct {
 	judge *notify.Judge
 	rules *notify.Rules
 	work  int // that is left for the page
+	bytes int // of its events
 	found []notification
 }
 
@@ -104,7 +107,7 @@ func (p *notified) take(ctx context.Context, candidates []notify.Candidate) (nex
 	for i := range candidates {
 		c := &candidates[i]
 		switch {
-		case len(p.found) == p.req.Limit:
+		case p.full():
 			return p.found[len(p.found)-1].Row.Pos, true, nil
 		case p.work <= 0:
 			return c.Row.Pos + 1, true, nil
@@ -116,13 +119,18 @@ func (p *notified) take(ctx context.Context, candidates []notify.Candidate) (nex
 		}
 		p.work -= notify.UserWork - w.Left
 		if result.Notify && (result.Highlight || !p.req.Highlights) {
-			p.found = append(p.found, notification{*c, result})
+			p.found, p.bytes = append(p.found, notification{*c, result}), p.bytes+len(c.Event.PDU.JSON())
 		}
 	}
-	if len(p.found) == p.req.Limit {
+	if p.full() {
 		return p.found[len(p.found)-1].Row.Pos, true, nil
 	}
 	return 0, false, nil
+}
+
+// full tells whether a page is as long as it may be. It has one event at least.
+func (p *notified) full() bool {
+	return len(p.found) > 0 && (len(p.found) == p.req.Limit || p.bytes >= notificationBytes)
 }
 
 // completeFrom is the position from which on the rows are all that there are; 0 if that is the beginning.

@@ -36,7 +36,7 @@ type routes struct {
 }
 
 // keptFilters is how many filters stay in memory, parsed.
-const keptFilters = 5000
+const keptFilters = 500
 
 // Names of rate limits.
 const (
@@ -58,8 +58,8 @@ func New(deps Deps) ([]httputil.Route, error) {
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
 
-		{Method: http.MethodGet, Path: v3 + "/rooms/{roomId}/initialSync", Name: "room_initial_sync", Auth: guest, Handler: s.roomInitialSync},
-		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Handler: s.initialSync},
+		{Method: http.MethodGet, Path: v3 + "/rooms/{roomId}/initialSync", Name: "room_initial_sync", Auth: guest, Large: true, Handler: s.roomInitialSync},
+		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Large: true, Handler: s.initialSync},
 		{Method: http.MethodGet, Path: v3 + "/events", Name: "events", Auth: guest, Handler: s.events},
 		{Method: http.MethodGet, Path: v3 + "/events/{eventId}", Name: "old_event", Auth: user, Handler: s.event},
 		{Method: http.MethodPut, Path: v3 + "/presence/{userId}/status", Name: "put_presence", Auth: user, Limit: limitEphemeral, Handler: s.putPresence},
@@ -68,9 +68,9 @@ func New(deps Deps) ([]httputil.Route, error) {
 		{Method: http.MethodPost, Path: v3 + "/user/{userId}/filter", Name: "put_filter", Auth: user, Limit: limitAccountData, Handler: s.putFilter},
 		{Method: http.MethodGet, Path: v3 + "/user/{userId}/filter/{filterId}", Name: "get_filter", Auth: user, Handler: s.getFilter},
 
-		{Method: http.MethodGet, Path: v3 + "/user/{userId}/account_data/{type}", Name: "get_account_data", Auth: user, Handler: s.getAccountData},
+		{Method: http.MethodGet, Path: v3 + "/user/{userId}/account_data/{type}", Name: "get_account_data", Auth: user, Large: true, Handler: s.getAccountData},
 		{Method: http.MethodPut, Path: v3 + "/user/{userId}/account_data/{type}", Name: "put_account_data", Auth: user, Limit: limitAccountData, Handler: s.putAccountData},
-		{Method: http.MethodGet, Path: userRoom + "/account_data/{type}", Name: "get_room_account_data", Auth: user, Handler: s.getAccountData},
+		{Method: http.MethodGet, Path: userRoom + "/account_data/{type}", Name: "get_room_account_data", Auth: user, Large: true, Handler: s.getAccountData},
 		{Method: http.MethodPut, Path: userRoom + "/account_data/{type}", Name: "put_room_account_data", Auth: user, Limit: limitAccountData, Handler: s.putAccountData},
 
 		{Method: http.MethodGet, Path: userRoom + "/tags", Name: "get_tags", Auth: user, Handler: s.getTags},
@@ -79,10 +79,10 @@ func New(deps Deps) ([]httputil.Route, error) {
 
 		{Method: http.MethodGet, Path: v3 + "/pushers", Name: "get_pushers", Auth: user, Handler: s.getPushers},
 		{Method: http.MethodPost, Path: v3 + "/pushers/set", Name: "set_pusher", Auth: user, Limit: limitAccountData, Handler: s.setPusher},
-		{Method: http.MethodGet, Path: v3 + "/notifications", Name: "notifications", Auth: user, Handler: s.notifications},
+		{Method: http.MethodGet, Path: v3 + "/notifications", Name: "notifications", Auth: user, Large: true, Handler: s.notifications},
 
-		{Method: http.MethodGet, Path: v3 + "/pushrules/", Name: "get_push_rules", Auth: user, Handler: s.getPushRules},
-		{Method: http.MethodGet, Path: v3 + "/pushrules/global/", Name: "get_global_push_rules", Auth: user, Handler: s.getGlobalPushRules},
+		{Method: http.MethodGet, Path: v3 + "/pushrules/", Name: "get_push_rules", Auth: user, Large: true, Handler: s.getPushRules},
+		{Method: http.MethodGet, Path: v3 + "/pushrules/global/", Name: "get_global_push_rules", Auth: user, Large: true, Handler: s.getGlobalPushRules},
 		{Method: http.MethodGet, Path: v3 + "/pushrules/global/{kind}/", Name: "get_push_rules_of_kind", Auth: user, Handler: s.getPushRulesOfKind},
 		{Method: http.MethodGet, Path: rule, Name: "get_push_rule", Auth: user, Handler: s.getPushRule},
 		{Method: http.MethodPut, Path: rule, Name: "put_push_rule", Auth: user, Limit: limitAccountData, Handler: s.putPushRule},

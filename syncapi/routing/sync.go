@@ -37,7 +37,20 @@ func (s *routes) sync(ctx context.Context, r *httputil.Request) (any, error) {
 	if req.Filter, err = s.filterOf(ctx, r); err != nil {
 		return nil, err
 	}
+	if err := reserve(r, req); err != nil {
+		return nil, err
+	}
 	return s.Engine.Sync(ctx, req)
+}
+
+// allRooms is what is set aside for a sync that tells of all rooms. One that waits for what is new holds nothing.
+const allRooms = 4 * httputil.LargeAnswer
+
+func reserve(r *httputil.Request, req *answer.Request) error {
+	if req.Since == nil || req.FullState {
+		return r.Reserve(allRooms)
+	}
+	return r.Reserve(0)
 }
 
 // setPresence is what a client that syncs makes of its user.

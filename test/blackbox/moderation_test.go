@@ -147,6 +147,18 @@ func TestOpenID(t *testing.T) {
 		nobody.token = token
 		nobody.refused(401, "M_UNKNOWN_TOKEN", "GET", at("account", "whoami"), nil)
 		bob.refused(403, "M_FORBIDDEN", "POST", at("user", alice.userID, "openid", "request_token"), object{})
+		nobody.token = ""
+		admin := d.admin(t)
+		for _, locked := range []bool{true, false} {
+			admin.must("PUT", v1("admin", "lock", alice.userID), object{"locked": locked})
+			if locked {
+				nobody.refused(401, "M_UNKNOWN_TOKEN", "GET", userinfo+token, nil)
+			} else {
+				nobody.must("GET", userinfo+token, nil)
+			}
+		}
+		alice.must("POST", at("account", "deactivate"), object{"auth": alice.auth("")})
+		nobody.refused(401, "M_UNKNOWN_TOKEN", "GET", userinfo+token, nil)
 	})
 }
 

@@ -44,13 +44,27 @@ func TestAProcessEndsInOrderWithLongPollsOpen(t *testing.T) {
 	}
 }
 
-// served is how many public requests a process is working on.
-func (d *deployment) served(t *testing.T, process string) int {
+// internal asks the internal listener of a process, with a bearer token if there is one.
+func (d *deployment) internal(t *testing.T, process, path, token string) *http.Response {
 	t.Helper()
-	answer, err := http.Get("http://" + d.config.Listen.For(process).Internal + "/debug/pprof/goroutine?debug=2")
+	request, err := http.NewRequest(http.MethodGet, "http://"+d.config.Listen.For(process).Internal+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// served is how many public requests a process is working on.
+func (d *deployment) served(t *testing.T, process string) int {
+	t.Helper()
+	answer := d.internal(t, process, "/debug/pprof/goroutine?debug=2", d.config.InternalSecret)
 	defer answer.Body.Close()
 	stacks, err := io.ReadAll(answer.Body)
 	if err != nil {

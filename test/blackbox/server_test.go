@@ -75,26 +75,30 @@ func TestProcessesServeHealthMetricsAndNothingToStrangers(t *testing.T) {
 			names = []string{"monolith"}
 		}
 		for _, name := range names {
-			base := "http://" + d.config.Listen.For(name).Internal
-			get := func(path string) *http.Response {
-				answer, err := http.Get(base + path)
-				if err != nil {
-					t.Fatal(err)
-				}
+			get := func(path, token string) *http.Response {
+				answer := d.internal(t, name, path, token)
 				if err := answer.Body.Close(); err != nil {
 					t.Fatal(err)
 				}
 				return answer
 			}
-			for _, path := range []string{"/health", "/metrics", "/debug/pprof/goroutine?debug=1"} {
-				if a := get(path); a.StatusCode != http.StatusOK {
+			for path, token := range map[string]string{"/health": "", "/metrics": "", "/debug/pprof/goroutine?debug=1": d.config.InternalSecret,
+				"/debug/pprof/heap": d.config.InternalSecret} {
+				if a := get(path, token); a.StatusCode != http.StatusOK {
 					t.Errorf("%s: %s answers %s", name, path, a.Status)
 				}
 			}
-			if a := get("/_matrix/client/versions"); a.StatusCode != http.StatusForbidden {
+			for _, profile := range []string{"", "heap", "goroutine?debug=1", "cmdline", "symbol", "profile?seconds=1", "trace?seconds=1"} {
+				for _, token := range []string{"", "another", d.config.InternalSecret + "x"} {
+					if a := get("/debug/pprof/"+profile, token); a.StatusCode != http.StatusForbidden {
+						t.Errorf("%s: a stranger gets the profile %s with %s", name, profile, a.Status)
+					}
+				}
+			}
+			if a := get("/_matrix/client/versions", ""); a.StatusCode != http.StatusForbidden {
 				t.Errorf("%s: the internal listener answers a public request with %s", name, a.Status)
 			}
-			if a := get("/rpc/" + name + "/Heads"); a.StatusCode == http.StatusOK {
+			if a := get("/rpc/"+name+"/Heads", ""); a.StatusCode == http.StatusOK {
 				t.Errorf("%s: a stranger may call it", name)
 			}
 		}
