@@ -26,9 +26,9 @@ type Touched struct {
 	Room   id.RoomID   `json:"room,omitempty"`
 }
 
-// AllTouched is what the rows touch, and what has no rows here, each once.
+// AllTouched is what the rows touch, and what has no rows here, each once. It is never nil.
 func (c *Changes) AllTouched() []Touched {
-	var all []Touched
+	all := []Touched{}
 	seen := make(map[Touched]struct{})
 	add := func(t Touched) {
 		if _, has := seen[t]; !has {

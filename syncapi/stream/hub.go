@@ -248,11 +248,7 @@ func (h *Hub) apply(u *update) {
 
 func (h *Hub) addRow(row *storage.TimelineRow) {
 	r := h.room(row.RoomID)
-	if len(r.timeline) == windowRows {
-		r.timelineFrom = r.timeline[windowRows/2-1].Pos
-		r.timeline = append(r.timeline[:0:0], r.timeline[windowRows/2:]...)
-	}
-	r.timeline = append(r.timeline, *row)
+	r.timeline = slide(r.timeline, row, &r.timelineFrom, func(row *storage.TimelineRow) int64 { return row.Pos })
 	r.lastTimeline = row.Pos
 	if row.Has(storage.Local) {
 		h.recount(row.RoomID, row.Sender) // who speaks has read
@@ -264,13 +260,18 @@ func (h *Hub) addRow(row *storage.TimelineRow) {
 
 func (h *Hub) addReceipt(receipt *storage.Receipt) {
 	r := h.room(receipt.RoomID)
-	if len(r.receipts) == windowRows {
-		r.receiptsFrom = r.receipts[windowRows/2-1].Pos
-		r.receipts = append(r.receipts[:0:0], r.receipts[windowRows/2:]...)
-	}
-	r.receipts = append(r.receipts, *receipt)
+	r.receipts = slide(r.receipts, receipt, &r.receiptsFrom, func(r *storage.Receipt) int64 { return r.Pos })
 	r.lastReceipt = receipt.Pos
 	h.recount(receipt.RoomID, receipt.UserID)
+}
+
+// slide adds a row to a window. Of one that is full the older half is given up: it is complete after from.
+func slide[T any](rows []T, row *T, from *int64, pos func(*T) int64) []T {
+	if len(rows) == windowRows {
+		*from = pos(&rows[windowRows/2-1])
+		rows = append(rows[:0:0], rows[windowRows/2:]...)
+	}
+	return append(rows, *row)
 }
 
 // evict raises the floor so that half of the rooms, or of the users who do not sleep, are below it, and forgets these.

@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -23,6 +24,12 @@ func asleep(t *testing.T, h *Hub, name id.UserID, devices ...id.DeviceID) map[id
 		all[device] = s
 	}
 	return all
+}
+
+func logTo(t *testing.T) *logrus.Entry {
+	log := logrus.New()
+	log.SetOutput(t.Output())
+	return logrus.NewEntry(log)
 }
 
 func (s *Sleeper) isWoken() bool {
@@ -120,9 +127,7 @@ func TestAMessageOfAnotherReleaseIsAsOneThatIsLost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newHub(t, "!a:test")
-				log := logrus.New()
-				log.SetOutput(t.Output())
-				h.o.Log = logrus.NewEntry(log)
+				h.o.Log = logTo(t)
 				s := asleep(t, h, alice, "PHONE")["PHONE"]
 				h.hear(t.Context(), []byte(message))
 				if h.pos != 100 {
@@ -223,4 +228,19 @@ func TestOnlySoManyCommitsWaitForOneBeforeThem(t *testing.T) {
 			t.Errorf("position %d, floor %d, %d wait: want %d and none", h.pos, h.floor, len(h.early), want)
 		}
 	})
+}
+
+// A commit without rows, as that of a receipt which is behind, is a message that others understand.
+func TestACommitThatTouchesNothingIsUnderstood(t *testing.T) {
+	here, there := newHub(t), newHub(t)
+	there.replica, there.o.Log = "there", logTo(t)
+	here.Committed(storage.Changes{Prev: 100, Pos: 101})
+	message, err := json.Marshal(<-here.outbox)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there.hear(t.Context(), message)
+	if there.pos != 101 || there.floor != 100 {
+		t.Errorf("after %s: position %d, floor %d, want 101 and 100", message, there.pos, there.floor)
+	}
 }
