@@ -2,7 +2,6 @@ package accounts
 
 import (
 	"context"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -11,20 +10,9 @@ import (
 )
 
 func TestADeviceIsMarkedAsSeenNowAndThen(t *testing.T) {
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "test.db")}, sqlutil.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	store, err := storage.Open(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = db.Write(t.Context(), "put", func(ctx context.Context, tx *sqlutil.Tx) error {
+	store := world(t, 4).Store
+	db := store.DB
+	err := db.Write(t.Context(), "put", func(ctx context.Context, tx *sqlutil.Tx) error {
 		return store.PutDevice(ctx, tx, storage.Device{UserID: "@a:test", DeviceID: "D"})
 	})
 	if err != nil {
