@@ -1,6 +1,7 @@
-// Package glob matches the glob-style patterns of the specification (Appendices, § Glob-style matching): * matches any number
-// of characters, ? exactly one. It takes time proportional to the product of the lengths at worst, whatever the pattern, and
-// nothing is compiled: a pattern costs no memory but its own. Where patterns and texts are strangers', Work bounds the time.
+// Package glob matches the glob-style patterns of the specification (Appendices, § Glob-style matching): * matches any
+// number of characters, ? exactly one. It takes time proportional to the product of the lengths at worst, whatever the
+// pattern, and nothing is compiled: a pattern costs no memory but its own. Where patterns and texts are strangers',
+// Work bounds the time.
 package glob
 
 import (
@@ -29,9 +30,9 @@ func MatchWithin(pattern, s string, w *Work) bool {
 	return w.Spend(compared) && from >= end
 }
 
-// ContainsWord tells whether a part of s that begins and ends at a word boundary matches pattern (Client-Server API, § Push Rules,
-// event_match). Word boundaries are the ends of s, and what is not one of A-Z, a-z, 0-9 and _. An empty pattern matches nothing. Case
-// counts.
+// ContainsWord tells whether a part of s that begins and ends at a word boundary matches pattern (Client-Server API, §
+// Push Rules, event_match). Word boundaries are the ends of s, and what is not one of A-Z, a-z, 0-9 and _. An empty
+// pattern matches nothing. Case counts.
 func ContainsWord(pattern, s string, w *Work) bool {
 	if !HasMeta(pattern) {
 		return HasWord(pattern, s, w)
@@ -64,8 +65,8 @@ func HasWord(word, s string, w *Work) bool {
 	return false
 }
 
-// parts finds the parts of a pattern between stars, one after the other, but for the last. It returns this and where the others end;
-// -1 if they are not there.
+// parts finds the parts of a pattern between stars, one after the other, but for the last. It returns this and where
+// the others end; -1 if they are not there.
 func parts(pattern, s string, end int, w *Work) (last string, _ int) {
 	for end >= 0 {
 		part, rest, more := strings.Cut(pattern, "*")
@@ -91,7 +92,8 @@ func (p place) allows(s string, begin, end int) bool {
 	return (p&atBegin == 0 || begin == 0 || !isWord(s[begin-1])) && (p&atEnd == 0 || end == len(s) || !isWord(s[end]))
 }
 
-// find looks for a part without stars from a place on, and returns where the first one ends that may stand there; -1 if none does.
+// find looks for a part without stars from a place on, and returns where the first one ends that may stand there; -1 if
+// none does.
 func find(part, s string, from int, where place, w *Work) int {
 	if part == "" && where&atEnd != 0 {
 		return len(s) // an end is always a boundary
@@ -117,8 +119,8 @@ func find(part, s string, from int, where place, w *Work) int {
 	return -1
 }
 
-// skip tells how many bytes there are before the next place where a part that begins with a character may begin, and whether there
-// is one.
+// skip tells how many bytes there are before the next place where a part that begins with a character may begin, and
+// whether there is one.
 func skip(part, s string) (skipped int, found bool) {
 	if len(part) <= searched && !HasMeta(part) {
 		return skipTo(part, s)
@@ -175,8 +177,8 @@ func isWord(c byte) bool {
 	return c == '_' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
-// IsWord tells whether s consists of characters of words only, none of them a boundary: ContainsWord finds it where it is a word of a
-// text, and nowhere else.
+// IsWord tells whether s consists of characters of words only, none of them a boundary: ContainsWord finds it where it
+// is a word of a text, and nowhere else.
 func IsWord(s string) bool {
 	for i := range len(s) {
 		if !isWord(s[i]) {

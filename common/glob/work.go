@@ -7,10 +7,12 @@ const (
 	searched = 32
 )
 
-// Work is how many steps may still be taken. A step compares a byte, or does what takes about as long. nil is a Work without end.
+// Work is how many steps may still be taken. A step compares a byte, or does what takes about as long. nil is a Work
+// without end.
 type Work struct{ Left int }
 
-// Spend takes steps. It tells whether there were as many: if not, nothing is left, and whatever is under way ends without a result.
+// Spend takes steps. It tells whether there were as many: if not, nothing is left, and whatever is under way ends
+// without a result.
 func (w *Work) Spend(steps int) bool {
 	if w == nil {
 		return true

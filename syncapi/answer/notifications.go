@@ -101,8 +101,8 @@ type notified struct {
 	found []notification
 }
 
-// take evaluates events, newest first. full tells that the page ends, since it is as long as it may be or has taken as much work, and
-// next then is where the page after it begins.
+// take evaluates events, newest first. full tells that the page ends, since it is as long as it may be or has taken as
+// much work, and next then is where the page after it begins.
 func (p *notified) take(ctx context.Context, candidates []notify.Candidate) (next int64, full bool, err error) {
 	for i := range candidates {
 		c := &candidates[i]

@@ -41,8 +41,9 @@ func usersOf(list []follower) []id.UserID {
 	return users
 }
 
-// followers lists those for whom an event is evaluated: users whose rules no class follows, those who ignore its sender, and those of
-// the joined users of this server whom it mentions. The number of these has no bound but the size of the event.
+// followers lists those for whom an event is evaluated: users whose rules no class follows, those who ignore its
+// sender, and those of the joined users of this server whom it mentions. The number of these has no bound but the size
+// of the event.
 func followers(room *roomRules, ignoring map[id.UserID]struct{}, mentioned []id.UserID) []follower {
 	all := slices.Clone(room.own)
 	for i := range all {
@@ -94,7 +95,7 @@ func (b *batch) roomRules(ctx context.Context, room id.RoomID, root roomserver.R
 	if err != nil || kept != nil && kept.streak == b.followed.streak {
 		return kept, err
 	}
-	list := &roomRules{has: make(map[id.UserID]struct{}), ignoring: make(map[id.UserID]struct{}), streak: b.followed.streak}
+	list := &roomRules{streak: b.followed.streak, has: make(map[id.UserID]struct{}), ignoring: make(map[id.UserID]struct{})}
 	if some {
 		joined, err := b.joined(ctx, room)
 		if err != nil {
@@ -150,7 +151,8 @@ func cheapestFirst(list []follower, rules map[id.UserID]*notify.Rules) {
 	})
 }
 
-// room is what is known of a room, if anything, and whether there is anybody at all who has changed rules or ignores somebody.
+// room is what is known of a room, if anything, and whether there is anybody at all who has changed rules or ignores
+// somebody.
 func (r *ruleCache) room(ctx context.Context, room id.RoomID) (kept *roomRules, some bool, version int64, err error) {
 	if err := r.load(ctx); err != nil {
 		return nil, false, 0, err

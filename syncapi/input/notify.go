@@ -53,7 +53,8 @@ func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *
 		return err
 	}
 	// Whose rules there is no room to remember, and no time to read, counts as their class says.
-	list = slices.DeleteFunc(list, func(f follower) bool { return rules[f.user] == nil || f.user == output.Event.Sender() })
+	sender := output.Event.Sender()
+	list = slices.DeleteFunc(list, func(f follower) bool { return rules[f.user] == nil || f.user == sender })
 	results, err := evaluate(subject, list, rules, &glob.Work{Left: notify.EventWork})
 	if err != nil {
 		return err
@@ -62,16 +63,18 @@ func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *
 		user := list[i].user
 		class, _ := rules[user].Document.Classify(output.RoomID)
 		if delta := countsOf(result).Minus(countsOf(byClass[class])); delta != (storage.Counts{}) {
-			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos, Pos: row.Pos,
-				Thread: row.Thread, Counts: delta})
+			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos,
+				Pos: row.Pos, Thread: row.Thread, Counts: delta})
 		}
 	}
 	return nil
 }
 
-// evaluate tells what the rules of users, first those whose rules cost least, say of an event. It does so within the budget of all,
-// however many users there are.
-func evaluate(subject *pushrules.Subject, list []follower, rules map[id.UserID]*notify.Rules, all *glob.Work) ([]pushrules.Result, error) {
+// evaluate tells what the rules of users, first those whose rules cost least, say of an event. It does so within the
+// budget of all, however many users there are.
+func evaluate(
+	subject *pushrules.Subject, list []follower, rules map[id.UserID]*notify.Rules, all *glob.Work,
+) ([]pushrules.Result, error) {
 	results := make([]pushrules.Result, len(list))
 	for i, f := range list {
 		if f.ignores {

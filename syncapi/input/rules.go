@@ -18,14 +18,16 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// ruleCache has users' push rules, compiled, who has changed theirs, who ignores whom, and for whom of a room each event is evaluated.
+// ruleCache has users' push rules, compiled, who has changed theirs, who ignores whom, and for whom of a room each
+// event is evaluated.
 type ruleCache struct {
 	storage *storage.Database
 	loading sync.Mutex // held while reading who has changed what
 
 	mu     sync.Mutex
 	loaded bool
-	// version counts changes, when they are heard of and when they are read: what was read meanwhile may be old and is not kept.
+	// version counts changes, when they are heard of and when they are read: what was read meanwhile may be old and is
+	// not kept.
 	version int64
 	old     map[id.UserID]struct{} // who have changed something since it was read
 	own     map[id.UserID]struct{} // who have changed their rules
@@ -43,7 +45,8 @@ const (
 	maxCompiled = 256 << 20
 	// maxRead is how many documents are read for an event, if they are not in memory.
 	maxRead = 100
-	// maxInRooms limits of how many users in rooms, and of how many rooms, it is remembered that each event is evaluated for them.
+	// maxInRooms limits of how many users in rooms, and of how many rooms, it is remembered that each event is
+	// evaluated for them.
 	maxInRooms = 500_000
 	// maxRefreshed is how many users' changes are read by themselves; where more have changed, all are read.
 	maxRefreshed = 100
@@ -51,7 +54,8 @@ const (
 
 func newRuleCache(db *storage.Database) *ruleCache {
 	r := &ruleCache{storage: db, old: make(map[id.UserID]struct{}), rooms: make(map[id.RoomID]*roomRules)}
-	r.compiled, _ = simplelru.NewLRU(math.MaxInt, func(_ id.UserID, gone *notify.Rules) { r.size -= gone.Size() }) // fails for size 0 only
+	// It fails for size 0 only.
+	r.compiled, _ = simplelru.NewLRU(math.MaxInt, func(_ id.UserID, gone *notify.Rules) { r.size -= gone.Size() })
 	return r
 }
 
@@ -93,8 +97,8 @@ func (r *ruleCache) dropRoom(room id.RoomID) {
 	}
 }
 
-// Get returns the rules of users, as they are now. Of those that are not in memory, the first few are read together, and the others are
-// not returned.
+// Get returns the rules of users, as they are now. Of those that are not in memory, the first few are read together,
+// and the others are not returned.
 func (r *ruleCache) Get(ctx context.Context, users []id.UserID, most int) (map[id.UserID]*notify.Rules, error) {
 	if err := r.load(ctx); err != nil {
 		return nil, err

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// maxStripped is how many bytes of stripped state are kept of an invite or a knock, which each sync of the user may show. A room can
-// have more than half a megabyte, for each of hundreds of users whom somebody invites.
+// maxStripped is how many bytes of stripped state are kept of an invite or a knock, which each sync of the user may
+// show. A room can have more than half a megabyte, for each of hundreds of users whom somebody invites.
 const maxStripped = 64 << 10
 
 // smallest leaves out the largest events, as far as they are too much together.

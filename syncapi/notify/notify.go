@@ -24,7 +24,8 @@ type Judge struct {
 	Events *events.Cache
 }
 
-// Budgets of matching, in steps of glob.Work. A message of a few hundred words and some hundreds of keywords stay far below.
+// Budgets of matching, in steps of glob.Work. A message of a few hundred words and some hundreds of keywords stay far
+// below.
 const (
 	// UserWork is what the rules of one user may take for one event. Rules that would take more do not match.
 	UserWork = 256 << 10
@@ -32,8 +33,8 @@ const (
 	EventWork = 8 << 20
 )
 
-// Share is the budget of the next of some users for an event, of which an amount is left. Users come in the order of what their rules
-// may take: whoever needs little gets all they need, and those who need much share what remains.
+// Share is the budget of the next of some users for an event, of which an amount is left. Users come in the order of
+// what their rules may take: whoever needs little gets all they need, and those who need much share what remains.
 func Share(left, users int) *glob.Work { return &glob.Work{Left: min(UserWork, left/users)} }
 
 // Rules are a user's, compiled. They may be shared.
@@ -49,14 +50,18 @@ func NewRules(user id.UserID, document *pushrules.Document) *Rules {
 }
 
 // Subject is an event as rules see it. root is the state in which its sender sent it.
-func (j *Judge) Subject(ctx context.Context, e *pdu.Event, room id.RoomID, root roomserver.Root, joined int64) *pushrules.Subject {
+func (j *Judge) Subject(
+	ctx context.Context, e *pdu.Event, room id.RoomID, root roomserver.Root, joined int64,
+) *pushrules.Subject {
 	return &pushrules.Subject{Event: e, Members: joined, Power: func() (func(string) bool, error) {
 		return j.mayNotify(ctx, room, root, e.Sender())
 	}}
 }
 
 // Evaluate tells what a user's rules say of an event, within the budget, which may be less than UserWork.
-func (j *Judge) Evaluate(ctx context.Context, rules *Rules, row *storage.TimelineRow, e *pdu.Event, w *glob.Work) (pushrules.Result, error) {
+func (j *Judge) Evaluate(
+	ctx context.Context, rules *Rules, row *storage.TimelineRow, e *pdu.Event, w *glob.Work,
+) (pushrules.Result, error) {
 	var displayName string
 	if rules.NeedsDisplayName() {
 		var err error
@@ -132,7 +137,9 @@ func (j *Judge) DisplayName(ctx context.Context, room id.RoomID, root roomserver
 }
 
 // DisplayNames are the names of users in a room, of those who have one.
-func (j *Judge) DisplayNames(ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID) (map[id.UserID]string, error) {
+func (j *Judge) DisplayNames(
+	ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID,
+) (map[id.UserID]string, error) {
 	members, err := j.Events.Members(ctx, room, root, users)
 	if err != nil {
 		return nil, err
@@ -177,7 +184,9 @@ func texts(e *pdu.Event, path string) (all []string) {
 }
 
 // mayNotify tells which notifications a sender may trigger (§ Conditions, sender_notification_permission).
-func (j *Judge) mayNotify(ctx context.Context, room id.RoomID, root roomserver.Root, sender id.UserID) (func(key string) bool, error) {
+func (j *Judge) mayNotify(
+	ctx context.Context, room id.RoomID, root roomserver.Root, sender id.UserID,
+) (func(key string) bool, error) {
 	answer, err := j.Room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room, Root: &root,
 		Keys: []roomserver.StateKeyTuple{{Type: "m.room.power_levels"}, {Type: "m.room.create"}}})
 	if err != nil {
@@ -192,7 +201,8 @@ func (j *Judge) mayNotify(ctx context.Context, room id.RoomID, root roomserver.R
 			create = e
 		}
 	}
-	creator := create != nil && (create.Sender() == sender || slices.Contains(texts(create, "additional_creators"), string(sender)))
+	creator := create != nil &&
+		(create.Sender() == sender || slices.Contains(texts(create, "additional_creators"), string(sender)))
 	power := powerOf(levels, creator, sender)
 	return func(key string) bool {
 		needed := int64(usualLevel)

@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// What a user's rules may be. A client writes about 200 bytes for a room that is muted, so a document has some 600 of these. Each change
-// rewrites the document, and each sync after a change shows it.
+// What a user's rules may be. A client writes about 200 bytes for a room that is muted, so a document has some 600 of
+// these. Each change rewrites the document, and each sync after a change shows it.
 const (
 	MaxRules      = 1000      // of a user's own
 	MaxDocument   = 128 << 10 // bytes of JSON
@@ -69,8 +69,8 @@ func actionsBounds(actions []json.RawMessage) error {
 	return nil
 }
 
-// UnmarshalJSON reads a stored document. What is beyond the bounds, since it was stored before there were any, becomes a rule that
-// its owner can see and delete, and that never matches.
+// UnmarshalJSON reads a stored document. What is beyond the bounds, since it was stored before there were any, becomes
+// a rule that its owner can see and delete, and that never matches.
 func (d *Document) UnmarshalJSON(raw []byte) error {
 	stored := struct {
 		Rules   *map[Kind][]Rule   `json:"rules"`

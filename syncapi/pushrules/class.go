@@ -48,8 +48,8 @@ type verdict struct {
 	exact bool
 }
 
-// Classify finds the class that is nearest to a user's rules in a room, and whether they follow it in all: if not, each event
-// has to be evaluated for this user, and what differs from the class is counted for the user alone.
+// Classify finds the class that is nearest to a user's rules in a room, and whether they follow it in all: if not, each
+// event has to be evaluated for this user, and what differs from the class is counted for the user alone.
 func (d *Document) Classify(room id.RoomID) (class Class, exact bool) {
 	c := d.classes.Load()
 	if c == nil {

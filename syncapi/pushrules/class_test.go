@@ -10,7 +10,8 @@ import (
 	"github.com/matrix-org/dendrite/common/test"
 )
 
-// Users of a class share its counts, so where a document is said to follow a class in all, its rules say what the class says.
+// Users of a class share its counts, so where a document is said to follow a class in all, its rules say what the class
+// says.
 func TestAnExactClassSaysWhatTheRulesSay(t *testing.T) {
 	r := rand.New(rand.NewPCG(test.Seed(t), 0))
 	rooms := []string{string(room), "!R:test", "!other:test", "!*:test"}

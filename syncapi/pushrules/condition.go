@@ -35,8 +35,8 @@ const displayNameKind = "contains_display_name"
 // body is what the keywords of all users are looked for in.
 var body = parsePath("content.body")
 
-// compile turns a condition into a function. One that is unknown, or lacks what it needs, never holds. The cost is how much it may
-// take, compared with others.
+// compile turns a condition into a function. One that is unknown, or lacks what it needs, never holds. The cost is how
+// much it may take, compared with others.
 func compile(c *Condition) (holds condition, cost int) {
 	switch c.Kind {
 	case "event_match":

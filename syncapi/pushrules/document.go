@@ -55,9 +55,9 @@ func (d *Document) Get(user id.UserID, kind Kind, ruleID string) (Rule, error) {
 	return Rule{}, notFound(kind, ruleID)
 }
 
-// Put adds a rule, or replaces one that keeps then whether it is enabled. It is placed before or after another rule of the
-// user's, if one of these is named, else a new rule becomes the most important of its kind. Errors have the errcodes of the
-// specification; M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
+// Put adds a rule, or replaces one that keeps then whether it is enabled. It is placed before or after another rule of
+// the user's, if one of these is named, else a new rule becomes the most important of its kind. Errors have the
+// errcodes of the specification; M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
 func (d *Document) Put(kind Kind, rule Rule, before, after string) error {
 	if err := rule.check(kind); err != nil {
 		return err
@@ -106,8 +106,8 @@ func (d *Document) SetEnabled(user id.UserID, kind Kind, ruleID string, enabled 
 	return d.change(user, kind, ruleID, func(r *Rule) { r.Enabled = enabled }, func(c *Change) { c.Enabled = &enabled })
 }
 
-// SetActions replaces the actions of a rule, default or own. M_NOT_FOUND if there is none, M_BAD_JSON for what is no action,
-// M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
+// SetActions replaces the actions of a rule, default or own. M_NOT_FOUND if there is none, M_BAD_JSON for what is no
+// action, M_INVALID_PARAM or M_TOO_LARGE beyond the bounds.
 func (d *Document) SetActions(user id.UserID, kind Kind, ruleID string, actions []json.RawMessage) error {
 	actions, err := cleanActions(actions)
 	if err != nil {
@@ -134,7 +134,8 @@ func (d *Document) change(user id.UserID, kind Kind, ruleID string, own func(*Ru
 	return actionsBounds(c.Actions)
 }
 
-// Inherit gives a room the room rule of another, which it replaces (§ Room Upgrades). It tells whether anything changes.
+// Inherit gives a room the room rule of another, which it replaces (§ Room Upgrades). It tells whether anything
+// changes.
 func (d *Document) Inherit(from, to id.RoomID) bool {
 	rules := d.Rules[Room]
 	at := find(rules, string(from))

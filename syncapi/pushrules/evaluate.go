@@ -104,9 +104,9 @@ func (e *Evaluator) Cost() int { return e.cost }
 // Size is about how many bytes of memory it has.
 func (e *Evaluator) Size() int { return e.size }
 
-// Evaluate finds the first rule that matches. The caller leaves out the user's own events, which never notify. displayName is that of
-// the rules' owner in the room, if they need it. Once the work is spent, no further rule of the user's own matches; the default rules
-// do, as they need no budget. Errors are those of the Subject's Power.
+// Evaluate finds the first rule that matches. The caller leaves out the user's own events, which never notify.
+// displayName is that of the rules' owner in the room, if they need it. Once the work is spent, no further rule of the
+// user's own matches; the default rules do, as they need no budget. Errors are those of the Subject's Power.
 func (e *Evaluator) Evaluate(s *Subject, displayName string, w *glob.Work) (Result, error) {
 	if len(displayName) > MaxText {
 		displayName = "" // nobody has such a name by the endpoints of profiles

@@ -9,12 +9,13 @@ import (
 	"github.com/matrix-org/dendrite/common/pdu"
 )
 
-// Subject is an event and what else the conditions look at. It keeps what one user's rules have asked of the event for those of the
-// next, and therefore belongs to one goroutine.
+// Subject is an event and what else the conditions look at. It keeps what one user's rules have asked of the event for
+// those of the next, and therefore belongs to one goroutine.
 type Subject struct {
 	Event   *pdu.Event
 	Members int64 // joined members of the room
-	// Power tells whether the sender has the power to trigger notifications of a kind, such as "room". It is called when a rule asks.
+	// Power tells whether the sender has the power to trigger notifications of a kind, such as "room". It is called
+	// when a rule asks.
 	Power func() (func(key string) bool, error)
 
 	properties map[string]*property
@@ -23,8 +24,8 @@ type Subject struct {
 	err        error
 }
 
-// property is a value in the event. The values of all properties together are no larger than the event, so what is made of them once
-// needs no budget.
+// property is a value in the event. The values of all properties together are no larger than the event, so what is made
+// of them once needs no budget.
 type property struct {
 	gjson.Result
 	lower    *string

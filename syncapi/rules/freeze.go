@@ -10,7 +10,9 @@ import (
 )
 
 // freeze keeps the counts of joined rooms whose class changes.
-func (s *Store) freeze(ctx context.Context, tx *sqlutil.Tx, user id.UserID, pos int64, before, after *pushrules.Document) ([]storage.Frozen, error) {
+func (s *Store) freeze(
+	ctx context.Context, tx *sqlutil.Tx, user id.UserID, pos int64, before, after *pushrules.Document,
+) ([]storage.Frozen, error) {
 	history, err := s.Storage.History(ctx, tx, user)
 	if err != nil {
 		return nil, err
@@ -30,7 +32,8 @@ func (s *Store) freeze(ctx context.Context, tx *sqlutil.Tx, user id.UserID, pos 
 	frozen := make([]storage.Frozen, len(unread))
 	for i := range unread {
 		u := &unread[i]
-		frozen[i] = storage.Frozen{UserID: user, RoomID: u.RoomID, Pos: pos, Place: u.Place, Counts: u.Of(before), Base: stored[u.RoomID].All}
+		frozen[i] = storage.Frozen{UserID: user, RoomID: u.RoomID, Pos: pos, Place: u.Place, Counts: u.Of(before),
+			Base: stored[u.RoomID].All}
 	}
 	return frozen, nil
 }

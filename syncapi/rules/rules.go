@@ -1,5 +1,5 @@
-// Package rules keeps users' push rules: it reads and changes their documents, within the bounds of pushrules, and keeps what unread
-// counts were where they count in another way from then on.
+// Package rules keeps users' push rules: it reads and changes their documents, within the bounds of pushrules, and
+// keeps what unread counts were where they count in another way from then on.
 package rules
 
 import (
@@ -68,8 +68,8 @@ func newDraft(user id.UserID, stored json.RawMessage, change func(*pushrules.Doc
 	return d, nil
 }
 
-// Change changes a user's rules. In rooms where unread events count in another way from then on, the count so far is kept. Errors are
-// those of change, which may be called again, and M_TOO_LARGE.
+// Change changes a user's rules. In rooms where unread events count in another way from then on, the count so far is
+// kept. Errors are those of change, which may be called again, and M_TOO_LARGE.
 func (s *Store) Change(ctx context.Context, user id.UserID, change func(*pushrules.Document) error) error {
 	stored, err := s.read(ctx, user)
 	if err != nil {
@@ -80,7 +80,7 @@ func (s *Store) Change(ctx context.Context, user id.UserID, change func(*pushrul
 	if err != nil {
 		return err
 	}
-	return s.Storage.Write(ctx, "push rules", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+	place := func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 		now, err := s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
 		if err != nil {
 			return nil, err
@@ -90,13 +90,15 @@ func (s *Store) Change(ctx context.Context, user id.UserID, change func(*pushrul
 				return nil, err
 			}
 		}
-		changes := &storage.Changes{AccountData: []storage.AccountData{{UserID: user, Type: storage.PushRules, Pos: pos, Content: d.content}}}
-		changes.Frozen, err = s.freeze(ctx, tx, user, pos, d.before, d.after)
-		return changes, err
-	})
+		entry := storage.AccountData{UserID: user, Type: storage.PushRules, Pos: pos, Content: d.content}
+		frozen, err := s.freeze(ctx, tx, user, pos, d.before, d.after)
+		return &storage.Changes{AccountData: []storage.AccountData{entry}, Frozen: frozen}, err
+	}
+	return s.Storage.Write(ctx, "push rules", 1, place)
 }
 
-// Shrink brings documents within the bounds that were stored before there were any, so that nobody has to read them again.
+// Shrink brings documents within the bounds that were stored before there were any, so that nobody has to read them
+// again.
 func (s *Store) Shrink(ctx context.Context) error {
 	var lengths map[id.UserID]int
 	err := s.Storage.Read(ctx, "length of push rules", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
