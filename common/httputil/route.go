@@ -35,11 +35,11 @@ type Route struct {
 	// Name is the endpoint's in metrics, traces and logs.
 	Name string
 	Auth Auth
-	// Locked says that locked accounts may use it too, Active that suspended ones may not (§ Account moderation).
-	Locked, Active bool
-	MaxBody        int64  // bytes; 0: DefaultMaxBody
-	Limit          string // name of the rate limit; empty: none
-	Handler        Handler
+	// Locked says that locked accounts may use it too (§ Account locking).
+	Locked  bool
+	MaxBody int64  // bytes; 0: DefaultMaxBody
+	Limit   string // name of the rate limit; empty: none
+	Handler Handler
 }
 
 // Handler does what an endpoint is for. What it returns is written as JSON with status 200, unless it is a Raw; nil is an empty
