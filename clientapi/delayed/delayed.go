@@ -7,6 +7,7 @@ package delayed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -118,7 +119,7 @@ const (
 )
 
 // Update cancels an event, begins its delay anew, or sends it now. Whoever knows its id may do so; a caller who is known must be its
-// user. M_NOT_FOUND if there is none, any more. An event that cannot be sent now goes on waiting, and the error is that of sending.
+// user. M_NOT_FOUND if there is none, any more, and M_INVALID_PARAM for another action. An event that cannot be sent now goes on waiting, and the error is that of sending.
 func (s *Service) Update(ctx context.Context, delayID, action string, by id.UserID) error {
 	var found *storage.Delayed
 	done := false
@@ -133,6 +134,8 @@ func (s *Service) Update(ctx context.Context, delayID, action string, by id.User
 			done, err = s.Store.RestartDelayed(ctx, tx, delayID, s.Now().UnixMilli())
 		case Send:
 			done, err = s.Store.ClaimDelayed(ctx, tx, found)
+		default:
+			err = mxerr.InvalidParam("action must be %s, %s or %s, not %q", Cancel, Restart, Send, action)
 		}
 		return err
 	})
@@ -143,13 +146,16 @@ func (s *Service) Update(ctx context.Context, delayID, action string, by id.User
 		s.look()
 		return err
 	}
-	refused, err := s.send(ctx, found)
+	return s.sendNow(ctx, found)
+}
+
+// sendNow sends an event that is claimed before it is due. If it is not sent, it waits as before.
+func (s *Service) sendNow(ctx context.Context, d *storage.Delayed) error {
+	refused, err := s.send(ctx, d)
 	if err == nil && refused == nil {
-		return s.delete(ctx, found)
+		return s.delete(ctx, d)
 	}
-	if releasing := s.release(ctx, found); err == nil {
-		err = releasing
-	}
+	err = errors.Join(err, s.release(ctx, d))
 	s.look()
 	if err == nil {
 		err = refused

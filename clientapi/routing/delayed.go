@@ -98,8 +98,5 @@ func (e *endpoints) updateDelayed(ctx context.Context, r *httputil.Request) (any
 	if body.Action == "" {
 		return nil, mxerr.MissingParam("action is missing")
 	}
-	if err := oneOf("action", body.Action, delayed.Cancel, delayed.Restart, delayed.Send); err != nil {
-		return nil, err
-	}
 	return nil, e.Delayed.Update(ctx, r.Var("delayID"), body.Action, r.Caller.UserID)
 }

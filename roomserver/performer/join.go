@@ -26,15 +26,15 @@ func (p *Performer) JoinRoom(ctx context.Context, req api.JoinRoomRequest) (api.
 	if err != nil {
 		return api.JoinRoomResponse{}, err
 	}
-	var predecessor id.RoomID // set by the room's worker, and to be read only after it has answered
+	var predecessor id.RoomID // may be read only when the room's worker is done
 	_, err = p.Input.Local(ctx, roomID, req.RequestKey, func(ctx context.Context, v input.View) ([]input.Proto, id.EventID, error) {
 		create, err := v.One(ctx, pdu.TypeCreate, "")
 		if err != nil {
 			return nil, "", err
 		}
 		if create != nil {
-			if named, err := id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err == nil {
-				predecessor = named
+			if predecessor, err = id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err != nil {
+				predecessor = "" // there is none, or no valid one
 			}
 		}
 		return p.join(ctx, v, &req)

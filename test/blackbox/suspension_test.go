@@ -123,6 +123,7 @@ func TestADelayedEventThatIsRefusedWaits(t *testing.T) {
 		levels(0)
 		bob.must("POST", path+"/send", object{})
 		alice.comes(room, "at last")
+		bob.refused(404, "M_NOT_FOUND", "POST", path+"/x", object{}) // it is sent, whatever the action is called
 	})
 }
 
