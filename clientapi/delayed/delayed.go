@@ -31,6 +31,9 @@ const (
 	atOnce = 50
 	// lookEvery is how often events are looked for that another replica took on, and has not sent.
 	lookEvery = 5 * time.Second
+	// repeatable is how long a request may be repeated, so that one whose answer was late does not revive what was
+	// sent or cancelled.
+	repeatable = MaxDelay + 24*time.Hour
 )
 
 // Prefix begins the names of the proposal's parameters and errors.
@@ -75,6 +78,10 @@ func (s *Service) Put(ctx context.Context, d *storage.Delayed, delay time.Durati
 	d.DelayMS, d.SinceMS = delay.Milliseconds(), s.Now().UnixMilli()
 	d.DueMS = d.SinceMS + d.DelayMS
 	err := s.Store.DB.Write(ctx, "delay event", func(ctx context.Context, tx *sqlutil.Tx) error {
+		fresh, err := s.Store.UseOnce(ctx, tx, "delayed:"+d.ID, d.SinceMS+repeatable.Milliseconds())
+		if err != nil || !fresh {
+			return err
+		}
 		n, err := s.Store.CountDelayed(ctx, tx, d.UserID, d.ID)
 		if err != nil {
 			return err
@@ -118,8 +125,9 @@ const (
 	Send    = "send"
 )
 
-// Update cancels an event, begins its delay anew, or sends it now. Whoever knows its id may do so; a caller who is known must be its
-// user. M_NOT_FOUND if there is none, any more, and M_INVALID_PARAM for another action. An event that cannot be sent now goes on waiting, and the error is that of sending.
+// Update cancels an event, begins its delay anew, or sends it now. Whoever knows its id may do so; a caller who is
+// known must be its user. M_NOT_FOUND if there is none, any more, and M_INVALID_PARAM for another action. An event
+// that cannot be sent now goes on waiting, and the error is that of sending.
 func (s *Service) Update(ctx context.Context, delayID, action string, by id.UserID) error {
 	var found *storage.Delayed
 	done := false
@@ -235,7 +243,8 @@ func (s *Service) sendDue(ctx context.Context) (time.Duration, error) {
 	return min(lookEvery, time.Duration(max(next-now, 1))*time.Millisecond), nil
 }
 
-// finish sends an event that is due. One that is refused is not tried again: it would come at a time that nobody asked for.
+// finish sends an event that is due. One that is refused is not tried again: it would come at a time that nobody
+// asked for.
 func (s *Service) finish(ctx context.Context, d *storage.Delayed) error {
 	refused, err := s.send(ctx, d)
 	if err != nil {
@@ -247,8 +256,8 @@ func (s *Service) finish(ctx context.Context, d *storage.Delayed) error {
 	return s.delete(ctx, d)
 }
 
-// send sends an event that is claimed. It is refused if its user may not send it any more, or if somebody else has set the state
-// meanwhile.
+// send sends an event that is claimed. It is refused if its user may not send it any more, or if somebody else has
+// set the state meanwhile.
 func (s *Service) send(ctx context.Context, d *storage.Delayed) (refused, err error) {
 	err = s.mustBeWanted(ctx, d)
 	var sender *storage.Account
@@ -256,8 +265,9 @@ func (s *Service) send(ctx context.Context, d *storage.Delayed) (refused, err er
 		sender, err = s.sender(ctx, d.UserID)
 	}
 	if err == nil {
-		_, err = s.Room.SendEvent(ctx, roomserver.SendEventRequest{RequestKey: roomserver.RequestKey("delayed " + d.ID), RoomID: d.RoomID,
-			Sender: d.UserID, DeviceID: d.DeviceID, Guest: sender.Guest, Type: d.Type, StateKey: d.StateKey, Content: d.Content})
+		_, err = s.Room.SendEvent(ctx, roomserver.SendEventRequest{RequestKey: roomserver.RequestKey("delayed " + d.ID),
+			RoomID: d.RoomID, Sender: d.UserID, DeviceID: d.DeviceID, Guest: sender.Guest, Type: d.Type, StateKey: d.StateKey,
+			Content: d.Content})
 	}
 	if refusal, is := mxerr.As(err); is && refusal.Status < http.StatusInternalServerError {
 		return refusal, nil
@@ -268,8 +278,8 @@ func (s *Service) send(ctx context.Context, d *storage.Delayed) (refused, err er
 	return nil, err
 }
 
-// sender is the account of one who sends delayed events. The error says why they may not: what is put on an account holds for what was
-// delayed before too, and counts at the time of sending, as power levels do.
+// sender is the account of one who sends delayed events. The error says why they may not: what is put on an account
+// holds for what was delayed before too, and counts at the time of sending, as power levels do.
 func (s *Service) sender(ctx context.Context, user id.UserID) (*storage.Account, error) {
 	account, err := s.Local(ctx, user)
 	switch {
@@ -283,7 +293,8 @@ func (s *Service) sender(ctx context.Context, user id.UserID) (*storage.Account,
 	return account, nil
 }
 
-// mustBeWanted is M_FORBIDDEN if somebody else has set the state since it was asked for, or if the user is not in the room any more.
+// mustBeWanted is M_FORBIDDEN if somebody else has set the state since it was asked for, or if the user is not in the
+// room any more.
 func (s *Service) mustBeWanted(ctx context.Context, d *storage.Delayed) error {
 	if d.StateKey == nil {
 		return nil

@@ -46,13 +46,13 @@ func (e *endpoints) delayEvent(ctx context.Context, r *httputil.Request, event *
 	if err != nil {
 		return nil, err
 	}
-	err = e.Delayed.Put(ctx, &storage.Delayed{ID: delayID, UserID: event.Sender, DeviceID: event.DeviceID, RoomID: event.RoomID, Type: event.Type,
-		StateKey: event.StateKey, Content: content}, delay)
+	err = e.Delayed.Put(ctx, &storage.Delayed{ID: delayID, UserID: event.Sender, DeviceID: event.DeviceID,
+		RoomID: event.RoomID, Type: event.Type, StateKey: event.StateKey, Content: content}, delay)
 	return httputil.Object{"delay_id": delayID}, err
 }
 
-// withRedacts is content that says which event is redacted, as the content of newer room versions does: from there it is taken when the
-// event is sent.
+// withRedacts is content that says which event is redacted, as the content of newer room versions does: from there it
+// is taken when the event is sent.
 func withRedacts(content json.RawMessage, target id.EventID) (json.RawMessage, error) {
 	if target == "" {
 		return content, nil

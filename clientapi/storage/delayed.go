@@ -26,7 +26,8 @@ type Delayed struct {
 }
 
 type delayedStatements struct {
-	insertDelayed, countDelayed, listDelayed, oneDelayed, dueDelayed, nextDelayed, claimDelayed, restartDelayed, releaseDelayed, cancelDelayed, deleteDelayed *sqlutil.Stmt
+	insertDelayed, countDelayed, listDelayed, oneDelayed, dueDelayed, nextDelayed, claimDelayed *sqlutil.Stmt
+	restartDelayed, releaseDelayed, cancelDelayed, deleteDelayed                                *sqlutil.Stmt
 }
 
 const delayedColumns = `id, user_id, device_id, room_id, type, state_key, content, replaces, delay_ms, since_ms, due_ms`

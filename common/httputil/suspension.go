@@ -2,8 +2,9 @@ package httputil
 
 import "net/http"
 
-// suspends tells whether an endpoint is refused to suspended accounts (Client-Server API, § Account suspension). They read, put their
-// own things in order and go, and say nothing to others: an endpoint that is not asked by GET and not listed here is refused.
+// suspends tells whether an endpoint is refused to suspended accounts (Client-Server API, § Account suspension). They
+// read, put their own things in order and go, and say nothing to others: an endpoint that is not asked by GET and not
+// listed here is refused.
 func (r *Route) suspends() bool {
 	if r.Method == http.MethodGet {
 		return false

@@ -47,7 +47,8 @@ func fill(t *testing.T, path string, vars map[string]string) string {
 	return strings.Join(segments, "/")
 }
 
-// one runs a test's body against the monolith on SQLite that tests share: what it looks for does not depend on how a server is deployed.
+// one runs a test's body against the monolith on SQLite that tests share: what it looks for does not depend on how a
+// server is deployed.
 func one(t *testing.T, body func(t *testing.T, d *deployment)) {
 	t.Helper()
 	run(t, func(t *testing.T, d *deployment) {

@@ -21,7 +21,8 @@ func TestATransactionIDMakesOneEvent(t *testing.T) {
 			t.Error("a transaction id is not scoped by its device")
 		}
 		e := alice.must("GET", at("rooms", room, "event", first), nil)
-		for _, path := range []string{at("rooms", room, "send", "m.room.message", ""), at("rooms", room, "redact", first, "")} {
+		for _, path := range []string{at("rooms", room, "send", "m.room.message", ""),
+			at("rooms", room, "redact", first, "")} {
 			for _, path := range []string{path, delaying(path, time.Hour)} {
 				alice.refused(400, "M_INVALID_PARAM", "PUT", path, object{"msgtype": "m.text", "body": "x"})
 			}

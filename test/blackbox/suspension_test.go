@@ -8,21 +8,23 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 )
 
-// whatSuspendedMay says why suspended users may use what they may use (Client-Server API, § Account suspension), by the names of routes.
+// whatSuspendedMay says why suspended users may use what they may use (Client-Server API, § Account suspension), by
+// the names of routes.
 func whatSuspendedMay() map[string]string {
 	all := make(map[string]string)
 	for why, names := range map[string]string{
-		"log in and create additional sessions":               "login_get_token",
-		"log out or delete any device":                        "logout logout_all put_device delete_device delete_devices",
-		"keep the account safe, and deactivate it":            "account_password account_deactivate",
-		"change or add admin contacts, but not remove":        "put_third_party add_third_party bind_third_party",
-		"leave rooms and reject invites":                      "leave forget",
-		"redact their own events":                             "send redact",
-		"cancel what they delayed":                            "delayed_event",
-		"see and receive messages":                            "search user_directory_search public_rooms_search put_filter receipt read_markers",
-		"change what nobody else sees":                        "put_account_data put_room_account_data put_tag delete_tag set_pusher",
-		"change what nobody else sees either":                 "put_push_rule delete_push_rule put_push_rule_enabled put_push_rule_actions",
-		"report, and tell other services who they are (MAYs)": "report_room report_event report_user openid",
+		"create additional sessions":     "login_get_token",
+		"log out or delete any device":   "logout logout_all put_device delete_device delete_devices",
+		"deactivate their account":       "account_password account_deactivate",
+		"change or add admin contacts":   "put_third_party add_third_party bind_third_party",
+		"leave rooms and reject invites": "leave forget",
+		"redact their own events":        "send redact",
+		"cancel what they delayed":       "delayed_event",
+		"see and receive messages": "search user_directory_search public_rooms_search put_filter receipt " +
+			"read_markers",
+		"change what nobody else sees": "put_account_data put_room_account_data put_tag delete_tag set_pusher",
+		"change their push rules":      "put_push_rule delete_push_rule put_push_rule_enabled put_push_rule_actions",
+		"report, and say who they are": "report_room report_event report_user openid",
 	} {
 		for name := range strings.FieldsSeq(names) {
 			all[name] = why
@@ -37,9 +39,12 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 		admin, alice, bob := d.admin(t), d.user(t, "alice"), d.user(t, "bob")
 		room := alice.publicRoom()
 		bob.join(room)
-		vars := map[string]string{"roomid": room, "roomidoralias": room, "userid": bob.userID, "eventid": bob.say(room, "his"), "txnid": "t", "type": "m.x",
-			"statekey": "", "alias": "#x-" + bob.localpart + ":test.example", "key": "displayname", "deviceid": bob.deviceID, "delayid": "x", "action": "cancel",
-			"filterid": "0", "tag": "x", "kind": "content", "ruleid": "x", "receipttype": "m.read", "reltype": "m.x", "eventtype": "m.x"}
+		vars := map[string]string{"roomid": room, "roomidoralias": room, "userid": bob.userID,
+			"eventid": bob.say(room, "his"), "txnid": "t", "type": "m.x",
+			"statekey": "", "alias": "#x-" + bob.localpart + ":test.example", "key": "displayname",
+			"deviceid": bob.deviceID, "delayid": "x", "action": "cancel",
+			"filterid": "0", "tag": "x", "kind": "content", "ruleid": "x", "receipttype": "m.read", "reltype": "m.x",
+			"eventtype": "m.x"}
 		admin.must("PUT", v1("admin", "suspend", bob.userID), object{"suspended": true})
 		bob.everywhere(403, "M_USER_SUSPENDED", "POST", at("createRoom"), object{})
 		may := whatSuspendedMay()
@@ -49,14 +54,17 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 			}
 			session := bob.login() // some log out
 			got := session.call(route.Method, fill(t, route.Path, vars), object{})
-			if refused := got.errcode() == "M_USER_SUSPENDED"; refused == (may[route.Name] != "") && route.Name != "send" {
-				t.Errorf("%s %s, %s: %d %s; it is allowed because they may %q", route.Method, route.Path, route.Name, got.status, got.body.Raw, may[route.Name])
+			if refused := got.errcode() == "M_USER_SUSPENDED"; refused == (may[route.Name] != "") &&
+				route.Name != "send" {
+				t.Errorf("%s %s, %s: %d %s; it is allowed because they may %q", route.Method, route.Path, route.Name,
+					got.status, got.body.Raw, may[route.Name])
 			}
 		}
 	})
 }
 
-// What somebody delays is not sent while they are suspended or locked, whenever they delayed it and whoever asks for it.
+// What somebody delays is not sent while they are suspended or locked, whenever they delayed it and whoever asks for
+// it.
 func TestDelayedEventsOfASuspendedAccount(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		admin, alice, nobody := d.admin(t), d.user(t, "alice"), d.anybody(t)
@@ -67,21 +75,27 @@ func TestDelayedEventsOfASuspendedAccount(t *testing.T) {
 			alice.setState(room, "m.room.power_levels", "", object{"users": object{bob.userID: 100}})
 			delay := func(text string, delay time.Duration) string {
 				t.Helper()
-				return bob.must("PUT", delaying(at("rooms", room, "send", "m.room.message", bob.txn()), delay), object{"msgtype": "m.text", "body": text}).
+				return bob.must("PUT", delaying(at("rooms", room, "send", "m.room.message", bob.txn()), delay),
+					object{"msgtype": "m.text", "body": text}).
 					Get("delay_id").Str
 			}
-			due, later, kept := delay("due "+what, 2*time.Second), delay("later "+what, time.Hour), delay("kept "+what, time.Hour)
-			bob.must("PUT", delaying(at("rooms", room, "state", "x.due", what), 2*time.Second), object{"text": what})
+			due, later := delay("due "+what, 4*time.Second), delay("later "+what, time.Hour)
+			kept := delay("kept "+what, time.Hour)
+			bob.must("PUT", delaying(at("rooms", room, "state", "x.due", what), 4*time.Second), object{"text": what})
 			put := func(is bool) {
-				admin.must("PUT", v1("admin", what, bob.userID), object{map[string]string{"suspend": "suspended", "lock": "locked"}[what]: is})
+				admin.must("PUT", v1("admin", what, bob.userID),
+					object{map[string]string{"suspend": "suspended", "lock": "locked"}[what]: is})
 			}
 			put(true)
 			if what == "suspend" {
 				bob.everywhere(403, "M_USER_SUSPENDED", "POST", at("createRoom"), object{})
-				for _, path := range []string{at("rooms", room, "send", "m.room.message", "s1"), at("rooms", room, "state", "m.room.topic", ""),
-					at("rooms", room, "send", "m.room.redaction", "s2"), at("rooms", room, "redact", alice.say(room, "hers"), "s3")} {
+				for _, path := range []string{at("rooms", room, "send", "m.room.message", "s1"),
+					at("rooms", room, "state", "m.room.topic", ""),
+					at("rooms", room, "send", "m.room.redaction", "s2"),
+					at("rooms", room, "redact", alice.say(room, "hers"), "s3")} {
 					for _, wait := range []time.Duration{0, time.Millisecond, time.Hour} {
-						bob.refused(403, "M_USER_SUSPENDED", "PUT", delaying(path, wait), object{"msgtype": "m.text", "body": "x"})
+						bob.refused(403, "M_USER_SUSPENDED", "PUT", delaying(path, wait),
+							object{"msgtype": "m.text", "body": "x"})
 					}
 				}
 				bob.refused(403, "M_USER_SUSPENDED", "POST", delayedPath+"/"+later+"/send", object{})
@@ -89,7 +103,8 @@ func TestDelayedEventsOfASuspendedAccount(t *testing.T) {
 			errcode := map[string]string{"suspend": "M_USER_SUSPENDED", "lock": "M_FORBIDDEN"}[what]
 			nobody.refused(403, errcode, "POST", delayedPath+"/"+later+"/send", object{})
 			// What is due while the account is suspended or locked never comes; what is not, comes when it is due.
-			after := alice.must("PUT", delaying(at("rooms", room, "send", "m.room.message", alice.txn()), 3*time.Second),
+			after := alice.must("PUT", delaying(at("rooms", room, "send", "m.room.message", alice.txn()),
+				5*time.Second),
 				object{"msgtype": "m.text", "body": "after " + what}).Get("delay_id")
 			alice.comes(room, "after "+what)
 			nobody.refused(404, "M_NOT_FOUND", "POST", delayedPath+"/"+due+"/send", object{})
@@ -97,8 +112,10 @@ func TestDelayedEventsOfASuspendedAccount(t *testing.T) {
 			nobody.must("POST", delayedPath+"/"+kept+"/send", object{})
 			nobody.must("POST", delayedPath+"/"+later+"/cancel", object{})
 			alice.comes(room, "kept "+what)
-			said := strings.Join(bodies(alice.must("GET", at("rooms", room, "messages")+"?dir=b&limit=100", nil).Get("chunk")), ", ")
-			if strings.Contains(said, "due "+what) || strings.Contains(said, "later "+what) || strings.Contains(said, "x") {
+			said := strings.Join(bodies(alice.must("GET", at("rooms", room, "messages")+"?dir=b&limit=100",
+				nil).Get("chunk")), ", ")
+			if strings.Contains(said, "due "+what) || strings.Contains(said, "later "+what) ||
+				strings.Contains(said, "x") {
 				t.Errorf("%s after %s: they said %s", what, after, said)
 			}
 			alice.refused(404, "M_NOT_FOUND", "GET", at("rooms", room, "state", "x.due", what), nil)
@@ -112,7 +129,8 @@ func TestADelayedEventThatIsRefusedWaits(t *testing.T) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
 		room := alice.publicRoom()
 		bob.join(room)
-		path := delayedPath + "/" + bob.must("PUT", delaying(at("rooms", room, "send", "m.room.message", bob.txn()), time.Hour),
+		path := delayedPath + "/" + bob.must("PUT", delaying(at("rooms", room, "send", "m.room.message", bob.txn()),
+			time.Hour),
 			object{"msgtype": "m.text", "body": "at last"}).Get("delay_id").Str
 		levels := func(n int) {
 			alice.setState(room, "m.room.power_levels", "", object{"events_default": n})
@@ -124,6 +142,29 @@ func TestADelayedEventThatIsRefusedWaits(t *testing.T) {
 		bob.must("POST", path+"/send", object{})
 		alice.comes(room, "at last")
 		bob.refused(404, "M_NOT_FOUND", "POST", path+"/x", object{}) // it is sent, whatever the action is called
+	})
+}
+
+// Who repeats a request to delay an event, gets its first answer, also when the event was cancelled or sent
+// meanwhile: there is no other.
+func TestARepeatedDelayDelaysNothingMore(t *testing.T) {
+	one(t, func(t *testing.T, d *deployment) {
+		alice := d.user(t, "alice")
+		room := alice.publicRoom()
+		for _, action := range []string{"cancel", "send"} {
+			path := delaying(at("rooms", room, "send", "m.room.message", alice.txn()), time.Hour)
+			put := func() string {
+				t.Helper()
+				return alice.must("PUT", path, object{"msgtype": "m.text", "body": action}).Get("delay_id").Str
+			}
+			first := put()
+			equal(t, "delay_id of a repeated request", put(), first)
+			equal(t, "number of events that wait", alice.must("GET", delayedPath, nil).Get("delayed_events.#").Int(), 1)
+			alice.must("POST", delayedPath+"/"+first+"/"+action, object{})
+			equal(t, "delay_id after "+action, put(), first)
+			equal(t, "number of events that wait after "+action,
+				alice.must("GET", delayedPath, nil).Get("delayed_events.#").Int(), 0)
+		}
 	})
 }
 
