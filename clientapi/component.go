@@ -60,7 +60,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	seen := accounts.NewLastSeen(store, time.Now)
 	sessions := uia.New(store, time.Now)
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
-	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Active: owned.accounts.Active, Log: deps.Log, Now: time.Now})
+	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
+		Now: time.Now})
 	c := &component.Component{
 		Name: storage.Component,
 		API: &api.ClientAPI{

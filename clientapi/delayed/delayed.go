@@ -7,6 +7,7 @@ package delayed
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -30,6 +31,9 @@ const (
 	atOnce = 50
 	// lookEvery is how often events are looked for that another replica took on, and has not sent.
 	lookEvery = 5 * time.Second
+	// repeatable is how long a request may be repeated, so that one whose answer was late does not revive what was
+	// sent or cancelled.
+	repeatable = MaxDelay + 24*time.Hour
 )
 
 // Prefix begins the names of the proposal's parameters and errors.
@@ -37,11 +41,12 @@ const Prefix = "org.matrix.msc4140."
 
 // Service keeps and sends the events of all users.
 type Service struct {
-	Store  *storage.Store
-	Room   *roomserver.RoomserverAPI
-	Active func(ctx context.Context, users []id.UserID) (active, guests []id.UserID, err error)
-	Log    *logrus.Entry
-	Now    func() time.Time
+	Store *storage.Store
+	Room  *roomserver.RoomserverAPI
+	// Local finds the account of a user of this server; M_NOT_FOUND if there is none that is active.
+	Local func(ctx context.Context, user id.UserID) (*storage.Account, error)
+	Log   *logrus.Entry
+	Now   func() time.Time
 
 	wake chan struct{}
 }
@@ -53,8 +58,11 @@ func New(s Service) *Service {
 }
 
 // Put has an event sent after its delay. The same id has it sent once. The error is M_UNKNOWN, with the proposal's errcode beside it,
-// where there are too many or the delay is too long.
+// where there are too many or the delay is too long, and that of sending for users who may send nothing.
 func (s *Service) Put(ctx context.Context, d *storage.Delayed, delay time.Duration) error {
+	if _, err := s.sender(ctx, d.UserID); err != nil {
+		return err
+	}
 	if delay > MaxDelay {
 		return refused("MAX_DELAY_EXCEEDED", "an event can be delayed by %d ms", MaxDelay.Milliseconds()).With(Prefix+"max_delay", MaxDelay.Milliseconds())
 	}
@@ -70,6 +78,10 @@ func (s *Service) Put(ctx context.Context, d *storage.Delayed, delay time.Durati
 	d.DelayMS, d.SinceMS = delay.Milliseconds(), s.Now().UnixMilli()
 	d.DueMS = d.SinceMS + d.DelayMS
 	err := s.Store.DB.Write(ctx, "delay event", func(ctx context.Context, tx *sqlutil.Tx) error {
+		fresh, err := s.Store.UseOnce(ctx, tx, "delayed:"+d.ID, d.SinceMS+repeatable.Milliseconds())
+		if err != nil || !fresh {
+			return err
+		}
 		n, err := s.Store.CountDelayed(ctx, tx, d.UserID, d.ID)
 		if err != nil {
 			return err
@@ -113,8 +125,9 @@ const (
 	Send    = "send"
 )
 
-// Update cancels an event, begins its delay anew, or sends it now. Whoever knows its id may do so; a caller who is known must be its
-// user. M_NOT_FOUND if there is none, any more.
+// Update cancels an event, begins its delay anew, or sends it now. Whoever knows its id may do so; a caller who is
+// known must be its user. M_NOT_FOUND if there is none, any more, and M_INVALID_PARAM for another action. An event
+// that cannot be sent now goes on waiting, and the error is that of sending.
 func (s *Service) Update(ctx context.Context, delayID, action string, by id.UserID) error {
 	var found *storage.Delayed
 	done := false
@@ -129,6 +142,8 @@ func (s *Service) Update(ctx context.Context, delayID, action string, by id.User
 			done, err = s.Store.RestartDelayed(ctx, tx, delayID, s.Now().UnixMilli())
 		case Send:
 			done, err = s.Store.ClaimDelayed(ctx, tx, found)
+		default:
+			err = mxerr.InvalidParam("action must be %s, %s or %s, not %q", Cancel, Restart, Send, action)
 		}
 		return err
 	})
@@ -139,7 +154,33 @@ func (s *Service) Update(ctx context.Context, delayID, action string, by id.User
 		s.look()
 		return err
 	}
-	return s.send(ctx, found)
+	return s.sendNow(ctx, found)
+}
+
+// sendNow sends an event that is claimed before it is due. If it is not sent, it waits as before.
+func (s *Service) sendNow(ctx context.Context, d *storage.Delayed) error {
+	refused, err := s.send(ctx, d)
+	if err == nil && refused == nil {
+		return s.delete(ctx, d)
+	}
+	err = errors.Join(err, s.release(ctx, d))
+	s.look()
+	if err == nil {
+		err = refused
+	}
+	return err
+}
+
+func (s *Service) release(ctx context.Context, d *storage.Delayed) error {
+	return s.Store.DB.Write(ctx, "delayed event waits again", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.Store.ReleaseDelayed(ctx, tx, d.ID)
+	})
+}
+
+func (s *Service) delete(ctx context.Context, d *storage.Delayed) error {
+	return s.Store.DB.Write(ctx, "delayed event is over", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return s.Store.DeleteDelayed(ctx, tx, d.ID)
+	})
 }
 
 func (s *Service) look() {
@@ -190,7 +231,7 @@ func (s *Service) sendDue(ctx context.Context) (time.Duration, error) {
 			return err
 		})
 		if err == nil && claimed {
-			err = s.send(ctx, d)
+			err = s.finish(ctx, d)
 		}
 		if err != nil {
 			return lookEvery, err
@@ -202,38 +243,65 @@ func (s *Service) sendDue(ctx context.Context) (time.Duration, error) {
 	return min(lookEvery, time.Duration(max(next-now, 1))*time.Millisecond), nil
 }
 
-// send sends an event that is claimed, unless it is over: its user is no more, or somebody else has set the state meanwhile.
-func (s *Service) send(ctx context.Context, d *storage.Delayed) error {
-	over, err := s.over(ctx, d)
+// finish sends an event that is due. One that is refused is not tried again: it would come at a time that nobody
+// asked for.
+func (s *Service) finish(ctx context.Context, d *storage.Delayed) error {
+	refused, err := s.send(ctx, d)
 	if err != nil {
-		return err
+		return err // it is tried again
 	}
-	if !over {
-		_, err = s.Room.SendEvent(ctx, roomserver.SendEventRequest{RequestKey: roomserver.RequestKey("delayed " + d.ID), RoomID: d.RoomID, Sender: d.UserID,
-			DeviceID: d.DeviceID, Type: d.Type, StateKey: d.StateKey, Content: d.Content})
+	if refused != nil {
+		s.Log.WithError(refused).WithField("user", d.UserID).Info("a delayed event was refused")
 	}
-	if _, refused := mxerr.As(err); err != nil && !refused {
-		return fmt.Errorf("delayed event in %s: %w", d.RoomID, err) // it is tried again
-	}
-	sent := err
-	err = s.Store.DB.Write(ctx, "delayed event is sent", func(ctx context.Context, tx *sqlutil.Tx) error { return s.Store.DeleteDelayed(ctx, tx, d.ID) })
-	if err == nil && sent != nil {
-		s.Log.WithError(sent).WithField("user", d.UserID).Info("a delayed event was refused")
-	}
-	return err
+	return s.delete(ctx, d)
 }
 
-func (s *Service) over(ctx context.Context, d *storage.Delayed) (bool, error) {
-	active, _, err := s.Active(ctx, []id.UserID{d.UserID})
-	if err != nil || len(active) == 0 {
-		return true, err
+// send sends an event that is claimed. It is refused if its user may not send it any more, or if somebody else has
+// set the state meanwhile.
+func (s *Service) send(ctx context.Context, d *storage.Delayed) (refused, err error) {
+	err = s.mustBeWanted(ctx, d)
+	var sender *storage.Account
+	if err == nil {
+		sender, err = s.sender(ctx, d.UserID)
 	}
+	if err == nil {
+		_, err = s.Room.SendEvent(ctx, roomserver.SendEventRequest{RequestKey: roomserver.RequestKey("delayed " + d.ID),
+			RoomID: d.RoomID, Sender: d.UserID, DeviceID: d.DeviceID, Guest: sender.Guest, Type: d.Type, StateKey: d.StateKey,
+			Content: d.Content})
+	}
+	if refusal, is := mxerr.As(err); is && refusal.Status < http.StatusInternalServerError {
+		return refusal, nil
+	}
+	if err != nil {
+		err = fmt.Errorf("delayed event in %s: %w", d.RoomID, err)
+	}
+	return nil, err
+}
+
+// sender is the account of one who sends delayed events. The error says why they may not: what is put on an account
+// holds for what was delayed before too, and counts at the time of sending, as power levels do.
+func (s *Service) sender(ctx context.Context, user id.UserID) (*storage.Account, error) {
+	account, err := s.Local(ctx, user)
+	switch {
+	case err != nil:
+		return nil, err
+	case account.Locked:
+		return nil, mxerr.Forbidden("the account %s is locked: its delayed events are not sent", user)
+	case account.Suspended:
+		return nil, mxerr.Suspended()
+	}
+	return account, nil
+}
+
+// mustBeWanted is M_FORBIDDEN if somebody else has set the state since it was asked for, or if the user is not in the
+// room any more.
+func (s *Service) mustBeWanted(ctx context.Context, d *storage.Delayed) error {
 	if d.StateKey == nil {
-		return false, nil
+		return nil
 	}
 	now, err := s.present(ctx, d)
-	if _, refused := mxerr.As(err); refused {
-		return true, nil // the user is not in the room any more
+	if err == nil && now != nil && now.PDU.ID() != d.Replaces && now.PDU.Sender() != d.UserID {
+		err = mxerr.Forbidden("%s has set this state since the event was delayed", now.PDU.Sender())
 	}
-	return now != nil && now.PDU.ID() != d.Replaces && now.PDU.Sender() != d.UserID, err
+	return err
 }

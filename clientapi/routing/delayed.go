@@ -10,6 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
@@ -41,9 +42,30 @@ func (e *endpoints) delayEvent(ctx context.Context, r *httputil.Request, event *
 	if err := e.mustBeJoined(ctx, event.RoomID, event.Sender); err != nil {
 		return nil, err
 	}
-	err := e.Delayed.Put(ctx, &storage.Delayed{ID: delayID, UserID: event.Sender, DeviceID: event.DeviceID, RoomID: event.RoomID, Type: event.Type,
-		StateKey: event.StateKey, Content: event.Content}, delay)
+	content, err := withRedacts(event.Content, event.Redacts)
+	if err != nil {
+		return nil, err
+	}
+	err = e.Delayed.Put(ctx, &storage.Delayed{ID: delayID, UserID: event.Sender, DeviceID: event.DeviceID,
+		RoomID: event.RoomID, Type: event.Type, StateKey: event.StateKey, Content: content}, delay)
 	return httputil.Object{"delay_id": delayID}, err
+}
+
+// withRedacts is content that says which event is redacted, as the content of newer room versions does: from there it
+// is taken when the event is sent.
+func withRedacts(content json.RawMessage, target id.EventID) (json.RawMessage, error) {
+	if target == "" {
+		return content, nil
+	}
+	members := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(content, &members); err != nil {
+		return nil, mxerr.BadJSON("the content is not an object: %v", err)
+	}
+	var err error
+	if members["redacts"], err = json.Marshal(target); err != nil {
+		return nil, err
+	}
+	return json.Marshal(members)
 }
 
 // delayedEvents is GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events.
@@ -75,9 +97,6 @@ func (e *endpoints) updateDelayed(ctx context.Context, r *httputil.Request) (any
 	}
 	if body.Action == "" {
 		return nil, mxerr.MissingParam("action is missing")
-	}
-	if err := oneOf("action", body.Action, delayed.Cancel, delayed.Restart, delayed.Send); err != nil {
-		return nil, err
 	}
 	return nil, e.Delayed.Update(ctx, r.Var("delayID"), body.Action, r.Caller.UserID)
 }

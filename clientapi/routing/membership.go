@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -169,55 +168,22 @@ func (e *endpoints) mutualRooms(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	if other == r.Caller.UserID {
-		return nil, mxerr.InvalidParam("user_id must be of another user")
-	}
-	joined := func(user id.UserID) (map[id.RoomID]bool, error) {
-		found, err := e.Room.QueryMemberships(ctx, roomserver.QueryMembershipsRequest{UserID: user, Memberships: []string{"join"}})
-		rooms := make(map[id.RoomID]bool, len(found.Rooms))
-		for _, room := range found.Rooms {
-			rooms[room.RoomID] = true
-		}
-		return rooms, err
-	}
-	own, err := joined(r.Caller.UserID)
-	if err != nil {
-		return nil, err
-	}
-	theirs, err := joined(other)
-	if err != nil {
-		return nil, err
-	}
-	mutual := make([]id.RoomID, 0, min(len(own), len(theirs)))
-	for room := range own {
-		if theirs[room] {
-			mutual = append(mutual, room)
-		}
-	}
-	slices.Sort(mutual)
-	answer := httputil.Object{"count": len(mutual)}
+	query := roomserver.QueryMutualRoomsRequest{UserID: r.Caller.UserID, Other: other}
 	if from := r.Query("from"); from != "" {
-		// A token is the last room of the page before it.
-		last, err := id.ParseRoomID(from)
-		if err != nil {
+		if query.After, err = id.ParseRoomID(from); err != nil {
 			return nil, mxerr.InvalidParam("from is not a token of this endpoint")
 		}
-		at, has := slices.BinarySearch(mutual, last)
-		if has {
-			at++
-		}
-		mutual = mutual[at:]
 	}
-	if len(mutual) > maxMutual {
-		mutual = mutual[:maxMutual]
-		answer["next_batch"] = mutual[maxMutual-1]
+	found, err := e.Room.QueryMutualRooms(ctx, query)
+	if err != nil {
+		return nil, err
 	}
-	answer["joined"] = mutual
+	answer := httputil.Object{"count": found.Count, "joined": append([]id.RoomID{}, found.Rooms...)}
+	if found.Next != "" {
+		answer["next_batch"] = found.Next
+	}
 	return answer, nil
 }
-
-// maxMutual is how many rooms a page of mutual_rooms has.
-const maxMutual = 500
 
 // forget is POST /rooms/{roomId}/forget.
 func (e *endpoints) forget(ctx context.Context, r *httputil.Request) (any, error) {

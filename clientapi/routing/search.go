@@ -3,7 +3,6 @@ package routing
 import (
 	"context"
 	"encoding/json"
-	"strconv"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -89,8 +88,8 @@ func (e *endpoints) searchEvents(ctx context.Context, r *httputil.Request) (any,
 	if len(groups) > 0 {
 		answer["groups"] = groupsOf(found.Results, groups)
 	}
-	if found.Next > 0 {
-		answer["next_batch"] = strconv.Itoa(found.Next)
+	if found.Next != nil {
+		answer["next_batch"] = found.Next.Token()
 	}
 	return httputil.Object{"search_categories": httputil.Object{"room_events": answer}}, nil
 }
@@ -111,7 +110,8 @@ func searchQuery(r *httputil.Request, body *searchRequest) (*roomserver.QuerySea
 		return nil, nil, mxerr.InvalidParam("search_term may have %d bytes", maxSearchTerm)
 	}
 	query := &roomserver.QuerySearchRequest{Term: *c.SearchTerm, Recent: c.OrderBy == "recent", IncludeState: c.IncludeState}
-	if err := oneOf("order_by", c.OrderBy, "recent", "rank"); err != nil {
+	var err error
+	if err = oneOf("order_by", c.OrderBy, "recent", "rank"); err != nil {
 		return nil, nil, err
 	}
 	const prefix = "content."
@@ -154,11 +154,9 @@ func searchQuery(r *httputil.Request, body *searchRequest) (*roomserver.QuerySea
 		groups = append(groups, group.Key)
 	}
 	if token := r.Query("next_batch"); token != "" {
-		skip, err := strconv.Atoi(token)
-		if err != nil || skip < 1 {
-			return nil, nil, mxerr.InvalidParam("next_batch is not a token of this endpoint")
+		if query.From, err = roomserver.ParseSearchPlace(token); err != nil {
+			return nil, nil, mxerr.InvalidParam("next_batch: %v", err)
 		}
-		query.Skip = skip
 	}
 	if len(query.Keys) == 0 {
 		return nil, nil, mxerr.InvalidParam("keys names nothing to search")

@@ -26,7 +26,8 @@ type Delayed struct {
 }
 
 type delayedStatements struct {
-	insertDelayed, countDelayed, listDelayed, oneDelayed, dueDelayed, nextDelayed, claimDelayed, restartDelayed, cancelDelayed, deleteDelayed *sqlutil.Stmt
+	insertDelayed, countDelayed, listDelayed, oneDelayed, dueDelayed, nextDelayed, claimDelayed *sqlutil.Stmt
+	restartDelayed, releaseDelayed, cancelDelayed, deleteDelayed                                *sqlutil.Stmt
 }
 
 const delayedColumns = `id, user_id, device_id, room_id, type, state_key, content, replaces, delay_ms, since_ms, due_ms`
@@ -43,6 +44,7 @@ func prepareDelayed(db *sqlutil.DB) delayedStatements {
 		nextDelayed:    db.Stmt(`SELECT COALESCE(MIN(due_ms), $1) FROM clientapi_delayed`),
 		claimDelayed:   db.Stmt(`UPDATE clientapi_delayed SET claimed = TRUE WHERE id = $1 AND due_ms = $2`),
 		restartDelayed: db.Stmt(`UPDATE clientapi_delayed SET since_ms = $2, due_ms = $2 + delay_ms WHERE id = $1 AND NOT claimed`),
+		releaseDelayed: db.Stmt(`UPDATE clientapi_delayed SET claimed = FALSE WHERE id = $1`),
 		cancelDelayed:  db.Stmt(`DELETE FROM clientapi_delayed WHERE id = $1 AND NOT claimed`),
 		deleteDelayed:  db.Stmt(`DELETE FROM clientapi_delayed WHERE id = $1`),
 	}
@@ -98,6 +100,12 @@ func (s *Store) NextDelayed(ctx context.Context, tx *sqlutil.Tx, otherwise int64
 func (s *Store) ClaimDelayed(ctx context.Context, tx *sqlutil.Tx, d *Delayed) (bool, error) {
 	n, err := s.claimDelayed.Exec(ctx, tx, d.ID, d.DueMS)
 	return n == 1, err
+}
+
+// ReleaseDelayed has an event wait again that was to be sent and was not.
+func (s *Store) ReleaseDelayed(ctx context.Context, tx *sqlutil.Tx, delayID string) error {
+	_, err := s.releaseDelayed.Exec(ctx, tx, delayID)
+	return err
 }
 
 // RestartDelayed begins the delay of an event anew. It is false if there is none that waits.

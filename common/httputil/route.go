@@ -35,10 +35,10 @@ type Route struct {
 	// Name is the endpoint's in metrics, traces and logs.
 	Name string
 	Auth Auth
-	// Locked says that locked accounts may use it too, Active that suspended ones may not (§ Account moderation).
-	Locked, Active bool
-	MaxBody        int64  // bytes; 0: DefaultMaxBody
-	Limit          string // name of the rate limit; empty: none
+	// Locked says that locked accounts may use it too (§ Account locking).
+	Locked  bool
+	MaxBody int64  // bytes; 0: DefaultMaxBody
+	Limit   string // name of the rate limit; empty: none
 	// Large says that an answer may have many bytes: only so many are made at once (AnswerBudget).
 	Large   bool
 	Handler Handler

@@ -279,7 +279,7 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 			if caller.Locked && !q.route.Locked {
 				return mxerr.Locked()
 			}
-			if caller.Suspended && q.route.Active {
+			if caller.Suspended && q.route.suspends() {
 				return mxerr.Suspended()
 			}
 			if caller.Guest && q.route.Auth == AuthUser {

@@ -71,6 +71,8 @@ type RoomserverAPI struct {
 	QueryMemberships rpc.Call[QueryMembershipsRequest, QueryMembershipsResponse]
 	// QueryMembership answers the question of authority: what is this user in this room, now?
 	QueryMembership rpc.Call[QueryMembershipRequest, QueryMembershipResponse]
+	// QueryMutualRooms lists the rooms that two users are joined to.
+	QueryMutualRooms rpc.Call[QueryMutualRoomsRequest, QueryMutualRoomsResponse]
 	// QueryRoomSummary returns what the viewer may know of a room before they join it. M_NOT_FOUND if that is nothing.
 	QueryRoomSummary rpc.Call[QueryRoomSummaryRequest, QueryRoomSummaryResponse]
 	// QueryHierarchy walks the tree of a space. M_FORBIDDEN if the viewer may not know of the space.

@@ -265,8 +265,8 @@ type QuerySearchRequest struct {
 	Term           string       `json:"term"`
 	Keys           []string     `json:"keys"` // of body, name and topic
 	Filter         *EventFilter `json:"filter,omitempty"`
-	Recent         bool         `json:"recent"` // newest first, instead of best
-	Skip           int          `json:"skip"`   // what earlier pages have looked at
+	Recent         bool         `json:"recent"`         // newest first, instead of best
+	From           *SearchPlace `json:"from,omitempty"` // where the page before ended
 	Limit          int          `json:"limit"`
 	Context        bool         `json:"context"`
 	Before         int          `json:"before"`
@@ -275,13 +275,14 @@ type QuerySearchRequest struct {
 	IncludeState   bool         `json:"include_state"`
 }
 
-// QuerySearchResponse is a page of results. Next is the Skip of the next one; 0 if there is none.
+// QuerySearchResponse is a page of results. Everything in it follows from events that the viewer may see: it would be
+// the same if there were no others. Next is where the next page begins; nil if there is none.
 type QuerySearchResponse struct {
-	Count      int64                 `json:"count"` // about how many there are
+	Count      int64                 `json:"count"` // how many there are, those of earlier pages included, or a thousand if there are more
 	Highlights []string              `json:"highlights"`
 	Results    []SearchResult        `json:"results"`
 	State      map[id.RoomID][]Event `json:"state,omitempty"`
-	Next       int                   `json:"next"`
+	Next       *SearchPlace          `json:"next,omitempty"`
 }
 
 // SearchResult is an event that was found.
@@ -381,6 +382,22 @@ type UserRoom struct {
 	Membership string     `json:"membership"`
 	EventID    id.EventID `json:"event_id"`
 	Forgotten  bool       `json:"forgotten,omitempty"`
+}
+
+// QueryMutualRoomsRequest is GET /mutual_rooms. After is the Next of the page before.
+type QueryMutualRoomsRequest struct {
+	UserID id.UserID `json:"user_id"`
+	Other  id.UserID `json:"other"`
+	After  id.RoomID `json:"after,omitempty"`
+	Limit  int       `json:"limit,omitempty"` // 0: as many as a page may have
+}
+
+// QueryMutualRoomsResponse is a page of the rooms, of which there are Count in all. Next is empty if there is no
+// further page.
+type QueryMutualRoomsResponse struct {
+	Rooms []id.RoomID `json:"rooms"`
+	Count int64       `json:"count"`
+	Next  id.RoomID   `json:"next,omitempty"`
 }
 
 // QueryMembershipRequest asks for one membership.

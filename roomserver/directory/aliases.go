@@ -11,6 +11,7 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/storage"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // membersForServers is how many members are looked at for the servers that are named with an alias: enough to join by.
@@ -21,16 +22,18 @@ func (d *Directory) SetAlias(ctx context.Context, req api.SetAliasRequest) (none
 	if err := d.checkOurs(req.Alias); err != nil {
 		return none, err
 	}
-	room, err := d.room(ctx, req.RoomID)
+	room, err := d.rooms.Room(ctx, req.RoomID)
 	if err != nil {
 		return none, err
 	}
-	joined, err := d.isJoined(ctx, room, req.UserID)
-	if err != nil {
-		return none, err
+	joined := false
+	if room != nil {
+		if joined, err = d.isJoined(ctx, room, req.UserID); err != nil {
+			return none, err
+		}
 	}
 	if !joined {
-		return none, mxerr.Forbidden("you are not in %s: join it before you give it an alias", req.RoomID)
+		return none, visibility.NoRoom(req.RoomID)
 	}
 	if !d.rules.Allows(req.UserID, req.RoomID, req.Alias) {
 		return none, mxerr.Forbidden("this server does not let you create the alias %s", req.Alias)
@@ -78,7 +81,7 @@ func (d *Directory) RemoveAlias(ctx context.Context, req api.RemoveAliasRequest)
 		return none, err
 	}
 	if !req.Admin && a.Creator != req.UserID {
-		room, err := d.room(ctx, a.RoomID)
+		room, err := d.rooms.Room(ctx, a.RoomID)
 		if err != nil {
 			return none, err
 		}

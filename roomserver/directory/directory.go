@@ -11,7 +11,6 @@ import (
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/auth"
@@ -33,15 +32,6 @@ func New(r *state.Reader, rules config.RoomDirectory, server id.ServerName) *Dir
 	return &Directory{rooms: r, rules: rules, server: server}
 }
 
-// room is a room that must exist.
-func (d *Directory) room(ctx context.Context, roomID id.RoomID) (*storage.Room, error) {
-	room, err := d.rooms.Room(ctx, roomID)
-	if err == nil && room == nil {
-		err = mxerr.NotFound("there is no room %s here", roomID)
-	}
-	return room, err
-}
-
 func (d *Directory) isJoined(ctx context.Context, room *storage.Room, user id.UserID) (bool, error) {
 	m, err := d.rooms.Storage.Membership(ctx, room.NID, user)
 	if err != nil {
@@ -50,8 +40,11 @@ func (d *Directory) isJoined(ctx context.Context, room *storage.Room, user id.Us
 	return m.Membership == "join", nil
 }
 
-// mayName tells whether a user may set the room's m.room.canonical_alias.
+// mayName tells whether a user may set the m.room.canonical_alias of a room. Nobody may if there is no such room.
 func (d *Directory) mayName(ctx context.Context, room *storage.Room, user id.UserID) (bool, error) {
+	if room == nil {
+		return false, nil
+	}
 	if joined, err := d.isJoined(ctx, room, user); err != nil || !joined {
 		return false, err
 	}

@@ -29,7 +29,7 @@ func TestAliases(t *testing.T) {
 		Fails(w, "M_INVALID_PARAM", w.SetAlias, set(Alice, "#a:there"))
 		Fails(w, "M_INVALID_PARAM", w.SetAlias, set(Alice, "a"))
 		Fails(w, "M_FORBIDDEN", w.SetAlias, set("@dan:here", "#d:here"))
-		Fails(w, "M_NOT_FOUND", w.SetAlias, api.SetAliasRequest{Alias: "#x:here", RoomID: "!none:here", UserID: Alice})
+		Fails(w, "M_FORBIDDEN", w.SetAlias, api.SetAliasRequest{Alias: "#x:here", RoomID: "!none:here", UserID: Alice})
 
 		found := Must(w, w.QueryAlias, api.QueryAliasRequest{Alias: "#b:here"})
 		if found.RoomID != room || !slices.Equal(found.Servers, []id.ServerName{Server}) {
@@ -76,8 +76,11 @@ func TestPublish(t *testing.T) {
 	is(true)
 	Must(w, w.PublishRoom, api.PublishRoomRequest{RoomID: room, UserID: Carol, Admin: true})
 	is(false)
-	Fails(w, "M_NOT_FOUND", w.QueryPublished, api.QueryPublishedRequest{RoomID: "!none:here"})
-	Fails(w, "M_NOT_FOUND", w.PublishRoom, api.PublishRoomRequest{RoomID: "!none:here", UserID: Alice})
+	if Must(w, w.QueryPublished, api.QueryPublishedRequest{RoomID: "!none:here"}).Published {
+		t.Error("a room that does not exist is published")
+	}
+	Fails(w, "M_FORBIDDEN", w.PublishRoom, api.PublishRoomRequest{RoomID: "!none:here", UserID: Alice})
+	Fails(w, "M_NOT_FOUND", w.PublishRoom, api.PublishRoomRequest{RoomID: "!none:here", UserID: Alice, Admin: true})
 	Fails(w, "M_FORBIDDEN", w.SetAlias, api.SetAliasRequest{Alias: "#bad:here", RoomID: room, UserID: Alice})
 
 	carols := Must(w, w.CreateRoom, api.CreateRoomRequest{RequestKey: "carol's", Creator: Carol, Preset: "public_chat"}).RoomID

@@ -8,6 +8,7 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // A page of the directory has defaultPage rooms where the client names no limit, and never more than maxPage.
@@ -19,9 +20,12 @@ const (
 // PublishRoom is of the contract. A room may be published, and taken out again, by those who may set its canonical alias, as far
 // as the configured rules allow it, and by administrators.
 func (d *Directory) PublishRoom(ctx context.Context, req api.PublishRoomRequest) (none api.Empty, err error) {
-	room, err := d.room(ctx, req.RoomID)
+	room, err := d.rooms.Room(ctx, req.RoomID)
 	if err != nil {
 		return none, err
+	}
+	if room == nil && req.Admin {
+		return none, mxerr.NotFound("there is no room %s here", req.RoomID)
 	}
 	if !req.Admin {
 		may, err := d.mayName(ctx, room, req.UserID)
@@ -29,7 +33,8 @@ func (d *Directory) PublishRoom(ctx context.Context, req api.PublishRoomRequest)
 			return none, err
 		}
 		if !may {
-			return none, mxerr.Forbidden("publishing a room needs the power level to set m.room.canonical_alias in it")
+			refused := mxerr.Forbidden("publishing a room needs the power level to set m.room.canonical_alias in it")
+			return none, visibility.Hide(ctx, d.rooms, req.RoomID, req.UserID, refused)
 		}
 		if req.Publish && !d.rules.Allows(req.UserID, req.RoomID, "") {
 			return none, mxerr.Forbidden("this server does not let you publish the room %s", req.RoomID)
@@ -44,10 +49,10 @@ func (d *Directory) PublishRoom(ctx context.Context, req api.PublishRoomRequest)
 	return none, nil
 }
 
-// QueryPublished is of the contract.
+// QueryPublished is of the contract. A room that does not exist is not published, as one that nobody may know of.
 func (d *Directory) QueryPublished(ctx context.Context, req api.QueryPublishedRequest) (res api.QueryPublishedResponse, err error) {
-	room, err := d.room(ctx, req.RoomID)
-	if err != nil {
+	room, err := d.rooms.Room(ctx, req.RoomID)
+	if err != nil || room == nil {
 		return res, err
 	}
 	if res.Published, err = d.rooms.Storage.Published(ctx, room.NID); err != nil {

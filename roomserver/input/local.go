@@ -110,6 +110,9 @@ func (in *Input) local(ctx context.Context, d *draft, hash []byte, build Build) 
 // add builds, checks and appends one local event.
 func (in *Input) add(ctx context.Context, d *draft, p *Proto, key []byte) (*storage.NewEvent, error) {
 	p.RoomID = d.room.ID
+	if err := d.mustBeJoined(ctx, p); err != nil {
+		return nil, err
+	}
 	if p.OriginServerTS == 0 {
 		p.OriginServerTS = time.Now().UnixMilli()
 	}
@@ -143,6 +146,35 @@ func (in *Input) add(ctx context.Context, d *draft, p *Proto, key []byte) (*stor
 		storage.Extremity{NID: nid, EventID: event.ID(), Depth: event.Depth()})
 	return e, nil
 }
+
+// mustBeJoined refuses what the authorization rules let pass before they ask what the sender is in the room:
+// m.room.aliases of old room versions, and members whom a third party's signature invites. Other servers may send
+// them, users of this one may not.
+func (d *draft) mustBeJoined(ctx context.Context, p *Proto) error {
+	if p.StateKey == nil || p.Type != typeAliases && (p.Type != pdu.TypeMember || *p.StateKey == string(p.Sender)) {
+		return nil
+	}
+	member, err := d.One(ctx, pdu.TypeMember, string(p.Sender))
+	if err != nil {
+		return err
+	}
+	if member == nil || member.PDU.Membership() != "join" {
+		return mxerr.Forbidden("you are not in the room %s", d.room.ID)
+	}
+	if p.Type != typeAliases {
+		return nil // the rules ask for the level
+	}
+	levels, err := PowerLevels(ctx, d)
+	if err != nil {
+		return err
+	}
+	if own, needed := levels.User(p.Sender), levels.Event(typeAliases, true); own < needed {
+		return mxerr.Forbidden("%s needs power level %d, yours is %d", typeAliases, needed, own)
+	}
+	return nil
+}
+
+const typeAliases = "m.room.aliases"
 
 // selectAuth fills in the auth events (Server-Server API, § Auth events selection).
 func (d *draft) selectAuth(ctx context.Context, p *Proto) ([]stateres.EventNID, error) {

@@ -3,7 +3,6 @@ package performer
 import (
 	"context"
 	"net/http"
-	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -13,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/storage"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // authorisers is how many members of this server without a power level of their own are looked at for one who may invite.
@@ -26,20 +26,26 @@ func (p *Performer) JoinRoom(ctx context.Context, req api.JoinRoomRequest) (api.
 	if err != nil {
 		return api.JoinRoomResponse{}, err
 	}
-	res := api.JoinRoomResponse{RoomID: roomID}
+	var predecessor id.RoomID // may be read only when the room's worker is done
 	_, err = p.Input.Local(ctx, roomID, req.RequestKey, func(ctx context.Context, v input.View) ([]input.Proto, id.EventID, error) {
 		create, err := v.One(ctx, pdu.TypeCreate, "")
 		if err != nil {
 			return nil, "", err
 		}
 		if create != nil {
-			if predecessor, err := id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err == nil {
-				res.Predecessor = predecessor
+			if predecessor, err = id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err != nil {
+				predecessor = "" // there is none, or no valid one
 			}
 		}
 		return p.join(ctx, v, &req)
 	})
-	return res, err
+	if req.RoomIDOrAlias == string(roomID) { // whoever has an alias of the room knows of it
+		err = visibility.Hide(ctx, p.Reader, roomID, req.UserID, err)
+	}
+	if err != nil {
+		return api.JoinRoomResponse{}, err
+	}
+	return api.JoinRoomResponse{RoomID: roomID, Predecessor: predecessor}, nil
 }
 
 // resolve finds the room that an id or an alias stands for.
@@ -115,7 +121,7 @@ func (p *Performer) authoriser(ctx context.Context, v input.View, user id.UserID
 	default:
 		return "", nil
 	}
-	allowed, err := p.allowed(ctx, rules.PDU, user)
+	allowed, err := visibility.MayJoin(ctx, p.Reader, rules.PDU, user)
 	if err != nil {
 		return "", err
 	}
@@ -151,17 +157,4 @@ func (p *Performer) authoriser(ctx context.Context, v input.View, user id.UserID
 		}
 	}
 	return "", mxerr.New(http.StatusBadRequest, "M_UNABLE_TO_GRANT_JOIN", "no user of this server may invite to this room")
-}
-
-// allowed tells whether a user fulfils one of the conditions of restricted join rules.
-func (p *Performer) allowed(ctx context.Context, rules *pdu.Event, user id.UserID) (bool, error) {
-	rooms, err := p.Storage.UserRooms(ctx, user)
-	if err != nil {
-		return false, err
-	}
-	joined := make(map[id.RoomID]bool, len(rooms))
-	for _, r := range rooms {
-		joined[r.RoomID] = r.Membership == join
-	}
-	return slices.ContainsFunc(state.AllowedRooms(rules), func(room id.RoomID) bool { return joined[room] }), nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/storage"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // action says what an action of ChangeMembershipRequest makes of which memberships. What the target is otherwise is refused before
@@ -42,6 +43,11 @@ func actionOf(name string) (action, error) {
 
 // ChangeMembership invites, kicks, bans, unbans, knocks or leaves (Client-Server API, § Room membership).
 func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembershipRequest) (api.SendEventResponse, error) {
+	res, err := p.changeMembership(ctx, &req)
+	return res, visibility.Hide(ctx, p.Reader, req.RoomID, req.Sender, err)
+}
+
+func (p *Performer) changeMembership(ctx context.Context, req *api.ChangeMembershipRequest) (api.SendEventResponse, error) {
 	act, err := actionOf(req.Action)
 	if err != nil {
 		return api.SendEventResponse{}, err
@@ -98,10 +104,10 @@ func (p *Performer) ForgetRoom(ctx context.Context, req api.ForgetRoomRequest) (
 	if err != nil {
 		return api.Empty{}, err
 	}
-	if room == nil {
-		return api.Empty{}, mxerr.NotFound("there is no room %s here", req.RoomID)
+	done := false
+	if room != nil {
+		done, err = p.Storage.Forget(ctx, room.NID, req.UserID)
 	}
-	done, err := p.Storage.Forget(ctx, room.NID, req.UserID)
 	if err == nil && !done {
 		err = mxerr.New(400, "M_UNKNOWN", "you can forget a room only after you have left it")
 	}

@@ -17,10 +17,16 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/input"
 	"github.com/matrix-org/dendrite/roomserver/storage"
+	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
 // SendEvent puts an event of a local user into a room (Client-Server API, § Sending events to a room, § Redactions).
 func (p *Performer) SendEvent(ctx context.Context, req api.SendEventRequest) (api.SendEventResponse, error) {
+	res, err := p.sendEvent(ctx, req)
+	return res, visibility.Hide(ctx, p.Reader, req.RoomID, req.Sender, err)
+}
+
+func (p *Performer) sendEvent(ctx context.Context, req api.SendEventRequest) (api.SendEventResponse, error) {
 	if err := p.checkContent(ctx, &req); err != nil {
 		return api.SendEventResponse{}, err
 	}
@@ -185,7 +191,7 @@ func (p *Performer) checkRelation(ctx context.Context, v input.View, req *api.Se
 		if err != nil {
 			return err
 		}
-		if root := found[r.Parent]; root != nil && root.PDU.Relation().Type != "" {
+		if root := found[r.Parent]; root != nil && root.RoomNID == v.Room().NID && root.PDU.Relation().Type != "" {
 			return mxerr.New(http.StatusBadRequest, "M_UNKNOWN", "no thread can begin at %s, which itself relates to another event", r.Parent)
 		}
 	}

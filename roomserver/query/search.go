@@ -16,7 +16,17 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/visibility"
 )
 
-// QuerySearch is of the contract.
+const (
+	// countedAtMost is how many results are counted at most: whoever has so many looks for better words.
+	countedAtMost = 1000
+	// searchPage is how many matches are looked up at once: mostly all that are counted.
+	searchPage = countedAtMost + 1
+	// matchesAtMost bounds the work for somebody who may see next to none of what matches.
+	matchesAtMost = 20_000
+)
+
+// QuerySearch is of the contract. Events that the viewer may not see, or that the filter does not select, are passed
+// over: they are neither counted, nor do they make a further page.
 func (q *Query) QuerySearch(ctx context.Context, req api.QuerySearchRequest) (res api.QuerySearchResponse, err error) {
 	res.Highlights = search.Words(req.Term)
 	if len(res.Highlights) == 0 {
@@ -29,31 +39,79 @@ func (q *Query) QuerySearch(ctx context.Context, req api.QuerySearchRequest) (re
 	if err != nil || len(rooms) == 0 {
 		return res, err
 	}
+	after, shown, err := q.searchPlace(ctx, &req, views)
+	if err != nil {
+		return res, err
+	}
+	res.Count = shown
 	limit := min(max(req.Limit, 1), maxLimit)
-	skip := req.Skip
-	for range pagesAtMost {
-		size := max(limit+1, furtherPage)
-		page, total, err := q.rooms.Storage.Search(ctx, res.Highlights, req.Keys, rooms, req.Recent, size, skip)
+	most := max(countedAtMost, shown+int64(limit)+1)
+	answer := searchAnswer{QuerySearchResponse: &res, limit: limit, shown: shown}
+	for looked := 0; looked < matchesAtMost; looked += searchPage {
+		page, err := q.rooms.Storage.Search(ctx, res.Highlights, req.Keys, rooms, req.Recent, after, searchPage)
 		if err != nil {
 			return res, err
 		}
-		res.Count = total
-		full, used, err := q.takeFound(ctx, &req, views, page, limit, &res)
+		seen, err := q.seenOf(ctx, &req, views, page)
 		if err != nil {
 			return res, err
 		}
-		skip += used
-		if full {
-			if used < len(page) || len(page) == size {
-				res.Next = skip
+		for _, found := range page {
+			if e, is := seen[found.NID]; is && res.Count < most {
+				answer.add(found, e)
 			}
+		}
+		if len(page) < searchPage || res.Count >= most {
 			break
 		}
-		if len(page) < size {
-			break
-		}
+		after = page[searchPage-1]
 	}
 	return res, q.completeFound(ctx, &req, views, &res)
+}
+
+// searchAnswer is an answer that is being made.
+type searchAnswer struct {
+	*api.QuerySearchResponse
+	limit int
+	shown int64         // results of earlier pages
+	last  storage.Found // the last one in it
+}
+
+// add takes up what was found: as a result or, if the page is full, as what comes later.
+func (a *searchAnswer) add(found storage.Found, e api.Event) {
+	a.Count++
+	switch {
+	case len(a.Results) < a.limit:
+		a.Results = append(a.Results, api.SearchResult{Rank: found.Rank, RoomID: e.PDU.RoomID(), Event: e})
+		a.last = found
+	case a.Next == nil:
+		ends := a.Results[a.limit-1].Event.PDU.ID()
+		a.Next = &api.SearchPlace{EventID: ends, Rank: a.last.Rank, Sent: a.last.Sent, Shown: a.shown + int64(a.limit)}
+	}
+}
+
+// searchPlace is where a page begins, and how many results came before it. The event that it comes after is one that
+// the viewer still sees; else nothing of the same rank or time comes on this page.
+func (q *Query) searchPlace(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom) (
+	_ storage.Found, shown int64, err error) {
+	if req.From == nil {
+		return storage.BeforeFound(), 0, nil
+	}
+	place := storage.Found{Rank: req.From.Rank, Sent: req.From.Sent}
+	found, err := q.rooms.EventsByID(ctx, []id.EventID{req.From.EventID}, true)
+	e := found[req.From.EventID]
+	if err != nil || e == nil || views[e.RoomNID].room == nil {
+		return place, req.From.Shown, err
+	}
+	r, err := q.searchedView(ctx, req.Viewer, views, e.RoomNID)
+	if err != nil {
+		return place, 0, err
+	}
+	seen, err := r.view.Filter(ctx, []*storage.Event{e})
+	if len(seen) > 0 {
+		place.NID = e.NID
+	}
+	return place, req.From.Shown, err
 }
 
 // searchedRoom is a room that a search looks through.
@@ -110,46 +168,51 @@ func (q *Query) searchedView(ctx context.Context, viewer api.Viewer, views map[i
 	return r, nil
 }
 
-// takeFound adds those of a page that the user may see and the filter selects, and tells how many of the page it has used.
-func (q *Query) takeFound(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom, page []storage.Found, limit int,
-	res *api.QuerySearchResponse) (full bool, used int, err error) {
-	nids := make([]stateres.EventNID, len(page))
-	for i := range page {
-		nids[i] = page[i].NID
+// seenOf are those of some matches that the user may see, with the words that were looked for, and that the filter
+// selects.
+func (q *Query) seenOf(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom,
+	page []storage.Found) (map[stateres.EventNID]api.Event, error) {
+	var nids []stateres.EventNID
+	for _, found := range page {
+		r, err := q.searchedView(ctx, req.Viewer, views, found.RoomNID)
+		if err != nil {
+			return nil, err
+		}
+		if r.view.Searches(found.Order) {
+			nids = append(nids, found.NID)
+		}
 	}
 	read, err := q.rooms.Fresh(ctx, nids)
 	if err != nil {
-		return false, 0, err
+		return nil, err
 	}
-	for _, found := range page {
-		if len(res.Results) == limit {
-			return true, used, nil
+	inRoom := make(map[int64][]*storage.Event)
+	for _, nid := range nids {
+		if e := read[nid]; e.RedactedBy == "" && req.Filter.Matches(e.PDU) {
+			inRoom[e.RoomNID] = append(inRoom[e.RoomNID], e)
 		}
-		used++
-		e := read[found.NID]
-		if e.RedactedBy != "" || !req.Filter.Matches(e.PDU) {
-			continue
-		}
-		r, err := q.searchedView(ctx, req.Viewer, views, e.RoomNID)
-		if err != nil {
-			return false, 0, err
-		}
-		seen, err := r.view.Filter(ctx, []*storage.Event{e})
-		if err != nil {
-			return false, 0, err
-		}
-		if len(seen) == 0 || seen[0].PDU != e.PDU { // not seen, or without the words that were looked for
-			continue
-		}
-		if err := q.aggregate(ctx, r.room, r.view, req.Viewer, seen); err != nil {
-			return false, 0, err
-		}
-		res.Results = append(res.Results, api.SearchResult{Rank: found.Rank, RoomID: r.room.ID, Event: seen[0]})
 	}
-	return len(res.Results) == limit, used, nil
+	all := make(map[stateres.EventNID]api.Event, len(nids))
+	for roomNID, events := range inRoom {
+		seen, err := views[roomNID].view.Filter(ctx, events)
+		if err != nil {
+			return nil, err
+		}
+		shown := make(map[*pdu.Event]api.Event, len(seen))
+		for _, e := range seen {
+			shown[e.PDU] = e // that of an erased user is another one, without the words
+		}
+		for _, e := range events {
+			if s, is := shown[e.PDU]; is {
+				all[e.NID] = s
+			}
+		}
+	}
+	return all, nil
 }
 
-// completeFound adds what else is wanted: the events around each result, the profiles of their senders, and the state of their rooms.
+// completeFound adds what else is wanted: what relates to each result, the events around it, the profiles of their
+// senders, and the state of their rooms.
 func (q *Query) completeFound(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom, res *api.QuerySearchResponse) error {
 	for i := range res.Results {
 		result := &res.Results[i]
@@ -161,6 +224,11 @@ func (q *Query) completeFound(ctx context.Context, req *api.QuerySearchRequest, 
 		if err != nil {
 			return err
 		}
+		shown := []api.Event{result.Event}
+		if err := q.aggregate(ctx, room, r.view, req.Viewer, shown); err != nil {
+			return err
+		}
+		result.Event = shown[0]
 		if req.IncludeState && res.State[room.ID] == nil {
 			now, err := q.QueryState(ctx, api.QueryStateRequest{Viewer: req.Viewer, RoomID: room.ID})
 			if err != nil {

@@ -38,7 +38,11 @@ func ContentString(e *pdu.Event, path string) string {
 
 // AllowedRooms are the rooms whose members may join a room with restricted join rules (Client-Server API, § Restricted rooms).
 func AllowedRooms(joinRules *pdu.Event) (rooms []id.RoomID) {
-	for _, condition := range gjson.GetBytes(joinRules.Content(), "allow").Array() {
+	allow := gjson.GetBytes(joinRules.Content(), "allow")
+	if !allow.IsArray() {
+		return nil
+	}
+	for _, condition := range allow.Array() {
 		if room, err := id.ParseRoomID(condition.Get("room_id").Str); err == nil && condition.Get("type").Str == "m.room_membership" {
 			rooms = append(rooms, room)
 		}

@@ -32,6 +32,7 @@ type memberships struct {
 	server *sqlutil.Stmt
 	banned *sqlutil.Stmt
 	seen   *sqlutil.Stmt
+	mutual *sqlutil.Stmt
 }
 
 func newMemberships(db *sqlutil.DB) memberships {
@@ -50,6 +51,15 @@ func newMemberships(db *sqlutil.DB) memberships {
 		seen: db.Stmt(`SELECT DISTINCT m.user_id FROM roomserver_memberships m JOIN roomserver_summaries s ON s.room_nid = m.room_nid
 			JOIN roomserver_rooms r ON r.nid = m.room_nid WHERE m.user_id = ANY($2) AND m.membership = 'join' AND (s.join_rule = 'public' OR r.visibility = $3
 			OR EXISTS (SELECT 1 FROM roomserver_memberships v WHERE v.user_id = $1 AND v.room_nid = m.room_nid AND v.membership = 'join'))`),
+		// There is always a row, so that an empty page has the count too.
+		mutual: db.Stmt(`WITH mutual AS (
+				SELECT r.room_id FROM roomserver_memberships m
+				JOIN roomserver_memberships o ON o.user_id = $2 AND o.room_nid = m.room_nid AND o.membership = 'join'
+				JOIN roomserver_rooms r ON r.nid = m.room_nid
+				WHERE m.user_id = $1 AND m.membership = 'join')
+			SELECT page.room_id, (SELECT COUNT(*) FROM mutual) FROM (SELECT 1) always
+			LEFT JOIN (SELECT room_id FROM mutual WHERE room_id > $3 ORDER BY room_id LIMIT $4) page ON TRUE
+			ORDER BY page.room_id`),
 	}
 }
 
@@ -115,6 +125,26 @@ func (s *Storage) Banned(ctx context.Context, roomNID int64, limit int) ([]id.Us
 func (s *Storage) JoinedOfServer(ctx context.Context, roomNID int64, server id.ServerName, after id.UserID, limit int) ([]id.UserID, error) {
 	found, err := s.users(ctx, "joined members of server", s.memberships.server, roomNID, ":"+string(server), after, limit)
 	return slices.DeleteFunc(found, func(u id.UserID) bool { return u.Server() != server }), err
+}
+
+// MutualRooms lists the rooms that two users are joined to, by name, those after one, at most limit; count is how
+// many there are in all.
+func (s *Storage) MutualRooms(ctx context.Context, user, other id.UserID, after id.RoomID, limit int) (
+	rooms []id.RoomID, count int64, err error) {
+	err = s.DB.ReadOne(ctx, "mutual rooms", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := s.mutual.Query(ctx, tx, user, other, after, limit)
+		all, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (room sql.NullString, err error) {
+			return room, rows.Scan(&room, &count)
+		})
+		rooms = make([]id.RoomID, 0, len(all))
+		for _, room := range all {
+			if room.Valid {
+				rooms = append(rooms, id.RoomID(room.String))
+			}
+		}
+		return err
+	})
+	return rooms, count, err
 }
 
 // VisibleUsers returns those of the users who are joined to a room with the viewer, or to one that is public or world readable.

@@ -3,9 +3,11 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"math"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/stateres"
 )
 
@@ -13,11 +15,11 @@ import (
 var searchKeys = []string{"body", "name", "topic"}
 
 type search struct {
-	progress, begin, move   *sqlutil.Stmt
-	logged                  *sqlutil.Stmt
-	index, unindex          *sqlutil.Stmt
-	byRank, byTime, matches *sqlutil.Stmt
-	dialect                 sqlutil.Dialect
+	progress, begin, move *sqlutil.Stmt
+	logged                *sqlutil.Stmt
+	index, unindex        *sqlutil.Stmt
+	byRank, byTime        *sqlutil.Stmt
+	dialect               sqlutil.Dialect
 }
 
 func newSearch(db *sqlutil.DB) search {
@@ -29,19 +31,33 @@ func newSearch(db *sqlutil.DB) search {
 		logged: db.Stmt(`SELECT e.seq, e.flags, ` + eventColumns + ` FROM roomserver_events e JOIN roomserver_rooms r ON r.nid = e.room_nid
 			WHERE e.part = $1 AND e.seq > $2 ORDER BY e.seq LIMIT $3`),
 	}
-	from, rank, key := ` FROM roomserver_search s, plainto_tsquery('simple', $1) q, roomserver_events e WHERE s.words @@ q AND e.nid = s.nid`, `ts_rank(s.words, q)::float8`, `nid`
+	// Ranks are made of the event's own words. bm25 would count those of all events of the server, and so tell
+	// everybody of them.
+	from := `SELECT e.nid, e.room_nid, e.seg, e.idx, e.sent, ts_rank(s.words, q)::float8 AS score
+		FROM roomserver_search s, plainto_tsquery('simple', $1) q, roomserver_events e
+		WHERE s.words @@ q AND e.nid = s.nid AND s.key = ANY($3)`
+	key := `nid`
 	if s.dialect == sqlutil.SQLite {
-		from, rank, key = ` FROM roomserver_search s JOIN roomserver_events e ON e.nid = s.rowid WHERE roomserver_search MATCH $1`, `-bm25(roomserver_search)`, `rowid`
+		// The words of a match are counted beside it: a join with their counts would look through all of them for
+		// each match.
+		from = `SELECT e.nid, e.room_nid, e.seg, e.idx, e.sent, CAST(m.words AS REAL) AS score FROM (
+				SELECT nid, SUM(word) AS words FROM (
+					SELECT rowid AS nid, 0 AS word FROM roomserver_search WHERE roomserver_search MATCH $1
+					UNION ALL SELECT doc, 1 FROM roomserver_search_words WHERE term = ANY($3)
+				) GROUP BY nid HAVING MIN(word) = 0
+			) m JOIN roomserver_events e ON e.nid = m.nid WHERE TRUE`
+		key = `rowid`
 		s.index = db.Stmt(`INSERT INTO roomserver_search (rowid, body, name, topic) VALUES ($1, $2, $3, $4)`)
 	} else {
 		s.index = db.Stmt(`INSERT INTO roomserver_search (nid, key, words) VALUES ($1, $2, to_tsvector('simple', $3))`)
-		from += ` AND s.key = ANY($5)`
 	}
-	from += ` AND e.room_nid = ANY($2) `
+	from += ` AND e.room_nid = ANY($2)`
 	s.unindex = db.Stmt(`DELETE FROM roomserver_search WHERE ` + key + ` = ANY($1)`)
-	s.byRank = db.Stmt(`SELECT e.nid, ` + rank + ` AS score` + from + `ORDER BY score DESC, e.nid DESC LIMIT $3 OFFSET $4`)
-	s.byTime = db.Stmt(`SELECT e.nid, ` + rank + ` AS score` + from + `ORDER BY e.sent DESC, e.nid DESC LIMIT $3 OFFSET $4`)
-	s.matches = db.Stmt(`SELECT COUNT(*)` + strings.ReplaceAll(from, "$5", "$3"))
+	after := func(by string) *sqlutil.Stmt {
+		return db.Stmt(`SELECT * FROM (` + from + `) found WHERE (` + by + `, nid) < ($4, $5)
+			ORDER BY ` + by + ` DESC, nid DESC LIMIT $6`)
+	}
+	s.byRank, s.byTime = after("score"), after("sent")
 	return s
 }
 
@@ -128,31 +144,39 @@ func (s *Storage) Index(ctx context.Context, partition int32, from, to int64, ad
 	return done, err
 }
 
-// Found is an event that matches a search, and how well.
+// Found is an event that matches a search, and how well. Its place in its room is what the viewer's access is
+// compared with.
 type Found struct {
-	NID  stateres.EventNID
-	Rank float64
+	NID     stateres.EventNID
+	RoomNID int64
+	Order   api.OrderKey
+	Sent    int64
+	Rank    float64
 }
 
-// Search finds events that have all words under one of the keys, in some rooms: the best, or the newest ones, first.
-func (s *Storage) Search(ctx context.Context, words, keys []string, rooms []int64, newest bool, limit, offset int) (page []Found, total int64, err error) {
-	query, args := strings.Join(words, " "), []any{}
+// BeforeFound comes before all that is found.
+func BeforeFound() Found {
+	return Found{NID: math.MaxInt64, Sent: math.MaxInt64, Rank: math.MaxFloat64}
+}
+
+// Search finds events that have all words under one of the keys, in some rooms: the best, or the newest ones, first,
+// those after one.
+func (s *Storage) Search(ctx context.Context, words, keys []string, rooms []int64, newest bool, after Found,
+	limit int) (page []Found, err error) {
+	query, more := strings.Join(words, " "), keys
 	if s.dialect == sqlutil.SQLite {
-		query = `{` + strings.Join(keys, " ") + `} : ("` + strings.Join(words, `" "`) + `")`
-	} else {
-		args = append(args, sqlutil.Array(keys))
+		query, more = `{`+strings.Join(keys, " ")+`} : ("`+strings.Join(words, `" "`)+`")`, words
 	}
-	stmt := s.byRank
+	stmt, place := s.byRank, any(after.Rank)
 	if newest {
-		stmt = s.byTime
+		stmt, place = s.byTime, after.Sent
 	}
-	err = s.DB.Read(ctx, "search", func(ctx context.Context, tx *sqlutil.Tx) error {
-		if err := s.matches.QueryRow(ctx, tx, append([]any{query, sqlutil.Array(rooms)}, args...)...).Scan(&total); err != nil {
-			return err
-		}
-		rows, err := stmt.Query(ctx, tx, append([]any{query, sqlutil.Array(rooms), limit, offset}, args...)...)
-		page, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (f Found, err error) { return f, rows.Scan(&f.NID, &f.Rank) })
+	err = s.DB.ReadOne(ctx, "search", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := stmt.Query(ctx, tx, query, sqlutil.Array(rooms), sqlutil.Array(more), place, after.NID, limit)
+		page, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (f Found, err error) {
+			return f, rows.Scan(&f.NID, &f.RoomNID, &f.Order.Segment, &f.Order.Index, &f.Sent, &f.Rank)
+		})
 		return err
 	})
-	return page, total, err
+	return page, err
 }

@@ -43,6 +43,13 @@ func newChecker(r reader) *Checker {
 	return &Checker{rooms: r, leaves: leaves}
 }
 
+// Searches tells whether a search looks at this place in the room: the viewer may read the room, and what came after
+// they left only if everybody may (Client-Server API, § Server Side Search). It needs no look at the event.
+func (v *View) Searches(at api.OrderKey) bool {
+	until, bounded := v.Until()
+	return v.Check() == nil && (!bounded || at.Compare(until) <= 0)
+}
+
 // Filter returns those of the events that a viewer may see, in order. They are events of this room.
 func (c *Checker) Filter(ctx context.Context, room *storage.Room, viewer api.Viewer, events []*storage.Event) ([]api.Event, error) {
 	if len(events) == 0 {

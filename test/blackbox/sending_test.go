@@ -3,6 +3,7 @@ package blackbox
 import (
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestATransactionIDMakesOneEvent(t *testing.T) {
@@ -20,6 +21,12 @@ func TestATransactionIDMakesOneEvent(t *testing.T) {
 			t.Error("a transaction id is not scoped by its device")
 		}
 		e := alice.must("GET", at("rooms", room, "event", first), nil)
+		for _, path := range []string{at("rooms", room, "send", "m.room.message", ""),
+			at("rooms", room, "redact", first, "")} {
+			for _, path := range []string{path, delaying(path, time.Hour)} {
+				alice.refused(400, "M_INVALID_PARAM", "PUT", path, object{"msgtype": "m.text", "body": "x"})
+			}
+		}
 		equal(t, "unsigned.transaction_id to the sending device", e.Get("unsigned.transaction_id").Str, "same")
 		other2 := alice.login()
 		if other2.must("GET", at("rooms", room, "event", first), nil).Get("unsigned.transaction_id").Exists() {
