@@ -14,29 +14,27 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	counted "github.com/hashicorp/golang-lru/v2"
 	"github.com/opentracing/opentracing-go"
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/pdu"
-	"github.com/matrix-org/dendrite/roomserver/api"
-	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 
 const (
-	batchLimit      = 50 // inputs that one transaction commits
-	maxBackoff      = 8  // attempts after which the time between them grows no more
-	uniqueAttempts  = 5  // of an input that finds what it would add there already
-	createAttempts  = 10 // of a room that is made at the same moment as others like it
-	inputTimeout    = 30 * time.Second
-	rememberedKeys  = 5_000 // request keys of this process whose results are in memory
-	rememberedRooms = 1_000 // rooms whose auth state is in memory
-	maxStaged       = 500   // PDUs of one origin that wait in one room
-	stagedAtOnce    = 100   // staged PDUs that one transaction takes in
+	batchLimit     = 50 // inputs that one transaction commits
+	maxBackoff     = 8  // attempts after which the time between them grows no more
+	uniqueAttempts = 5  // of an input that finds what it would add there already
+	createAttempts = 10 // of a room that is made at the same moment as others like it
+	inputTimeout   = 30 * time.Second
+	rememberedKeys = 5_000 // request keys of this process whose results are in memory
+	maxStaged      = 500   // PDUs of one origin that wait in one room
+	stagedAtOnce   = 100   // staged PDUs that one transaction takes in
 )
 
 // Keys verifies signatures of servers. An error that is an *InvalidSignature is a verdict, every other one may pass.
@@ -64,7 +62,7 @@ type Deps struct {
 // Input changes rooms. It is safe for concurrent use.
 type Input struct {
 	Deps
-	done *lru.Cache[string, id.EventID] // by request key
+	done *counted.Cache[string, id.EventID] // by request key
 
 	mu      sync.Mutex
 	workers map[id.RoomID]*worker
@@ -72,21 +70,11 @@ type Input struct {
 	running sync.WaitGroup
 }
 
-// known is current state of a room that is in memory, as of one version of the room's row: a redaction changes events, but no root.
-type known struct {
-	version int64
-	root    api.Root
-	entries map[auth.Key]*storage.Event // nil for what the state does not have
-}
-
 // New makes an Input.
 func New(d Deps) (*Input, error) {
-	in := &Input{Deps: d, workers: make(map[id.RoomID]*worker)}
+	in := &Input{Deps: d, workers: make(map[id.RoomID]*worker), known: newKnownCache()}
 	var err error
-	if in.done, err = lru.New[string, id.EventID](rememberedKeys); err != nil {
-		return nil, err
-	}
-	in.known, err = lru.New[id.RoomID, *known](rememberedRooms)
+	in.done, err = counted.New[string, id.EventID](rememberedKeys)
 	return in, err
 }
 

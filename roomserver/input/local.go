@@ -47,7 +47,7 @@ func (in *Input) Local(ctx context.Context, roomID id.RoomID, key api.RequestKey
 	j := &job{
 		run: func(ctx context.Context, d *draft) (any, error) {
 			if hash != nil {
-				if eventID, has := d.requests[string(hash)]; has {
+				if eventID, has := d.requests.now[string(hash)]; has {
 					return eventID, nil
 				}
 				if eventID, has := in.done.Get(string(hash)); has {
@@ -101,8 +101,8 @@ func (in *Input) local(ctx context.Context, d *draft, hash []byte, build Build) 
 			first = e.PDU.ID()
 		}
 	}
-	if hash != nil && len(protos) > 0 {
-		d.requests[string(hash)] = first
+	if hash != nil && first != "" {
+		d.requests.put(string(hash), first)
 	}
 	return first, nil
 }
@@ -228,6 +228,9 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 	}
 	d := in.newDraft(&storage.Room{NID: nid, ID: roomID, Version: version, Last: api.OrderKey{Segment: 1}})
 	d.isNew, d.summary = true, true
+	if _, err := d.numberKeys(ctx, keysOf(protos)); err != nil {
+		return "", err
+	}
 	for i := range protos {
 		e, err := in.add(ctx, d, &protos[i], nil)
 		if err != nil {
@@ -247,6 +250,17 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 		return also(ctx, tx, &d.room)
 	})
 	return d.room.ID, in.commit(ctx, d)
+}
+
+// keysOf are the state keys of events that are not built yet.
+func keysOf(protos []Proto) []auth.Key {
+	var keys []auth.Key
+	for i := range protos {
+		if p := &protos[i]; p.StateKey != nil {
+			keys = append(keys, auth.Key{Type: p.Type, StateKey: *p.StateKey})
+		}
+	}
+	return keys
 }
 
 // RoomOfRequest is the room that an earlier Create with this request key made; empty if there was none.
