@@ -28,6 +28,9 @@ func (in *Input) commitBatch(ctx context.Context, roomID id.RoomID, batch []*job
 		return
 	}
 	for _, j := range batch {
+		if len(batch) > 1 && j.gone() {
+			continue
+		}
 		if err := in.tryOne(ctx, roomID, j); err != nil {
 			j.result, j.err = nil, err
 		}

@@ -136,6 +136,8 @@ func (d *draft) State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*stor
 			found[k] = e
 		} else if e, has := d.base.entries[k]; has {
 			found[k] = e
+		} else if _, isNew := d.keys.now[k]; isNew || d.base.root.IsZero() {
+			found[k] = nil // no state has ever had it, or the draft began from none
 		} else {
 			missing = append(missing, k)
 		}

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	counted "github.com/hashicorp/golang-lru/v2"
-	"github.com/opentracing/opentracing-go"
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -27,10 +26,12 @@ import (
 )
 
 const (
-	batchLimit     = 50 // inputs that one transaction commits
-	maxBackoff     = 8  // attempts after which the time between them grows no more
-	uniqueAttempts = 5  // of an input that finds what it would add there already
-	createAttempts = 10 // of a room that is made at the same moment as others like it
+	batchLimit     = 50    // inputs that one transaction commits
+	maxWaiting     = 5_000 // inputs that wait in the process,
+	maxWaitingFor  = 1_000 // and those of one room
+	maxBackoff     = 8     // attempts after which the time between them grows no more
+	uniqueAttempts = 5     // of an input that finds what it would add there already
+	createAttempts = 10    // of a room that is made at the same moment as others like it
 	inputTimeout   = 30 * time.Second
 	rememberedKeys = 5_000 // request keys of this process whose results are in memory
 	maxStaged      = 500   // PDUs of one origin that wait in one room
@@ -64,9 +65,11 @@ type Input struct {
 	Deps
 	done *counted.Cache[string, id.EventID] // by request key
 
+	known *lru.Cache[id.RoomID, *known]
+
 	mu      sync.Mutex
 	workers map[id.RoomID]*worker
-	known   *lru.Cache[id.RoomID, *known]
+	waiting int // inputs that wait in all workers
 	running sync.WaitGroup
 }
 
@@ -80,67 +83,3 @@ func New(d Deps) (*Input, error) {
 
 // Wait returns when nothing is being worked on.
 func (in *Input) Wait() { in.running.Wait() }
-
-// worker has the inputs of a room that wait. It exists while there are any.
-type worker struct{ waiting []*job }
-
-// job is one input.
-type job struct {
-	ctx context.Context // the caller's, for its trace
-	// run puts the input's events on the draft. What it returns is the caller's answer once the draft is committed; an error
-	// undoes what it did to the draft.
-	run func(ctx context.Context, d *draft) (any, error)
-	// earlier finds the result of an earlier call with the same request key. Nil if there is no key.
-	earlier func(ctx context.Context) (any, error)
-	result  any
-	err     error
-	done    chan struct{}
-}
-
-// submit hands a job to the room's worker and waits for it.
-func (in *Input) submit(ctx context.Context, roomID id.RoomID, j *job) (any, error) {
-	j.ctx, j.done = ctx, make(chan struct{})
-	in.mu.Lock()
-	w, has := in.workers[roomID]
-	if !has {
-		w = new(worker)
-		in.workers[roomID] = w
-		in.running.Go(func() { in.work(roomID, w) })
-	}
-	w.waiting = append(w.waiting, j)
-	in.mu.Unlock()
-	select {
-	case <-j.done:
-		return j.result, j.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (in *Input) work(roomID id.RoomID, w *worker) {
-	for {
-		in.mu.Lock()
-		n := min(len(w.waiting), batchLimit)
-		batch := w.waiting[:n:n]
-		w.waiting = w.waiting[n:]
-		if n == 0 {
-			delete(in.workers, roomID)
-			in.mu.Unlock()
-			return
-		}
-		in.mu.Unlock()
-		in.runBatch(roomID, batch)
-	}
-}
-
-func (in *Input) runBatch(roomID id.RoomID, batch []*job) {
-	ctx, cancel := context.WithTimeout(context.Background(), inputTimeout)
-	defer cancel()
-	if span := opentracing.SpanFromContext(batch[0].ctx); span != nil {
-		ctx = opentracing.ContextWithSpan(ctx, span)
-	}
-	in.commitBatch(ctx, roomID, batch)
-	for _, j := range batch {
-		close(j.done)
-	}
-}

@@ -26,20 +26,23 @@ func (p *Performer) JoinRoom(ctx context.Context, req api.JoinRoomRequest) (api.
 	if err != nil {
 		return api.JoinRoomResponse{}, err
 	}
-	res := api.JoinRoomResponse{RoomID: roomID}
+	var predecessor id.RoomID // may be read only when the room's worker is done
 	_, err = p.Input.Local(ctx, roomID, req.RequestKey, func(ctx context.Context, v input.View) ([]input.Proto, id.EventID, error) {
 		create, err := v.One(ctx, pdu.TypeCreate, "")
 		if err != nil {
 			return nil, "", err
 		}
 		if create != nil {
-			if predecessor, err := id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err == nil {
-				res.Predecessor = predecessor
+			if predecessor, err = id.ParseRoomID(state.ContentString(create.PDU, "predecessor.room_id")); err != nil {
+				predecessor = "" // there is none, or no valid one
 			}
 		}
 		return p.join(ctx, v, &req)
 	})
-	return res, err
+	if err != nil {
+		return api.JoinRoomResponse{}, err
+	}
+	return api.JoinRoomResponse{RoomID: roomID, Predecessor: predecessor}, nil
 }
 
 // resolve finds the room that an id or an alias stands for.

@@ -144,6 +144,9 @@ func (r *Reader) remember(read []*storage.Event) {
 	}
 }
 
+// Kept is how many bytes of events are in memory.
+func (r *Reader) Kept() int { return r.events.Bytes() }
+
 // isOutlier tells whether an event may yet find its place in the room, in another process too.
 func isOutlier(e *storage.Event) bool {
 	return e.Outcome == storage.Outlier || e.Outcome == storage.RejectedOutlier
