@@ -16,8 +16,9 @@ const stalled = time.Second
 // rescued is how long a rescuer waits out what hinders it before others may try.
 const rescued = 5 * time.Second
 
-// The pauses between two questions how far partitions are applied: they grow from the first to the last. Where all that is waited for
-// is run by this process, which hears of it, the question is only for what another has taken over meanwhile.
+// The pauses between two questions how far partitions are applied: they grow from the first to the last. Where all that
+// is waited for is run by this process, which hears of it, the question is only for what another has taken over
+// meanwhile.
 const (
 	firstPause = 4 * time.Millisecond
 	lastPause  = 50 * time.Millisecond
@@ -98,7 +99,8 @@ func (p *partition) settle(seq int64, err error) {
 	}
 }
 
-// await waits for a subscription's record. One of all who wait asks the database on behalf of them all; when it leaves, another does.
+// await waits for a subscription's record. One of all who wait asks the database on behalf of them all; when it leaves,
+// another does.
 func (c *Consumer) await(ctx context.Context, s *subscription, began time.Time) error {
 	tick := time.NewTicker(stalled)
 	defer tick.Stop()
@@ -110,8 +112,11 @@ func (c *Consumer) await(ctx context.Context, s *subscription, began time.Time) 
 			return fmt.Errorf("waiting for %s/%d: %w", c.Topic, s.p, ctx.Err())
 		case <-tick.C:
 		case c.asking <- struct{}{}:
-			c.askUntil(ctx, s, tick.C)
+			late := c.askUntil(ctx, s, tick.C)
 			<-c.asking
+			if !late {
+				continue
+			}
 		}
 		if err := c.help(ctx, s.p, began.Add(stalled)); errors.Is(err, ErrAnotherLog) {
 			return err
@@ -121,35 +126,54 @@ func (c *Consumer) await(ctx context.Context, s *subscription, began time.Time) 
 	}
 }
 
-// askUntil asks the database again and again how far all partitions are applied, until it is time to see to the caller's own. That it
-// cannot be told, everybody hears who waits.
-func (c *Consumer) askUntil(ctx context.Context, s *subscription, enough <-chan time.Time) {
+// askUntil asks the database again and again how far all partitions are applied, until it is time to see to the
+// caller's own. That it cannot be told, everybody hears who waits.
+func (c *Consumer) askUntil(ctx context.Context, s *subscription, enough <-chan time.Time) (late bool) {
 	pause := firstPause
-	for {
-		again := pause
-		if !c.waitsForOthers() {
-			again = ownPause
+	next := func() time.Time {
+		if c.waitsForOthers() {
+			return time.Now().Add(pause)
 		}
+		return time.Now().Add(ownPause)
+	}
+	due := next()
+	if !c.due.IsZero() && c.due.Before(due) {
+		due = c.due
+	}
+	defer func() {
+		if c.due = due; !c.waitsForOthers() {
+			c.due = time.Time{}
+		}
+	}()
+	for {
 		select {
 		case <-s.done:
-			return
+			return false
 		case <-ctx.Done():
-			return
+			return false
 		case <-enough:
-			return
+			return true
 		case <-c.arrived:
 			pause = firstPause
-			continue
-		case <-time.After(again):
-		}
-		pause = min(2*pause, lastPause)
-		if err := c.Refresh(ctx); err != nil && ctx.Err() == nil {
-			c.mu.Lock()
-			for p := range c.partitions {
-				c.partitions[p].settle(math.MaxInt64, err)
+			if sooner := next(); sooner.Before(due) {
+				due = sooner // never later: there may be an arrival at any moment
 			}
-			c.mu.Unlock()
+		case <-time.After(time.Until(due)):
+			if err := c.Refresh(ctx); err != nil && ctx.Err() == nil {
+				c.fail(err)
+			}
+			pause = min(2*pause, lastPause)
+			due = next()
 		}
+	}
+}
+
+// fail ends all waits with an error.
+func (c *Consumer) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for p := range c.partitions {
+		c.partitions[p].settle(math.MaxInt64, err)
 	}
 }
 

@@ -3,6 +3,7 @@ package eventlog_test
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"testing"
@@ -10,18 +11,18 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
 // stuck is a consumer whose producer is away, and heads that it cannot reach.
-func stuck(t *testing.T) (*eventlog.Consumer, []int64) {
+func stuck(t *testing.T, db *sqlutil.DB) (*eventlog.Consumer, []int64) {
 	t.Helper()
-	db := open(t)
 	_, topic := newTopic(t, db, true)
 	away := func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 		return eventlog.HeadsResponse{}, errors.New("the producer is away")
 	}
-	c, err := eventlog.NewConsumer(t.Context(), eventlog.ConsumerConfig{Name: "reader", Topic: "things", Component: "test", DB: db,
-		Source: eventlog.Source{Read: topic.Read, Heads: away}})
+	c, err := eventlog.NewConsumer(t.Context(), eventlog.ConsumerConfig{Name: "reader", Topic: "things",
+		Component: "test", DB: db, Source: eventlog.Source{Read: topic.Read, Heads: away}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -30,10 +31,11 @@ func stuck(t *testing.T) (*eventlog.Consumer, []int64) {
 	return c, heads
 }
 
-// statementsOfWaiting counts what it costs that so many wait for ten seconds. It also makes sure that nothing is kept of them afterwards.
+// statementsOfWaiting counts what it costs that so many wait for ten seconds. It also makes sure that nothing is kept
+// of them afterwards.
 func statementsOfWaiting(t *testing.T, waiters int) (statements int64) {
 	synctest.Test(t, func(t *testing.T) {
-		c, heads := stuck(t)
+		c, heads := stuck(t, open(t))
 		before := c.DB.Count()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
@@ -64,6 +66,53 @@ func TestWhoWaitsForAStuckPartitionAsksTogether(t *testing.T) {
 	t.Logf("ten seconds cost %d statements for 100 waiters, %d for 1000", few, many)
 	if few == 0 || many > few+few/10 {
 		t.Errorf("1000 waiters cost %d statements where 100 cost %d", many, few)
+	}
+}
+
+// However often somebody new begins to wait, the database is asked, and not for each of them.
+func TestThoseWhoArriveDoNotPutTheQuestionOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, heads := stuck(t, open(t))
+		before := c.DB.Count()
+		for range 900 {
+			ctx, leave := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			go func() {
+				defer leave()
+				_ = c.WaitFor(ctx, heads) // nothing comes
+			}()
+			<-time.After(time.Millisecond)
+		}
+		if n := c.DB.Count().Since(before).Statements; n < 100 || n > 300 {
+			t.Errorf("900 calls in 900 ms had the database asked %d times", n)
+		}
+	})
+}
+
+// A question that fails ends all waits: nobody can tell what is applied.
+func TestAQuestionThatFailsEndsAllWaits(t *testing.T) {
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "test.db")},
+		sqlutil.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, heads := stuck(t, db)
+	var all sync.WaitGroup
+	for range 50 {
+		all.Go(func() {
+			if err := c.WaitFor(t.Context(), heads); err == nil {
+				t.Error("a call ended without an error")
+			}
+		})
+	}
+	for c.Waiting() == 0 {
+		runtime.Gosched()
+	}
+	if err := db.Close(); err != nil {
+		t.Error(err)
+	}
+	all.Wait()
+	if n := c.Waiting(); n != 0 {
+		t.Errorf("%d entries are kept after all calls have ended", n)
 	}
 }
 

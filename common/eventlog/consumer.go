@@ -84,6 +84,7 @@ type Consumer struct {
 	started  bool
 	holds    [Partitions]chan struct{} // full while somebody in this process runs the partition
 	asking   chan struct{}             // full while one of those who wait asks how far partitions are applied, for all
+	due      time.Time                 // when the next such question is, as who asked before left it to who asks now
 	arrived  chan struct{}             // full when somebody has begun to wait
 
 	mu         sync.Mutex

@@ -60,7 +60,8 @@ func (c *Consumer) retryParked(ctx context.Context, p int32) error {
 	return nil
 }
 
-// parkedPage is how many parked records are read at once. It is small: where a key stays parked, only its first record is tried.
+// parkedPage is how many parked records are read at once. It is small: where a key stays parked, only its first record
+// is tried.
 const parkedPage = 20
 
 // retryKey tries the parked records of a key again, in order.

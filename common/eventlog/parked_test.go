@@ -71,7 +71,8 @@ func (k *parkedKey) costOfClaim() int64 {
 	return int64(after.TotalAlloc - before.TotalAlloc)
 }
 
-// A claim tries the first record of a key again. That it stays parked costs the same, however many are parked behind it.
+// A claim tries the first record of a key again. That it stays parked costs the same, however many are parked behind
+// it.
 func TestAKeyThatStaysParkedCostsTheSameHoweverLongItIs(t *testing.T) {
 	few, many := newParkedKey(t, 40).costOfClaim(), newParkedKey(t, 400).costOfClaim()
 	t.Logf("a claim allocates %d bytes with 40 parked records, %d with 400", few, many)

@@ -142,7 +142,8 @@ func (t *consumerTables) keysParked(ctx context.Context, tx *sqlutil.Tx, consume
 	return err
 }
 
-func (t *consumerTables) parkedRecords(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, key string, after int64) ([]Record, error) {
+func (t *consumerTables) parkedRecords(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, key string,
+	after int64) ([]Record, error) {
 	rows, err := t.parked.Query(ctx, tx, consumer, p, key, after, parkedPage)
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Record, error) {
 		r := Record{Partition: p, Key: key}

@@ -1,5 +1,5 @@
-// Package lru keeps in memory what was used last, as long as all of it together is no more than so many bytes. Whoever can make entries
-// large can therefore drive out what others have used, but never makes the process grow.
+// Package lru keeps in memory what was used last, as long as all of it together is no more than so many bytes. Whoever
+// can make entries large can therefore drive out what others have used, but never makes the process grow.
 package lru
 
 import (
@@ -29,14 +29,15 @@ type entry[V any] struct {
 	size  int
 }
 
-// New makes a Cache of at most so many bytes. size tells how many an entry takes beyond the fixed parts of its key and value: those of
-// strings, slices and what is pointed to. It must be the same for as long as the entry is in the cache, or Add must be called again.
+// New makes a Cache of at most so many bytes. size tells how many an entry takes beyond the fixed parts of its key and
+// value: those of strings, slices and what is pointed to. It must be the same for as long as the entry is in the cache,
+// or Add must be called again.
 func New[K comparable, V any](maxBytes int, size func(K, V) int) *Cache[K, V] {
 	return NewWithEvict(maxBytes, size, nil)
 }
 
-// NewWithEvict makes a Cache that calls gone for each entry that leaves it, within the call that makes it leave. It must not call the
-// Cache.
+// NewWithEvict makes a Cache that calls gone for each entry that leaves it, within the call that makes it leave. It
+// must not call the Cache.
 func NewWithEvict[K comparable, V any](maxBytes int, size func(K, V) int, gone func(K, V)) *Cache[K, V] {
 	c := &Cache[K, V]{size: size, gone: gone, max: maxBytes}
 	c.entries, _ = simplelru.NewLRU(math.MaxInt, c.left) // fails for a size of 0 only

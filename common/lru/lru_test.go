@@ -7,15 +7,15 @@ import (
 	"testing"
 
 	"github.com/matrix-org/dendrite/common/lru"
+	"github.com/matrix-org/dendrite/common/test"
 )
 
 func lengths(k int, v string) int { return len(v) }
 
 // The entries and what left are those of a list that is kept by hand, whatever is done in which order.
 func TestTheCacheKeepsWhatWasUsedLastWithinItsBound(t *testing.T) {
-	const bound, seed = 20_000, 7
-	t.Logf("seed %d", seed)
-	chance := rand.New(rand.NewPCG(seed, 0))
+	const bound = 20_000
+	chance := rand.New(rand.NewPCG(test.Seed(t), 0))
 	left := map[int]int{}
 	c := lru.NewWithEvict(bound, lengths, func(k int, _ string) { left[k]++ })
 	put := map[int]int{}

@@ -39,7 +39,8 @@ type Event struct {
 
 // Size is the memory that an event takes, in bytes, about, without its Relations.
 func (e *Event) Size() int {
-	n := int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.ReplacesState) + len(e.PrevContent) + len(e.DeviceID) + len(e.TransactionID) + len(e.Membership)
+	n := int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.ReplacesState) + len(e.PrevContent)
+	n += len(e.DeviceID) + len(e.TransactionID) + len(e.Membership)
 	if e.RedactedBecause != nil {
 		n += e.RedactedBecause.Size()
 	}

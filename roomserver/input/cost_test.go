@@ -14,9 +14,11 @@ import (
 // firstEvents are those of a room with so many state events.
 func firstEvents(n int, body string) []Proto {
 	empty := ""
-	protos := []Proto{proto(alice, "m.room.create", &empty, `{"room_version":"12"}`), proto(alice, "m.room.member", str(string(alice)), `{"membership":"join"}`)}
+	protos := []Proto{proto(alice, "m.room.create", &empty, `{"room_version":"12"}`),
+		proto(alice, "m.room.member", str(string(alice)), `{"membership":"join"}`)}
 	for i := range n {
-		protos = append(protos, proto(alice, "org.test", str(fmt.Sprint("key", i)), fmt.Sprintf(`{"n":%d,"body":%q}`, i, body)))
+		content := fmt.Sprintf(`{"n":%d,"body":%q}`, i, body)
+		protos = append(protos, proto(alice, "org.test", str(fmt.Sprint("key", i)), content))
 	}
 	return protos
 }
@@ -38,12 +40,14 @@ func TestEachFirstEventOfARoomCostsTheSame(t *testing.T) {
 	const few, factor = 200, 10
 	bytes, statements := costOfCreating(t, few)
 	manyBytes, manyStatements := costOfCreating(t, few*factor)
-	t.Logf("%d events: %d bytes, %d statements; %d events: %d bytes, %d statements", few, bytes, statements, few*factor, manyBytes, manyStatements)
+	t.Logf("%d events: %d bytes, %d statements; %d events: %d bytes, %d statements",
+		few, bytes, statements, few*factor, manyBytes, manyStatements)
 	if manyBytes > 2*factor*bytes {
 		t.Errorf("%d times the events take %d times the memory", factor, manyBytes/bytes)
 	}
 	if statements > few/2 || manyStatements > few*factor/2 {
-		t.Errorf("%d events take %d statements, %d take %d: that is a question for each", few, statements, few*factor, manyStatements)
+		t.Errorf("%d events take %d statements, %d take %d: that is a question for each",
+			few, statements, few*factor, manyStatements)
 	}
 }
 
@@ -70,7 +74,8 @@ func TestAStateEventCountsInTheKnownState(t *testing.T) {
 	roomID := w.room("11")
 	set := func(body string) {
 		t.Helper()
-		_, err := w.in.Local(t.Context(), roomID, "", proposes(proto(alice, "org.test", str("k"), fmt.Sprintf(`{"body":%q}`, body))))
+		p := proto(alice, "org.test", str("k"), fmt.Sprintf(`{"body":%q}`, body))
+		_, err := w.in.Local(t.Context(), roomID, "", proposes(p))
 		must(t, err)
 	}
 	set("small")
@@ -110,7 +115,8 @@ func TestTheKnownStateOfOneRoomIsBounded(t *testing.T) {
 	}
 }
 
-// A request that changed nothing, because the state was so already, has its answer: a repetition does not undo what others did since.
+// A request that changed nothing, because the state was so already, has its answer: a repetition does not undo what
+// others did since.
 func TestARepeatedRequestThatChangedNothingGetsTheFirstAnswer(t *testing.T) {
 	w := newWorld(t)
 	roomID := w.room("11")

@@ -69,8 +69,8 @@ func (in *Input) newDraft(room *storage.Room) *draft {
 	return d
 }
 
-// mark is a copy of the draft for an input that fails, which is undone by going back to it. What the copy shares with the draft only
-// grows, or can go back by itself.
+// mark is a copy of the draft for an input that fails, which is undone by going back to it. What the copy shares with
+// the draft only grows, or can go back by itself.
 func (d *draft) mark() draft {
 	c := *d
 	c.room.Extremities = slices.Clone(d.room.Extremities)

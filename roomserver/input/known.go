@@ -15,8 +15,8 @@ const (
 	knownBytesOfRoom = 8 << 20  // and that of one room
 )
 
-// known is current state of a room that is in memory, as of one version of the room's row: a redaction changes events, but no root.
-// Only the room's worker uses it, or who creates the room.
+// known is current state of a room that is in memory, as of one version of the room's row: a redaction changes events,
+// but no root. Only the room's worker uses it, or who creates the room.
 type known struct {
 	version int64
 	root    api.Root
@@ -29,10 +29,13 @@ func newKnown(room *storage.Room) *known {
 }
 
 func newKnownCache() *lru.Cache[id.RoomID, *known] {
-	return lru.New(knownBytes, func(roomID id.RoomID, k *known) int { return int(unsafe.Sizeof(*k)) + len(roomID) + k.bytes })
+	return lru.New(knownBytes, func(roomID id.RoomID, k *known) int {
+		return int(unsafe.Sizeof(*k)) + len(roomID) + k.bytes
+	})
 }
 
-// put notes an entry. What does not fit any more makes everything else be forgotten: it is read again where it is needed.
+// put notes an entry. What does not fit any more makes everything else be forgotten: it is read again where it is
+// needed.
 func (k *known) put(key auth.Key, e *storage.Event) {
 	if before, has := k.entries[key]; has {
 		k.bytes -= sizeOfEntry(key, before)

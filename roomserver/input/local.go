@@ -36,9 +36,10 @@ type Proto struct {
 	TransactionID string
 }
 
-// Build decides, on the room as it is, which events there should be. It may be called more than once. No events and no error mean
-// that there is nothing to do; already, if set, is then the event that answers. It runs in the room's worker, and may do so still when
-// Local has returned an error to a caller who has gone: what it writes to its caller's variables may be read only if there was no error.
+// Build decides, on the room as it is, which events there should be. It may be called more than once. No events and no
+// error mean that there is nothing to do; already, if set, is then the event that answers. It runs in the room's
+// worker, and may do so still when Local has returned an error to a caller who has gone: what it writes to its caller's
+// variables may be read only if there was no error.
 type Build func(ctx context.Context, v View) (protos []Proto, already id.EventID, err error)
 
 // Local puts events of local users into a room. The request key belongs to the first event; it returns that event's id, or that of

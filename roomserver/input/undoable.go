@@ -1,6 +1,7 @@
 package input
 
-// undoable is a map that can go back to what it was at a mark, in the time that the changes since have taken. A copy of it is a mark.
+// undoable is a map that can go back to what it was at a mark, in the time that the changes since have taken. A copy of
+// it is a mark.
 type undoable[K comparable, V any] struct {
 	now map[K]V
 	log []replaced[K, V] // what was there before each change

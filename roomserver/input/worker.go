@@ -17,8 +17,8 @@ type worker struct{ waiting []*job }
 // job is one input.
 type job struct {
 	ctx context.Context // the caller's, for its trace
-	// run puts the input's events on the draft. What it returns is the caller's answer once the draft is committed; an error
-	// undoes what it did to the draft.
+	// run puts the input's events on the draft. What it returns is the caller's answer once the draft is committed; an
+	// error undoes what it did to the draft.
 	run func(ctx context.Context, d *draft) (any, error)
 	// earlier finds the result of an earlier call with the same request key. Nil if there is no key.
 	earlier func(ctx context.Context) (any, error)
@@ -36,15 +36,16 @@ func (j *job) gone() bool {
 	return err != nil
 }
 
-// submit hands a job to the room's worker and waits for it. Where too many wait, it is refused with mxerr.ErrUnavailable: a room that many
-// write to can fill its own share only.
+// submit hands a job to the room's worker and waits for it. Where too many wait, it is refused with
+// mxerr.ErrUnavailable: a room that many write to can fill its own share only.
 func (in *Input) submit(ctx context.Context, roomID id.RoomID, j *job) (any, error) {
 	j.ctx, j.done = ctx, make(chan struct{})
 	in.mu.Lock()
 	w, has := in.workers[roomID]
 	if in.waiting >= maxWaiting || has && len(w.waiting) >= maxWaitingFor {
 		in.mu.Unlock()
-		return nil, fmt.Errorf("%w: too many changes of rooms wait already, that of %s is not taken", mxerr.ErrUnavailable, roomID)
+		return nil, fmt.Errorf("%w: too many changes of rooms wait already, that of %s is not taken",
+			mxerr.ErrUnavailable, roomID)
 	}
 	if !has {
 		w = new(worker)

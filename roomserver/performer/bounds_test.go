@@ -16,11 +16,13 @@ import (
 
 func TestAnUpgradedSpaceKeepsChildrenUpToABound(t *testing.T) {
 	w := roomtest.New(t, true)
-	space := roomtest.Must(w, w.CreateRoom, api.CreateRoomRequest{Creator: alice, CreationContent: json.RawMessage(`{"type":"m.space"}`)}).RoomID
+	space := roomtest.Must(w, w.CreateRoom, api.CreateRoomRequest{Creator: alice,
+		CreationContent: json.RawMessage(`{"type":"m.space"}`)}).RoomID
 	const children, size, bound = 300, 60_000, 16 << 20
 	order := strings.Repeat("x", size)
 	for i := range children {
-		w.Set(space, alice, "m.space.child", fmt.Sprintf("!child%d:here", i), fmt.Sprintf(`{"via":["here"],"x.order":%q}`, order))
+		w.Set(space, alice, "m.space.child", fmt.Sprintf("!child%d:here", i),
+			fmt.Sprintf(`{"via":["here"],"x.order":%q}`, order))
 	}
 	made := roomtest.Must(w, w.UpgradeRoom, api.UpgradeRoomRequest{RoomID: space, UserID: alice, NewVersion: "12"}).RoomID
 	kept := 0
@@ -34,7 +36,8 @@ func TestAnUpgradedSpaceKeepsChildrenUpToABound(t *testing.T) {
 	}
 }
 
-// A caller who goes away while the room's worker is at its input reads nothing that the worker writes. The race detector sees it.
+// A caller who goes away while the room's worker is at its input reads nothing that the worker writes. The race
+// detector sees it.
 func TestACallerWhoGoesAwayReadsNothingOfTheWorker(t *testing.T) {
 	w := roomtest.New(t, true)
 	old := w.Room("shared")

@@ -70,11 +70,12 @@ func (p *Performer) CreateRoom(ctx context.Context, req api.CreateRoomRequest) (
 		}
 	}
 	if len(req.Invite) > api.MaxInvites {
-		return api.CreateRoomResponse{}, mxerr.InvalidParam("at most %d users can be invited when a room is created", api.MaxInvites)
+		return api.CreateRoomResponse{}, mxerr.InvalidParam("at most %d users can be invited when a room is created",
+			api.MaxInvites)
 	}
 	if n := len(req.InitialState); n > maxInitialState {
-		return api.CreateRoomResponse{}, mxerr.InvalidParam("initial_state has %d events, and may have %d: send the others when the room is there",
-			n, maxInitialState)
+		return api.CreateRoomResponse{}, mxerr.InvalidParam(
+			"initial_state has %d events, and may have %d: send the others when the room is there", n, maxInitialState)
 	}
 	var roomID id.RoomID
 	if !props.RoomIDIsCreateHash {

@@ -72,8 +72,8 @@ const (
 	Others
 )
 
-// Trie reads and changes the states of a room. It has no state of its own except for the nodes given to Include, and is safe for
-// concurrent use, but for Include, if its Nodes are.
+// Trie reads and changes the states of a room. It has no state of its own except for the nodes given to Include, and is
+// safe for concurrent use, but for Include, if its Nodes are.
 type Trie struct {
 	nodes   Nodes
 	cache   *Cache
@@ -83,8 +83,8 @@ type Trie struct {
 // New makes a Trie. All rooms of a process can share a Cache.
 func New(nodes Nodes, cache *Cache) *Trie { return &Trie{nodes: nodes, cache: cache} }
 
-// Include makes a Trie read these nodes too: those of an Update that are not stored yet. Without it they can be read for as
-// long as they stay in the cache. Nobody may use the Trie meanwhile.
+// Include makes a Trie read these nodes too: those of an Update that are not stored yet. Without it they can be read
+// for as long as they stay in the cache. Nobody may use the Trie meanwhile.
 func (t *Trie) Include(nodes []Node) error {
 	if t.overlay == nil {
 		t.overlay = make(map[Hash]*node, len(nodes))

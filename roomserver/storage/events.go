@@ -53,7 +53,8 @@ type Event struct {
 
 // Size is the memory that an event takes, in bytes, about.
 func (e *Event) Size() int {
-	return int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.Auth)*int(unsafe.Sizeof(e.NID)) + len(e.RedactedBy) + len(e.DeviceID) + len(e.TransactionID)
+	return int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.Auth)*int(unsafe.Sizeof(e.NID)) +
+		len(e.RedactedBy) + len(e.DeviceID) + len(e.TransactionID)
 }
 
 // NewEvent is an event that is put into the log.

@@ -37,8 +37,8 @@ type keyCache struct {
 func newKeyCache(maxBytes int) *keyCache {
 	c := &keyCache{byNID: make(map[statetrie.KeyNID]auth.Key)}
 	inByNID := int(2 * (unsafe.Sizeof(auth.Key{}) + unsafe.Sizeof(statetrie.KeyNID(0)))) // a map is half full
-	c.byKey = lru.NewWithEvict(maxBytes, func(k auth.Key, _ statetrie.KeyNID) int { return inByNID + len(k.Type) + len(k.StateKey) },
-		func(_ auth.Key, nid statetrie.KeyNID) { delete(c.byNID, nid) })
+	size := func(k auth.Key, _ statetrie.KeyNID) int { return inByNID + len(k.Type) + len(k.StateKey) }
+	c.byKey = lru.NewWithEvict(maxBytes, size, func(_ auth.Key, nid statetrie.KeyNID) { delete(c.byNID, nid) })
 	return c
 }
 

@@ -31,7 +31,8 @@ func TestTheCacheOfKeysDropsWhatWasUsedLeast(t *testing.T) {
 		t.Errorf("at times only %d keys were kept", least)
 	}
 	last := key(9_999)
-	if found, missing := c.numbers([]auth.Key{used, last, key(5)}); found[used] != 1 || found[last] != 10_000 || len(missing) != 1 {
+	found, missing := c.numbers([]auth.Key{used, last, key(5)})
+	if found[used] != 1 || found[last] != 10_000 || len(missing) != 1 {
 		t.Errorf("found %v, missing %v", found, missing)
 	}
 }

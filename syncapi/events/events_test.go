@@ -14,7 +14,8 @@ import (
 
 func large(t *testing.T, n int) roomserver.Event {
 	t.Helper()
-	body := fmt.Sprintf(`{"content":{"body":%q},"room_id":"!r:here","sender":"@a:here","state_key":"%d","type":"x.state"}`, strings.Repeat("x", 60_000), n)
+	const form = `{"content":{"body":%q},"room_id":"!r:here","sender":"@a:here","state_key":"%d","type":"x.state"}`
+	body := fmt.Sprintf(form, strings.Repeat("x", 60_000), n)
 	e, err := pdu.ParseTrusted("11", id.EventID(fmt.Sprint("$", n)), json.RawMessage(body))
 	if err != nil {
 		t.Fatal(err)
@@ -30,10 +31,12 @@ func TestLargeEventsAndStatesAreBoundedInMemory(t *testing.T) {
 		state[i] = large(t, i)
 	}
 	asked := 0
-	c := New(&roomserver.RoomserverAPI{QueryState: func(context.Context, roomserver.QueryStateRequest) (roomserver.QueryStateResponse, error) {
+	room := new(roomserver.RoomserverAPI)
+	room.QueryState = func(context.Context, roomserver.QueryStateRequest) (roomserver.QueryStateResponse, error) {
 		asked++
 		return roomserver.QueryStateResponse{Events: state}, nil
-	}})
+	}
+	c := New(room)
 	for i := range events * states {
 		e := large(t, i)
 		c.Put(&e)
@@ -49,7 +52,8 @@ func TestLargeEventsAndStatesAreBoundedInMemory(t *testing.T) {
 	if n := c.state.Bytes(); n > keptStateBytes || n < keptStateBytes*7/10 {
 		t.Errorf("%d bytes of states are kept, want at most %d", n, keptStateBytes)
 	}
-	if _, err := c.State(t.Context(), "!r:here", roomserver.Root{1, byte(states - 1)}, false, nil); err != nil || asked != states {
+	_, err := c.State(t.Context(), "!r:here", roomserver.Root{1, byte(states - 1)}, false, nil)
+	if err != nil || asked != states {
 		t.Errorf("the state that was used last was asked for again: %d questions, %v", asked, err)
 	}
 }

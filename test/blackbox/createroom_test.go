@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// What one request may put into a new room is bounded, and what is beyond is refused with a word that says so (§ Creation).
+// What one request may put into a new room is bounded, and what is beyond is refused with a word that says so (§
+// Creation).
 func TestTheSizeOfANewRoomIsBounded(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice := d.user(t, "alice")

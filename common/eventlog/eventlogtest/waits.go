@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 )
 
-// waits has many wait for records that cannot be applied yet: each is one entry, those who leave are none, and the others are told when
-// the records are applied.
+// waits has many wait for records that cannot be applied yet: each is one entry, those who leave are none, and the
+// others are told when the records are applied.
 func waits(t *testing.T, w *world) {
 	const leaving, staying = 300, 100
 	p := w.producer(w.h.New(t))
