@@ -55,7 +55,7 @@ func TestEachFirstEventOfARoomCostsTheSame(t *testing.T) {
 func TestLargeEventsAreBoundedInMemory(t *testing.T) {
 	w := newWorld(t)
 	large := strings.Repeat("x", 60_000)
-	const rooms, events = 5, 300 // 90 MB
+	const rooms, events = 5, 160 // 48 MB
 	for range rooms {
 		_, err := w.in.Create(t.Context(), "12", "", "", firstEvents(events, large), nothingElse)
 		must(t, err)
@@ -94,7 +94,7 @@ func TestAStateEventCountsInTheKnownState(t *testing.T) {
 func TestTheKnownStateOfOneRoomIsBounded(t *testing.T) {
 	w := newWorld(t)
 	large := strings.Repeat("x", 60_000)
-	const n = 300
+	const n = 160
 	roomID, err := w.in.Create(t.Context(), "12", "", "", firstEvents(n, large), nothingElse)
 	must(t, err)
 	if k, has := w.in.known.Get(roomID); !has || k.bytes > knownBytesOfRoom {
