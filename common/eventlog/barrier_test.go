@@ -90,8 +90,8 @@ func TestThoseWhoArriveDoNotPutTheQuestionOff(t *testing.T) {
 
 // A question that fails ends all waits: nobody can tell what is applied.
 func TestAQuestionThatFailsEndsAllWaits(t *testing.T) {
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "test.db")},
-		sqlutil.Deps{})
+	file := "file:" + filepath.Join(t.TempDir(), "test.db")
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: file}, sqlutil.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
