@@ -45,10 +45,7 @@ type Peers struct {
 
 // New builds the component.
 func New(ctx context.Context, deps component.Deps, p Peers) (*component.Component, error) {
-	cache, err := events.New(p.Room)
-	if err != nil {
-		return nil, err
-	}
+	cache := events.New(p.Room)
 	var in *input.Input
 	var tracker *presence.Tracker
 	if deps.Config.Matrix.Presence.Enabled {

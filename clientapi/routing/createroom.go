@@ -79,6 +79,9 @@ func (e *endpoints) createRoomRequest(r *httputil.Request, body *createRoomReque
 		if !slices.Contains(request.Invite, user) {
 			request.Invite = append(request.Invite, user)
 		}
+		if len(request.Invite) > roomserver.MaxInvites {
+			break // it will be refused, whoever the others are
+		}
 	}
 	var err error
 	if request.CreationContent, err = object("creation_content", body.CreationContent); err != nil {

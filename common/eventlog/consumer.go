@@ -83,6 +83,9 @@ type Consumer struct {
 	starting sync.Mutex // held while registering
 	started  bool
 	holds    [Partitions]chan struct{} // full while somebody in this process runs the partition
+	asking   chan struct{}             // full while one of those who wait asks how far partitions are applied, for all
+	due      time.Time                 // when the next such question is, as who asked before left it to who asks now
+	arrived  chan struct{}             // full when somebody has begun to wait
 
 	mu         sync.Mutex
 	partitions [Partitions]partition
@@ -104,12 +107,7 @@ type partition struct {
 	// applied is the last record that anybody is known to have applied.
 	applied int64
 	moved   time.Time // when that was seen, or help was called for last
-	waiting []waiter
-}
-
-type waiter struct {
-	seq  int64
-	done chan struct{}
+	waiting map[*subscription]struct{}
 }
 
 // NewConsumer makes the tables of the offsets, where they are missing. A Transport runs the consumer.
@@ -132,7 +130,8 @@ func NewConsumer(ctx context.Context, c ConsumerConfig) (*Consumer, error) {
 		lag: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "dendrite_log_lag_records", ConstLabels: labels,
 			Help: "Records of a partition that are committed and not applied yet."}, []string{"partition"}),
 		parked: prometheus.NewGauge(prometheus.GaugeOpts{Name: "dendrite_log_parked_keys", ConstLabels: labels,
-			Help: "Keys whose records are put aside because one of them cannot be applied."})}
+			Help: "Keys whose records are put aside because one of them cannot be applied."}),
+		asking: make(chan struct{}, 1), arrived: make(chan struct{}, 1)}
 	for p := range k.holds {
 		k.holds[p] = make(chan struct{}, 1)
 	}
@@ -477,17 +476,8 @@ func (c *Consumer) split(p int32, records []Record) (wanted []Record, aside [][]
 func (c *Consumer) advance(p int32, seq int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	part := &c.partitions[p]
-	if seq > part.applied {
+	if part := &c.partitions[p]; seq > part.applied {
 		part.applied, part.moved = seq, time.Now()
+		part.settle(seq, nil)
 	}
-	keep := part.waiting[:0]
-	for _, w := range part.waiting {
-		if w.seq <= part.applied {
-			close(w.done)
-		} else {
-			keep = append(keep, w)
-		}
-	}
-	part.waiting = keep
 }

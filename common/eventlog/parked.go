@@ -60,19 +60,29 @@ func (c *Consumer) retryParked(ctx context.Context, p int32) error {
 	return nil
 }
 
+// parkedPage is how many parked records are read at once. It is small: where a key stays parked, only its first record
+// is tried.
+const parkedPage = 20
+
 // retryKey tries the parked records of a key again, in order.
 func (c *Consumer) retryKey(ctx context.Context, p int32, key string) error {
-	records, err := c.Parked(ctx, p, key)
-	if err != nil {
-		return err
-	}
-	for i := range records {
-		if err := c.applyParked(ctx, p, &records[i]); err != nil {
-			if !IsPermanent(err) && !isPanic(err) {
-				return err
+	for after := int64(0); ; {
+		page, err := c.Parked(ctx, p, key, after)
+		if err != nil {
+			return err
+		}
+		for i := range page {
+			if err := c.applyParked(ctx, p, &page[i]); err != nil {
+				if !IsPermanent(err) && !isPanic(err) {
+					return err
+				}
+				c.Log.WithError(err).WithFields(logrus.Fields{"key": key, "seq": page[i].Seq}).Warn("a key stays parked")
+				return nil
 			}
-			c.Log.WithError(err).WithFields(logrus.Fields{"key": key, "seq": records[i].Seq}).Warn("a key stays parked")
-			return nil
+			after = page[i].Seq
+		}
+		if len(page) < parkedPage {
+			break
 		}
 	}
 	c.mu.Lock()
@@ -171,10 +181,10 @@ func (c *Consumer) applyParked(ctx context.Context, p int32, r *Record) error {
 	})
 }
 
-// Parked lists the parked records of a key, in order.
-func (c *Consumer) Parked(ctx context.Context, p int32, key string) (records []Record, err error) {
+// Parked lists the first parked records of a key after a sequence, in order.
+func (c *Consumer) Parked(ctx context.Context, p int32, key string, after int64) (records []Record, err error) {
 	err = c.DB.ReadOne(ctx, "parked records", func(ctx context.Context, tx *sqlutil.Tx) error {
-		records, err = c.tables.parkedRecords(ctx, tx, c.Name, p, key)
+		records, err = c.tables.parkedRecords(ctx, tx, c.Name, p, key, after)
 		return err
 	})
 	return records, err

@@ -17,6 +17,7 @@ CREATE TABLE IF NOT EXISTS COMPONENT_log_rows (topic TEXT NOT NULL, part BIGINT 
 CREATE TABLE IF NOT EXISTS COMPONENT_log_leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch BIGINT NOT NULL, expires BIGINT NOT NULL);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_offsets (consumer TEXT NOT NULL, part BIGINT NOT NULL, log_id TEXT NOT NULL, seq BIGINT NOT NULL, PRIMARY KEY (consumer, part)) WITH (fillfactor = 50);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_parked (consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, topic TEXT NOT NULL, key TEXT NOT NULL, type TEXT NOT NULL, ts BIGINT NOT NULL, value BYTEA NOT NULL, error TEXT NOT NULL, PRIMARY KEY (consumer, part, seq));
+CREATE INDEX IF NOT EXISTS COMPONENT_log_parked_keys ON COMPONENT_log_parked (consumer, part, key, seq);
 CREATE TABLE IF NOT EXISTS COMPONENT_log_retries (consumer TEXT NOT NULL, part BIGINT NOT NULL, key TEXT NOT NULL, PRIMARY KEY (consumer, part, key));
 CREATE TABLE IF NOT EXISTS COMPONENT_log_consumers (topic TEXT NOT NULL, component TEXT NOT NULL, consumer TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, reported BIGINT NOT NULL, PRIMARY KEY (topic, component, consumer, part));
 CREATE TABLE IF NOT EXISTS COMPONENT_log_pruned (topic TEXT NOT NULL, part BIGINT NOT NULL, seq BIGINT NOT NULL, due BIGINT NOT NULL, since BIGINT NOT NULL, PRIMARY KEY (topic, part));
@@ -109,7 +110,7 @@ func newConsumerTables(db *sqlutil.DB, component string) consumerTables {
 			[]string{"consumer", "part", "seq", "topic", "key", "type", "ts", "value", "error"}, "ON CONFLICT (consumer, part, seq) DO NOTHING"),
 		keys: stmt(`SELECT DISTINCT key FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2`),
 		parked: stmt(`SELECT seq, topic, type, ts, value FROM COMPONENT_log_parked
-			WHERE consumer = $1 AND part = $2 AND key = $3 ORDER BY seq`),
+			WHERE consumer = $1 AND part = $2 AND key = $3 AND seq > $4 ORDER BY seq LIMIT $5`),
 		unpark:     stmt(`DELETE FROM COMPONENT_log_parked WHERE consumer = $1 AND part = $2 AND seq = $3`),
 		logIDs:     stmt(`SELECT DISTINCT log_id FROM COMPONENT_log_offsets WHERE consumer = $1`),
 		askRetry:   db.Insert(component+"_log_retries", []string{"consumer", "part", "key"}, "ON CONFLICT (consumer, part, key) DO NOTHING"),
@@ -141,8 +142,9 @@ func (t *consumerTables) keysParked(ctx context.Context, tx *sqlutil.Tx, consume
 	return err
 }
 
-func (t *consumerTables) parkedRecords(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, key string) ([]Record, error) {
-	rows, err := t.parked.Query(ctx, tx, consumer, p, key)
+func (t *consumerTables) parkedRecords(ctx context.Context, tx *sqlutil.Tx, consumer string, p int32, key string,
+	after int64) ([]Record, error) {
+	rows, err := t.parked.Query(ctx, tx, consumer, p, key, after, parkedPage)
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (Record, error) {
 		r := Record{Partition: p, Key: key}
 		return r, rows.Scan(&r.Seq, &r.Topic, &r.Type, &r.Time, (*[]byte)(&r.Value))

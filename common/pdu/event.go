@@ -10,6 +10,7 @@ package pdu
 import (
 	"encoding/json"
 	"slices"
+	"unsafe"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -162,3 +163,16 @@ func (e *Event) Membership() string { return e.membership }
 
 // JSON is the canonical PDU with its signatures and hashes, without unsigned.
 func (e *Event) JSON() []byte { return slices.Clip(e.json) }
+
+// Size is the memory that an event takes, in bytes, about: that of its JSON, and of the strings and lists that were
+// read from it.
+func (e *Event) Size() int {
+	n := int(unsafe.Sizeof(*e)) + len(e.json) + len(e.unsigned) + len(e.id) + len(e.roomID)
+	n += len(e.eventType) + len(e.stateKey) + len(e.sender) + len(e.redacts) + len(e.membership)
+	for _, ids := range [2][]id.EventID{e.prev, e.auth} {
+		for _, i := range ids {
+			n += int(unsafe.Sizeof(i)) + len(i)
+		}
+	}
+	return n
+}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"unsafe"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -34,6 +35,16 @@ type Event struct {
 	Membership string `json:"membership,omitempty"`
 	// Relations is what relates to it, where a call aggregates that; nil if nothing does.
 	Relations *Relations `json:"relations,omitempty"`
+}
+
+// Size is the memory that an event takes, in bytes, about, without its Relations.
+func (e *Event) Size() int {
+	n := int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.ReplacesState) + len(e.PrevContent)
+	n += len(e.DeviceID) + len(e.TransactionID) + len(e.Membership)
+	if e.RedactedBecause != nil {
+		n += e.RedactedBecause.Size()
+	}
+	return n
 }
 
 // Relations aggregates the events that relate to one (Client-Server API, § Aggregations of child events), as far as the viewer may see

@@ -16,6 +16,9 @@ type Profile struct {
 	AvatarURL   string `json:"avatar_url,omitempty"`
 }
 
+// MaxInvites limits how many users one createRoom may invite.
+const MaxInvites = 500
+
 // CreateRoomRequest is POST /createRoom (Client-Server API, § Creation), its body checked for form by the caller.
 type CreateRoomRequest struct {
 	RequestKey      RequestKey            `json:"request_key"`

@@ -14,7 +14,6 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/roomserver/api"
-	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
@@ -29,6 +28,9 @@ func (in *Input) commitBatch(ctx context.Context, roomID id.RoomID, batch []*job
 		return
 	}
 	for _, j := range batch {
+		if len(batch) > 1 && j.gone() {
+			continue
+		}
 		if err := in.tryOne(ctx, roomID, j); err != nil {
 			j.result, j.err = nil, err
 		}
@@ -89,6 +91,10 @@ func (in *Input) draftAndCommit(ctx context.Context, roomID id.RoomID, batch []*
 		}
 	}
 	if d.empty() {
+		if room.NID != 0 {
+			in.known.Add(room.ID, d.base) // it may have grown
+		}
+		in.answered(d)
 		return nil
 	}
 	return in.commit(ctx, d)
@@ -155,13 +161,13 @@ func (in *Input) write(ctx context.Context, tx *sqlutil.Tx, d *draft, summary *a
 			return errRaced
 		}
 	}
-	if err := s.InsertKeys(ctx, tx, d.keys); err != nil {
+	if err := s.InsertKeys(ctx, tx, d.keys.now); err != nil {
 		return err
 	}
 	if err := s.InsertNodes(ctx, tx, d.room.NID, d.nodes); err != nil {
 		return err
 	}
-	if err := s.PutMemberships(ctx, tx, d.room.NID, slices.Collect(maps.Values(d.members))); err != nil {
+	if err := s.PutMemberships(ctx, tx, d.room.NID, slices.Collect(maps.Values(d.members.now))); err != nil {
 		return err
 	}
 	if summary != nil {
@@ -235,22 +241,25 @@ func (in *Input) committed(d *draft) {
 	for _, e := range d.events {
 		stored := e.Event // without what only the log needs
 		in.Reader.Stored(&stored)
-		if k, is := keyOf(stored.PDU); is && d.changed[k] == &e.Event {
-			d.changed[k] = &stored
+		if k, is := keyOf(stored.PDU); is && d.changed.now[k] == &e.Event {
+			d.changed.put(k, &stored)
 		}
 	}
 	for _, e := range d.aside {
 		in.Reader.Stored(&e.Event)
 	}
 	in.Reader.Stored(d.redacted...)
-	entries := d.base.entries
-	if len(d.changed) > 0 {
-		entries = make(map[auth.Key]*storage.Event, len(d.base.entries)+len(d.changed))
-		maps.Copy(entries, d.base.entries)
-		maps.Copy(entries, d.changed)
+	d.base.version, d.base.root = room.RowVersion, room.Root
+	for k, e := range d.changed.now {
+		d.base.put(k, e)
 	}
-	in.known.Add(room.ID, &known{version: room.RowVersion, root: room.Root, entries: entries})
-	for key, eventID := range d.requests {
+	in.known.Add(room.ID, d.base)
+	in.answered(d)
+}
+
+// answered remembers what answers the requests of a draft.
+func (in *Input) answered(d *draft) {
+	for key, eventID := range d.requests.now {
 		in.done.Add(key, eventID)
 	}
 }

@@ -3,7 +3,6 @@ package input
 import (
 	"context"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"slices"
 
@@ -27,17 +26,17 @@ type draft struct {
 	isNew bool
 	// base is the state that the draft began from, as far as it is in memory; changed is what differs from it.
 	base    *known
-	changed map[auth.Key]*storage.Event
+	changed undoable[auth.Key, *storage.Event]
 
 	events    []*storage.NewEvent
 	aside     []*storage.NewEvent
 	replaced  []stateres.EventNID // outliers that are stored anew
-	byID      map[id.EventID]*storage.Event
+	byID      undoable[id.EventID, *storage.Event]
 	nodes     []statetrie.Node
 	overlay   *statetrie.Trie // reads the first overlaid of the nodes too
 	overlaid  int
-	keys      map[auth.Key]statetrie.KeyNID
-	members   map[id.UserID]storage.Membership
+	keys      undoable[auth.Key, statetrie.KeyNID]
+	members   undoable[id.UserID, storage.Membership]
 	summary   bool // to be written anew
 	redacted  []*storage.Event
 	redacting []redaction
@@ -45,7 +44,7 @@ type draft struct {
 	settled   []id.EventID // targets that have come, whose redactions wait no more
 	stage     []storage.Staged
 	unstage   []id.EventID
-	requests  map[string]id.EventID
+	requests  undoable[string, id.EventID]
 	also      []func(context.Context, *sqlutil.Tx) error
 }
 
@@ -57,31 +56,37 @@ type redaction struct {
 }
 
 func (in *Input) newDraft(room *storage.Room) *draft {
-	d := &draft{in: in, room: *room, old: room.RowVersion, changed: map[auth.Key]*storage.Event{}, byID: map[id.EventID]*storage.Event{},
-		keys: map[auth.Key]statetrie.KeyNID{}, members: map[id.UserID]storage.Membership{}, requests: map[string]id.EventID{}}
+	d := &draft{in: in, room: *room, old: room.RowVersion, changed: newUndoable[auth.Key, *storage.Event](),
+		byID: newUndoable[id.EventID, *storage.Event](), keys: newUndoable[auth.Key, statetrie.KeyNID](),
+		members: newUndoable[id.UserID, storage.Membership](), requests: newUndoable[string, id.EventID]()}
 	d.room.RowVersion = rand.Int64()
 	d.room.Extremities = slices.Clone(room.Extremities)
 	if k, has := in.known.Get(room.ID); has && k.version == room.RowVersion {
 		d.base = k
 	} else {
-		d.base = &known{version: room.RowVersion, root: room.Root, entries: map[auth.Key]*storage.Event{}}
+		d.base = newKnown(room)
 	}
 	return d
 }
 
-// mark copies the draft, so that an input that fails can be undone by going back to the copy.
+// mark is a copy of the draft for an input that fails, which is undone by going back to it. What the copy shares with
+// the draft only grows, or can go back by itself.
 func (d *draft) mark() draft {
 	c := *d
 	c.room.Extremities = slices.Clone(d.room.Extremities)
 	c.events, c.aside, c.replaced, c.nodes = slices.Clip(d.events), slices.Clip(d.aside), slices.Clip(d.replaced), slices.Clip(d.nodes)
 	c.redacted, c.redacting, c.pending, c.settled = slices.Clip(d.redacted), slices.Clip(d.redacting), slices.Clip(d.pending), slices.Clip(d.settled)
 	c.stage, c.unstage, c.also = slices.Clip(d.stage), slices.Clip(d.unstage), slices.Clip(d.also)
-	c.changed, c.keys, c.members, c.requests, c.byID = maps.Clone(d.changed), maps.Clone(d.keys), maps.Clone(d.members), maps.Clone(d.requests), maps.Clone(d.byID)
 	return c
 }
 
 // undo goes back to a mark. What base has learnt since is kept: it is as true as before.
 func (d *draft) undo(to draft) {
+	d.changed.undo(to.changed)
+	d.byID.undo(to.byID)
+	d.keys.undo(to.keys)
+	d.members.undo(to.members)
+	d.requests.undo(to.requests)
 	base := d.base
 	*d = to
 	d.base = base
@@ -92,14 +97,10 @@ func (d *draft) trie() (*statetrie.Trie, error) {
 	if d.overlay == nil {
 		d.overlay = d.in.Reader.Trie(d.room.NID)
 	}
-	if d.overlaid < len(d.nodes) {
-		with, err := d.overlay.With(d.nodes[d.overlaid:])
-		if err != nil {
-			return nil, err
-		}
-		d.overlay, d.overlaid = with, len(d.nodes)
-	}
-	return d.overlay, nil
+	// What an undone input has left there does no harm: a node is named by its content.
+	err := d.overlay.Include(d.nodes[d.overlaid:])
+	d.overlaid = len(d.nodes)
+	return d.overlay, err
 }
 
 // update changes a state.
@@ -131,10 +132,12 @@ func (d *draft) State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*stor
 	found := make(map[auth.Key]*storage.Event, len(keys))
 	var missing []auth.Key
 	for _, k := range keys {
-		if e, has := d.changed[k]; has {
+		if e, has := d.changed.now[k]; has {
 			found[k] = e
 		} else if e, has := d.base.entries[k]; has {
 			found[k] = e
+		} else if _, isNew := d.keys.now[k]; isNew || d.base.root.IsZero() {
+			found[k] = nil // no state has ever had it, or the draft began from none
 		} else {
 			missing = append(missing, k)
 		}
@@ -146,18 +149,12 @@ func (d *draft) State(ctx context.Context, keys ...auth.Key) (map[auth.Key]*stor
 	if err != nil {
 		return nil, err
 	}
-	if len(d.base.entries) > maxKnownEntries {
-		clear(d.base.entries)
-	}
 	for _, k := range missing {
 		found[k] = read[k]
-		d.base.entries[k] = read[k]
+		d.base.put(k, read[k])
 	}
 	return found, nil
 }
-
-// maxKnownEntries bounds the auth state of one room in memory.
-const maxKnownEntries = 4000
 
 // One reads one entry of the current state; nil if it has none.
 func (d *draft) One(ctx context.Context, eventType, stateKey string) (*storage.Event, error) {
@@ -188,21 +185,29 @@ func (d *draft) current(ctx context.Context) authState {
 
 // keyNID is the number of a state key, a new one if need be.
 func (d *draft) keyNID(ctx context.Context, k auth.Key) (statetrie.KeyNID, error) {
-	if nid, has := d.keys[k]; has {
+	if nid, has := d.keys.now[k]; has {
 		return nid, nil
 	}
-	found, err := d.in.Storage.KeyNIDs(ctx, []auth.Key{k})
+	found, err := d.numberKeys(ctx, []auth.Key{k})
+	return found[k], err
+}
+
+// numberKeys finds the numbers of state keys, with one question for all, and takes new ones for those that have none.
+func (d *draft) numberKeys(ctx context.Context, wanted []auth.Key) (map[auth.Key]statetrie.KeyNID, error) {
+	found, err := d.in.Storage.KeyNIDs(ctx, wanted)
 	if err != nil {
-		return 0, fmt.Errorf("state key: %w", err)
+		return nil, fmt.Errorf("state keys: %w", err)
 	}
-	if nid, has := found[k]; has {
-		return nid, nil
+	for _, k := range wanted {
+		if _, has := found[k]; has {
+			continue
+		}
+		if found[k], err = d.in.Storage.NewKeyNID(ctx, k); err != nil {
+			return nil, fmt.Errorf("state keys: %w", err)
+		}
+		d.keys.put(k, found[k])
 	}
-	nid, err := d.in.Storage.NewKeyNID(ctx, k)
-	if err == nil {
-		d.keys[k] = nid
-	}
-	return nid, err
+	return found, nil
 }
 
 // stateWith is a state with one entry more, or replaced.
@@ -243,7 +248,7 @@ func (d *draft) append(e *storage.NewEvent, after api.Root, changes []api.StateC
 	}
 	e.Output.Joined, e.Output.Invited = d.room.Joined, d.room.Invited
 	d.events = append(d.events, e)
-	d.byID[e.PDU.ID()] = &e.Event
+	d.byID.put(e.PDU.ID(), &e.Event)
 }
 
 // count keeps the tables of memberships and the counts of members in step with the current state.
@@ -259,12 +264,12 @@ func (d *draft) count(c api.StateChange) {
 		*n++
 	}
 	user := id.UserID(c.StateKey)
-	d.members[user] = storage.Membership{UserID: user, Membership: c.NewMembership, EventID: c.New, Order: d.room.Last}
+	d.members.put(user, storage.Membership{UserID: user, Membership: c.NewMembership, EventID: c.New, Order: d.room.Last})
 }
 
 // note puts an entry of the new current state into the draft; nil removes it.
 func (d *draft) note(k auth.Key, e *storage.Event) {
-	d.changed[k] = e
+	d.changed.put(k, e)
 	if k.Type == typeHistoryVisibility && k.StateKey == "" {
 		var body *pdu.Event
 		if e != nil {

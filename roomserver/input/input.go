@@ -14,29 +14,28 @@ import (
 	"sync"
 	"time"
 
-	lru "github.com/hashicorp/golang-lru/v2"
-	"github.com/opentracing/opentracing-go"
+	counted "github.com/hashicorp/golang-lru/v2"
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/pdu"
-	"github.com/matrix-org/dendrite/roomserver/api"
-	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/state"
 	"github.com/matrix-org/dendrite/roomserver/storage"
 )
 
 const (
-	batchLimit      = 50 // inputs that one transaction commits
-	maxBackoff      = 8  // attempts after which the time between them grows no more
-	uniqueAttempts  = 5  // of an input that finds what it would add there already
-	createAttempts  = 10 // of a room that is made at the same moment as others like it
-	inputTimeout    = 30 * time.Second
-	rememberedKeys  = 5_000 // request keys of this process whose results are in memory
-	rememberedRooms = 1_000 // rooms whose auth state is in memory
-	maxStaged       = 500   // PDUs of one origin that wait in one room
-	stagedAtOnce    = 100   // staged PDUs that one transaction takes in
+	batchLimit     = 50    // inputs that one transaction commits
+	maxWaiting     = 5_000 // inputs that wait in the process,
+	maxWaitingFor  = 1_000 // and those of one room
+	maxBackoff     = 8     // attempts after which the time between them grows no more
+	uniqueAttempts = 5     // of an input that finds what it would add there already
+	createAttempts = 10    // of a room that is made at the same moment as others like it
+	inputTimeout   = 30 * time.Second
+	rememberedKeys = 5_000 // request keys of this process whose results are in memory
+	maxStaged      = 500   // PDUs of one origin that wait in one room
+	stagedAtOnce   = 100   // staged PDUs that one transaction takes in
 )
 
 // Keys verifies signatures of servers. An error that is an *InvalidSignature is a verdict, every other one may pass.
@@ -64,95 +63,23 @@ type Deps struct {
 // Input changes rooms. It is safe for concurrent use.
 type Input struct {
 	Deps
-	done *lru.Cache[string, id.EventID] // by request key
+	done *counted.Cache[string, id.EventID] // by request key
+
+	known *lru.Cache[id.RoomID, *known]
 
 	mu      sync.Mutex
 	workers map[id.RoomID]*worker
-	known   *lru.Cache[id.RoomID, *known]
+	waiting int // inputs that wait in all workers
 	running sync.WaitGroup
-}
-
-// known is current state of a room that is in memory, as of one version of the room's row: a redaction changes events, but no root.
-type known struct {
-	version int64
-	root    api.Root
-	entries map[auth.Key]*storage.Event // nil for what the state does not have
 }
 
 // New makes an Input.
 func New(d Deps) (*Input, error) {
-	in := &Input{Deps: d, workers: make(map[id.RoomID]*worker)}
+	in := &Input{Deps: d, workers: make(map[id.RoomID]*worker), known: newKnownCache()}
 	var err error
-	if in.done, err = lru.New[string, id.EventID](rememberedKeys); err != nil {
-		return nil, err
-	}
-	in.known, err = lru.New[id.RoomID, *known](rememberedRooms)
+	in.done, err = counted.New[string, id.EventID](rememberedKeys)
 	return in, err
 }
 
 // Wait returns when nothing is being worked on.
 func (in *Input) Wait() { in.running.Wait() }
-
-// worker has the inputs of a room that wait. It exists while there are any.
-type worker struct{ waiting []*job }
-
-// job is one input.
-type job struct {
-	ctx context.Context // the caller's, for its trace
-	// run puts the input's events on the draft. What it returns is the caller's answer once the draft is committed; an error
-	// undoes what it did to the draft.
-	run func(ctx context.Context, d *draft) (any, error)
-	// earlier finds the result of an earlier call with the same request key. Nil if there is no key.
-	earlier func(ctx context.Context) (any, error)
-	result  any
-	err     error
-	done    chan struct{}
-}
-
-// submit hands a job to the room's worker and waits for it.
-func (in *Input) submit(ctx context.Context, roomID id.RoomID, j *job) (any, error) {
-	j.ctx, j.done = ctx, make(chan struct{})
-	in.mu.Lock()
-	w, has := in.workers[roomID]
-	if !has {
-		w = new(worker)
-		in.workers[roomID] = w
-		in.running.Go(func() { in.work(roomID, w) })
-	}
-	w.waiting = append(w.waiting, j)
-	in.mu.Unlock()
-	select {
-	case <-j.done:
-		return j.result, j.err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-}
-
-func (in *Input) work(roomID id.RoomID, w *worker) {
-	for {
-		in.mu.Lock()
-		n := min(len(w.waiting), batchLimit)
-		batch := w.waiting[:n:n]
-		w.waiting = w.waiting[n:]
-		if n == 0 {
-			delete(in.workers, roomID)
-			in.mu.Unlock()
-			return
-		}
-		in.mu.Unlock()
-		in.runBatch(roomID, batch)
-	}
-}
-
-func (in *Input) runBatch(roomID id.RoomID, batch []*job) {
-	ctx, cancel := context.WithTimeout(context.Background(), inputTimeout)
-	defer cancel()
-	if span := opentracing.SpanFromContext(batch[0].ctx); span != nil {
-		ctx = opentracing.ContextWithSpan(ctx, span)
-	}
-	in.commitBatch(ctx, roomID, batch)
-	for _, j := range batch {
-		close(j.done)
-	}
-}

@@ -36,8 +36,10 @@ type Proto struct {
 	TransactionID string
 }
 
-// Build decides, on the room as it is, which events there should be. It may be called more than once. No events and no error mean
-// that there is nothing to do; already, if set, is then the event that answers.
+// Build decides, on the room as it is, which events there should be. It may be called more than once. No events and no
+// error mean that there is nothing to do; already, if set, is then the event that answers. It runs in the room's
+// worker, and may do so still when Local has returned an error to a caller who has gone: what it writes to its caller's
+// variables may be read only if there was no error.
 type Build func(ctx context.Context, v View) (protos []Proto, already id.EventID, err error)
 
 // Local puts events of local users into a room. The request key belongs to the first event; it returns that event's id, or that of
@@ -47,7 +49,7 @@ func (in *Input) Local(ctx context.Context, roomID id.RoomID, key api.RequestKey
 	j := &job{
 		run: func(ctx context.Context, d *draft) (any, error) {
 			if hash != nil {
-				if eventID, has := d.requests[string(hash)]; has {
+				if eventID, has := d.requests.now[string(hash)]; has {
 					return eventID, nil
 				}
 				if eventID, has := in.done.Get(string(hash)); has {
@@ -101,8 +103,8 @@ func (in *Input) local(ctx context.Context, d *draft, hash []byte, build Build) 
 			first = e.PDU.ID()
 		}
 	}
-	if hash != nil && len(protos) > 0 {
-		d.requests[string(hash)] = first
+	if hash != nil && first != "" {
+		d.requests.put(string(hash), first)
 	}
 	return first, nil
 }
@@ -260,6 +262,9 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 	}
 	d := in.newDraft(&storage.Room{NID: nid, ID: roomID, Version: version, Last: api.OrderKey{Segment: 1}})
 	d.isNew, d.summary = true, true
+	if _, err := d.numberKeys(ctx, keysOf(protos)); err != nil {
+		return "", err
+	}
 	for i := range protos {
 		e, err := in.add(ctx, d, &protos[i], nil)
 		if err != nil {
@@ -279,6 +284,17 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 		return also(ctx, tx, &d.room)
 	})
 	return d.room.ID, in.commit(ctx, d)
+}
+
+// keysOf are the state keys of events that are not built yet.
+func keysOf(protos []Proto) []auth.Key {
+	var keys []auth.Key
+	for i := range protos {
+		if p := &protos[i]; p.StateKey != nil {
+			keys = append(keys, auth.Key{Type: p.Type, StateKey: *p.StateKey})
+		}
+	}
+	return keys
 }
 
 // RoomOfRequest is the room that an earlier Create with this request key made; empty if there was none.

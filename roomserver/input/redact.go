@@ -53,13 +53,13 @@ func (d *draft) applyRedaction(ctx context.Context, target *storage.Event, by id
 			return err
 		}
 		if now != nil && now.NID == target.NID {
-			d.changed[k] = &redacted
+			d.changed.put(k, &redacted)
 			d.summary = d.summary || k.StateKey == "" && state.InSummary(k.Type)
 		}
 	}
 	d.redacting = append(d.redacting, redaction{&redacted, by, target.PDU.Relation().Type != ""})
 	d.redacted = append(d.redacted, &redacted)
-	d.byID[target.PDU.ID()] = &redacted
+	d.byID.put(target.PDU.ID(), &redacted)
 	for i, e := range d.events {
 		if e.NID == target.NID { // of the same transaction: it is written in its redacted form
 			output := *e.Output
@@ -101,7 +101,7 @@ func PowerLevels(ctx context.Context, v View) (*auth.PowerLevels, error) {
 
 // event finds an event of this draft or of the database; nil if there is none.
 func (in *Input) event(ctx context.Context, d *draft, eventID id.EventID) (*storage.Event, error) {
-	if e, has := d.byID[eventID]; has {
+	if e, has := d.byID.now[eventID]; has {
 		return e, nil
 	}
 	found, err := in.Reader.EventsByID(ctx, []id.EventID{eventID}, true)

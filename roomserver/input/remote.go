@@ -192,13 +192,13 @@ func (in *Input) check(ctx context.Context, d *draft, r *received) error {
 	case verdict.err != nil:
 		e.Outcome = verdict.outcome
 		d.aside = append(d.aside, e)
-		d.byID[e.PDU.ID()] = &e.Event
+		d.byID.put(e.PDU.ID(), &e.Event)
 		r.decide(outcomeName(e.Outcome), fmt.Errorf("step %d: %w", verdict.step, verdict.err))
 		return nil
 	case r.outlier:
 		e.Outcome = storage.Outlier
 		d.aside = append(d.aside, e)
-		d.byID[e.PDU.ID()] = &e.Event
+		d.byID.put(e.PDU.ID(), &e.Event)
 		r.decide(api.OutcomeAccepted, nil)
 		return nil
 	}
@@ -328,7 +328,7 @@ func (in *Input) references(ctx context.Context, d *draft, r *received) (refs re
 func (in *Input) eventsByID(ctx context.Context, d *draft, ids []id.EventID) (map[id.EventID]*storage.Event, error) {
 	var missing []id.EventID
 	for _, eventID := range ids {
-		if d.byID[eventID] == nil {
+		if d.byID.now[eventID] == nil {
 			missing = append(missing, eventID)
 		}
 	}
@@ -337,7 +337,7 @@ func (in *Input) eventsByID(ctx context.Context, d *draft, ids []id.EventID) (ma
 		return nil, err
 	}
 	for _, eventID := range ids {
-		if e := d.byID[eventID]; e != nil {
+		if e := d.byID.now[eventID]; e != nil {
 			found[eventID] = e
 		}
 	}
@@ -396,7 +396,7 @@ func (in *Input) appendRemote(ctx context.Context, d *draft, e *storage.NewEvent
 	if err != nil {
 		return err
 	}
-	d.byID[e.PDU.ID()] = &e.Event
+	d.byID.put(e.PDU.ID(), &e.Event)
 	roots := []api.Root{own}
 	otherIDs := make([]id.EventID, len(others))
 	for i, x := range others {

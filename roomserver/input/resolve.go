@@ -94,8 +94,8 @@ func (d *draft) resolve(ctx context.Context, roots []api.Root) (api.Root, error)
 
 // names finds what the numbers of keys stand for, those of the draft included.
 func (d *draft) names(ctx context.Context, of map[statetrie.KeyNID]stateres.EventNID) (map[statetrie.KeyNID]auth.Key, error) {
-	own := make(map[statetrie.KeyNID]auth.Key, len(d.keys))
-	for k, nid := range d.keys {
+	own := make(map[statetrie.KeyNID]auth.Key, len(d.keys.now))
+	for k, nid := range d.keys.now {
 		own[nid] = k
 	}
 	var missing []statetrie.KeyNID
@@ -117,7 +117,7 @@ func (d *draft) names(ctx context.Context, of map[statetrie.KeyNID]stateres.Even
 // byNID reads events, those of the draft included.
 func (d *draft) byNID(ctx context.Context, nids []stateres.EventNID) (map[stateres.EventNID]*storage.Event, error) {
 	own := make(map[stateres.EventNID]*storage.Event)
-	for _, e := range d.byID {
+	for _, e := range d.byID.now {
 		own[e.NID] = e
 	}
 	var missing []stateres.EventNID
@@ -145,7 +145,7 @@ func (d *draft) numbers(ctx context.Context, keys []auth.Key) (map[auth.Key]stat
 		return nil, fmt.Errorf("state keys: %w", err)
 	}
 	for _, k := range keys {
-		if nid, own := d.keys[k]; own {
+		if nid, own := d.keys.now[k]; own {
 			found[k] = nid
 		}
 	}

@@ -34,7 +34,7 @@ func (in *Input) takeStaged(ctx context.Context, d *draft) (more bool, err error
 	if err != nil {
 		return false, err
 	}
-	absent := func(eventID id.EventID) bool { return stored[eventID].NID == 0 && d.byID[eventID] == nil }
+	absent := func(eventID id.EventID) bool { return stored[eventID].NID == 0 && d.byID.now[eventID] == nil }
 	taken := map[id.EventID]bool{}
 	for progress := true; progress; {
 		progress = false

@@ -47,8 +47,8 @@ func presetOf(req *api.CreateRoomRequest) (preset, error) {
 	return preset{}, mxerr.BadJSON("preset must be private_chat, trusted_private_chat or public_chat, not %q", name)
 }
 
-// maxInvites limits how many users one createRoom may invite.
-const maxInvites = 500
+// maxInitialState limits how many events initial_state may have.
+const maxInitialState = 1000
 
 // CreateRoom makes a room with its first events (Client-Server API, § Creation).
 func (p *Performer) CreateRoom(ctx context.Context, req api.CreateRoomRequest) (api.CreateRoomResponse, error) {
@@ -69,8 +69,13 @@ func (p *Performer) CreateRoom(ctx context.Context, req api.CreateRoomRequest) (
 			return api.CreateRoomResponse{}, notFederated(user)
 		}
 	}
-	if len(req.Invite) > maxInvites {
-		return api.CreateRoomResponse{}, mxerr.InvalidParam("at most %d users can be invited when a room is created", maxInvites)
+	if len(req.Invite) > api.MaxInvites {
+		return api.CreateRoomResponse{}, mxerr.InvalidParam("at most %d users can be invited when a room is created",
+			api.MaxInvites)
+	}
+	if n := len(req.InitialState); n > maxInitialState {
+		return api.CreateRoomResponse{}, mxerr.InvalidParam(
+			"initial_state has %d events, and may have %d: send the others when the room is there", n, maxInitialState)
 	}
 	var roomID id.RoomID
 	if !props.RoomIDIsCreateHash {

@@ -290,8 +290,11 @@ func (u *upgrade) adapted(e *pdu.Event) any {
 	return e.Content()
 }
 
-// maxTransferred bounds the bans and children that one upgrade carries over.
-const maxTransferred = 5000
+// The bans and children that one upgrade carries over are bounded in number, the children also in bytes.
+const (
+	maxTransferred      = 5000
+	maxTransferredBytes = 16 << 20
+)
 
 // alsoTransferred are the member events of those who are banned, and if the room is a space its children.
 func (p *Performer) alsoTransferred(ctx context.Context, u *upgrade) ([]*storage.Event, error) {
@@ -320,16 +323,16 @@ func (p *Performer) alsoTransferred(ctx context.Context, u *upgrade) ([]*storage
 	if err != nil {
 		return nil, err
 	}
-	events, err := p.Reader.Events(ctx, nids)
-	if err != nil {
-		return nil, err
-	}
-	for _, nid := range nids {
-		if e := events[nid]; e.PDU.Type() == typeSpaceChild && len(e.PDU.Content()) > len("{}") && len(all) < maxTransferred {
+	bytes := 0
+	err = p.Reader.Scan(ctx, nids, func(e *storage.Event) {
+		if e.PDU.Type() != typeSpaceChild || len(e.PDU.Content()) <= len("{}") || len(all) >= maxTransferred {
+			return
+		}
+		if bytes += e.Size(); bytes <= maxTransferredBytes {
 			all = append(all, e)
 		}
-	}
-	return all, nil
+	})
+	return all, err
 }
 
 // lastEvents are those of the old room: the tombstone, and as far as the user may, no alias any more and levels that keep others from

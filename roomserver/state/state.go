@@ -12,9 +12,10 @@ import (
 	"slices"
 	"sync"
 
-	lru "github.com/hashicorp/golang-lru/v2"
+	counted "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/roomserver/auth"
@@ -24,11 +25,14 @@ import (
 )
 
 const (
-	trieCacheBytes = 8 << 20
-	cachedEvents   = 8_000
-	scanned        = 1000 // events that one statement reads of a large state
-	// paged is how many events of a timeline are read before it is looked whether that is enough. At 64 KiB an event it bounds what a page
-	// reads too much.
+	trieCacheBytes  = 8 << 20
+	eventCacheBytes = 16 << 20 // 8,000 events of the usual size
+	cachedIDs       = 8_000
+	// keptOfScan is how many events of a large state are kept in memory, so that the others are not driven out.
+	keptOfScan = 4_000
+	scanned    = 1000 // events that one statement reads of a large state
+	// paged is how many events of a timeline are read before it is looked whether that is enough. At 64 KiB an event it
+	// bounds what a page reads too much.
 	paged       = 100
 	cachedRooms = 5_000
 )
@@ -39,23 +43,21 @@ type Reader struct {
 	sole    bool
 	nodes   *statetrie.Cache
 	events  *lru.Cache[stateres.EventNID, *storage.Event]
-	byID    *lru.Cache[id.EventID, stateres.EventNID]
-	rooms   *lru.Cache[id.RoomID, *storage.Room]
+	byID    *counted.Cache[id.EventID, stateres.EventNID]
+	rooms   *counted.Cache[id.RoomID, *storage.Room]
 	// roomsMu orders the rows that are put into the cache: one that was read before a commit must not replace the newer one.
 	roomsMu sync.Mutex
 }
 
 // NewReader makes a Reader. sole says that no other process writes rooms.
 func NewReader(s *storage.Storage, sole bool) (*Reader, error) {
-	r := &Reader{Storage: s, sole: sole, nodes: statetrie.NewCache(trieCacheBytes)}
+	r := &Reader{Storage: s, sole: sole, nodes: statetrie.NewCache(trieCacheBytes),
+		events: lru.New(eventCacheBytes, func(_ stateres.EventNID, e *storage.Event) int { return e.Size() })}
 	var err error
-	if r.events, err = lru.New[stateres.EventNID, *storage.Event](cachedEvents); err != nil {
+	if r.byID, err = counted.New[id.EventID, stateres.EventNID](cachedIDs); err != nil {
 		return nil, err
 	}
-	if r.byID, err = lru.New[id.EventID, stateres.EventNID](cachedEvents); err != nil {
-		return nil, err
-	}
-	r.rooms, err = lru.New[id.RoomID, *storage.Room](cachedRooms)
+	r.rooms, err = counted.New[id.RoomID, *storage.Room](cachedRooms)
 	return r, err
 }
 
@@ -137,13 +139,16 @@ func (r *Reader) Stored(all ...*storage.Event) {
 func (r *Reader) remember(read []*storage.Event) {
 	for _, e := range read {
 		if r.sole {
-			r.events.ContainsOrAdd(e.NID, e)
+			r.events.AddMissing(e.NID, e)
 		} else {
 			r.events.Add(e.NID, e)
 		}
 		r.byID.Add(e.PDU.ID(), e.NID)
 	}
 }
+
+// Kept is how many bytes of events are in memory.
+func (r *Reader) Kept() int { return r.events.Bytes() }
 
 // isOutlier tells whether an event may yet find its place in the room, in another process too.
 func isOutlier(e *storage.Event) bool {
@@ -224,7 +229,7 @@ func (r *Reader) Fresh(ctx context.Context, nids []stateres.EventNID) (map[state
 // what others need are not kept in memory.
 func (r *Reader) Scan(ctx context.Context, nids []stateres.EventNID, take func(*storage.Event)) error {
 	for batch := range slices.Chunk(nids, scanned) {
-		read, err := r.fresh(ctx, batch, len(nids) <= cachedEvents/2)
+		read, err := r.fresh(ctx, batch, len(nids) <= keptOfScan)
 		if err != nil {
 			return err
 		}

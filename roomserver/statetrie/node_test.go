@@ -94,7 +94,7 @@ func TestLoadedNodesAreVerified(t *testing.T) {
 	if _, err := New(fixed(damaged), NewCache(0)).Entries(ctx, root, All); !errors.Is(err, ErrDamaged) {
 		t.Errorf("damaged nodes were read: %v", err)
 	}
-	if _, err := New(fixed(damaged), NewCache(0)).With(damaged); !errors.Is(err, ErrDamaged) {
+	if err := New(fixed(damaged), NewCache(0)).Include(damaged); !errors.Is(err, ErrDamaged) {
 		t.Errorf("damaged nodes were taken: %v", err)
 	}
 	if _, err := New(fixed(nodes[:1]), NewCache(0)).Entries(ctx, root, All); !errors.Is(err, ErrMissing) {

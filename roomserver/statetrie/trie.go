@@ -72,8 +72,8 @@ const (
 	Others
 )
 
-// Trie reads and changes the states of a room. It has no state of its own except for the nodes given to With, and is safe for
-// concurrent use if its Nodes are.
+// Trie reads and changes the states of a room. It has no state of its own except for the nodes given to Include, and is
+// safe for concurrent use, but for Include, if its Nodes are.
 type Trie struct {
 	nodes   Nodes
 	cache   *Cache
@@ -83,21 +83,20 @@ type Trie struct {
 // New makes a Trie. All rooms of a process can share a Cache.
 func New(nodes Nodes, cache *Cache) *Trie { return &Trie{nodes: nodes, cache: cache} }
 
-// With is a Trie that also reads these nodes: those of an Update that are not stored yet. Without it they can be read for as
-// long as they stay in the cache.
-func (t *Trie) With(nodes []Node) (*Trie, error) {
-	with := &Trie{t.nodes, t.cache, make(map[Hash]*node, len(t.overlay)+len(nodes))}
-	for hash, n := range t.overlay {
-		with.overlay[hash] = n
+// Include makes a Trie read these nodes too: those of an Update that are not stored yet. Without it they can be read
+// for as long as they stay in the cache. Nobody may use the Trie meanwhile.
+func (t *Trie) Include(nodes []Node) error {
+	if t.overlay == nil {
+		t.overlay = make(map[Hash]*node, len(nodes))
 	}
 	for _, n := range nodes {
 		decoded, err := decodeVerified(n)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		with.overlay[n.Hash] = decoded
+		t.overlay[n.Hash] = decoded
 	}
-	return with, nil
+	return nil
 }
 
 // load returns decoded nodes, loading those that are not in memory with one question.

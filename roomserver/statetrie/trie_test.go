@@ -324,9 +324,9 @@ func TestNewNodesAreReadableBeforeTheyAreStored(t *testing.T) {
 	}
 	compare(t, cached, next, state.apply(changes))
 
-	// A cache that forgets: With remembers.
-	with, err := s.cold().With(nodes)
-	if err != nil {
+	// A cache that forgets: the Trie remembers.
+	with := s.cold()
+	if err := with.Include(nodes); err != nil {
 		t.Fatal(err)
 	}
 	compare(t, with, next, state.apply(changes))
@@ -334,7 +334,7 @@ func TestNewNodesAreReadableBeforeTheyAreStored(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if with, err = with.With(more); err != nil {
+	if err := with.Include(more); err != nil {
 		t.Fatal(err)
 	}
 	compare(t, with, last, state.apply(changes).apply([]statetrie.Entry{{7, 10_002}}))

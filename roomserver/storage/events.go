@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
@@ -48,6 +49,12 @@ type Event struct {
 	RedactedBy    id.EventID
 	DeviceID      id.DeviceID
 	TransactionID string
+}
+
+// Size is the memory that an event takes, in bytes, about.
+func (e *Event) Size() int {
+	return int(unsafe.Sizeof(*e)) + e.PDU.Size() + len(e.Auth)*int(unsafe.Sizeof(e.NID)) +
+		len(e.RedactedBy) + len(e.DeviceID) + len(e.TransactionID)
 }
 
 // NewEvent is an event that is put into the log.

@@ -7,15 +7,17 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"unsafe"
 
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/roomserver/auth"
 	"github.com/matrix-org/dendrite/roomserver/statetrie"
 )
 
-// maxCachedKeys bounds the memory for the numbers of state keys.
-const maxCachedKeys = 200_000
+// keyCacheBytes bounds the memory for the numbers of state keys: it holds some 150,000 of the usual length.
+const keyCacheBytes = 32 << 20
 
 // keys numbers the pairs of type and state key, the same in all rooms.
 type keys struct {
@@ -25,10 +27,19 @@ type keys struct {
 	cache     *keyCache
 }
 
+// keyCache has the numbers that were used last.
 type keyCache struct {
-	mu    sync.RWMutex
-	byKey map[auth.Key]statetrie.KeyNID
-	byNID map[statetrie.KeyNID]auth.Key
+	mu    sync.Mutex
+	byKey *lru.Cache[auth.Key, statetrie.KeyNID]
+	byNID map[statetrie.KeyNID]auth.Key // the same, the other way round
+}
+
+func newKeyCache(maxBytes int) *keyCache {
+	c := &keyCache{byNID: make(map[statetrie.KeyNID]auth.Key)}
+	inByNID := int(2 * (unsafe.Sizeof(auth.Key{}) + unsafe.Sizeof(statetrie.KeyNID(0)))) // a map is half full
+	size := func(k auth.Key, _ statetrie.KeyNID) int { return inByNID + len(k.Type) + len(k.StateKey) }
+	c.byKey = lru.NewWithEvict(maxBytes, size, func(_ auth.Key, nid statetrie.KeyNID) { delete(c.byNID, nid) })
+	return c
 }
 
 func newKeys(db *sqlutil.DB) keys {
@@ -36,37 +47,57 @@ func newKeys(db *sqlutil.DB) keys {
 		insertKey: db.Insert("roomserver_state_keys", []string{"nid", "type", "state_key"}, ""),
 		byKey:     db.Stmt(`SELECT nid, type, state_key FROM roomserver_state_keys WHERE type = ANY($1) AND state_key = ANY($2)`),
 		byNID:     db.Stmt(`SELECT nid, type, state_key FROM roomserver_state_keys WHERE nid = ANY($1)`),
-		cache:     &keyCache{byKey: make(map[auth.Key]statetrie.KeyNID), byNID: make(map[statetrie.KeyNID]auth.Key)},
+		cache:     newKeyCache(keyCacheBytes),
 	}
 }
 
 func (c *keyCache) put(all map[auth.Key]statetrie.KeyNID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.byKey)+len(all) > maxCachedKeys {
-		clear(c.byKey)
-		clear(c.byNID)
-	}
 	for k, nid := range all {
-		c.byKey[k], c.byNID[nid] = nid, k
+		c.byNID[nid] = k
+		c.byKey.AddMissing(k, nid)
 	}
+}
+
+// numbers finds the numbers of keys, and says which keys it does not have.
+func (c *keyCache) numbers(wanted []auth.Key) (found map[auth.Key]statetrie.KeyNID, missing []auth.Key) {
+	found = make(map[auth.Key]statetrie.KeyNID, len(wanted))
+	for _, k := range wanted {
+		if nid, has := c.byKey.Get(k); has {
+			found[k] = nid
+		} else {
+			missing = append(missing, k)
+		}
+	}
+	return found, missing
+}
+
+// names finds what numbers stand for, and says of which it does not know.
+func (c *keyCache) names(wanted []statetrie.KeyNID) (found map[statetrie.KeyNID]auth.Key, missing []statetrie.KeyNID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found = make(map[statetrie.KeyNID]auth.Key, len(wanted))
+	for _, nid := range wanted {
+		if k, has := c.byNID[nid]; has {
+			c.byKey.Get(k) // it is used
+			found[nid] = k
+		} else {
+			missing = append(missing, nid)
+		}
+	}
+	return found, missing
 }
 
 // KeyNIDs finds the numbers of keys; those that no state has ever had are left out.
 func (s *Storage) KeyNIDs(ctx context.Context, wanted []auth.Key) (map[auth.Key]statetrie.KeyNID, error) {
-	found := make(map[auth.Key]statetrie.KeyNID, len(wanted))
-	var types, stateKeys []string
-	s.cache.mu.RLock()
-	for _, k := range wanted {
-		if nid, has := s.cache.byKey[k]; has {
-			found[k] = nid
-		} else {
-			types, stateKeys = append(types, k.Type), append(stateKeys, k.StateKey)
-		}
-	}
-	s.cache.mu.RUnlock()
-	if len(types) == 0 {
+	found, missing := s.cache.numbers(wanted)
+	if len(missing) == 0 {
 		return found, nil
+	}
+	types, stateKeys := make([]string, len(missing)), make([]string, len(missing))
+	for i, k := range missing {
+		types[i], stateKeys[i] = k.Type, k.StateKey
 	}
 	read := make(map[auth.Key]statetrie.KeyNID)
 	err := s.DB.ReadOne(ctx, "state keys", func(ctx context.Context, tx *sqlutil.Tx) error {
@@ -77,7 +108,7 @@ func (s *Storage) KeyNIDs(ctx context.Context, wanted []auth.Key) (map[auth.Key]
 		return nil, err
 	}
 	s.cache.put(read)
-	for _, k := range wanted {
+	for _, k := range missing {
 		if nid, has := read[k]; has {
 			found[k] = nid
 		}
@@ -87,17 +118,7 @@ func (s *Storage) KeyNIDs(ctx context.Context, wanted []auth.Key) (map[auth.Key]
 
 // Keys finds what numbers stand for.
 func (s *Storage) Keys(ctx context.Context, nids []statetrie.KeyNID) (map[statetrie.KeyNID]auth.Key, error) {
-	found := make(map[statetrie.KeyNID]auth.Key, len(nids))
-	var missing []statetrie.KeyNID
-	s.cache.mu.RLock()
-	for _, nid := range nids {
-		if k, has := s.cache.byNID[nid]; has {
-			found[nid] = k
-		} else {
-			missing = append(missing, nid)
-		}
-	}
-	s.cache.mu.RUnlock()
+	found, missing := s.cache.names(nids)
 	if len(missing) == 0 {
 		return found, nil
 	}

@@ -7,16 +7,22 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-
-	lru "github.com/hashicorp/golang-lru/v2"
+	"unsafe"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// kept is how many events stay in memory. They are those that were sent last: who is woken by one finds it here, and who comes back
-// after a while has the roomserver asked, which keeps some itself.
-const kept = 8_000
+const (
+	// keptBytes is what events take that stay in memory: 8,000 of the usual size. They are those that were sent last: who
+	// is woken by one finds it here, and who comes back after a while has the roomserver asked, which keeps some itself.
+	keptBytes = 16 << 20
+	// keptStateBytes is what whole states of rooms take that stay in memory: 10,000 events of the usual size together.
+	keptStateBytes = 16 << 20
+	// maxStateKept is how many events a state may have that is kept.
+	maxStateKept = 2000
+)
 
 // maxAsk is how many events one call to the roomserver asks for.
 const maxAsk = 1000
@@ -28,19 +34,9 @@ type Cache struct {
 	state *lru.Cache[stateKey, []*roomserver.Event]
 	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept. The lock makes looking and
 	// keeping one step.
-	mu       sync.Mutex
-	drops    int64
-	inStates int // events in the states that are kept
+	mu    sync.Mutex
+	drops int64
 }
-
-// keptStates is how many whole states of rooms stay in memory, as long as they have no more than keptInStates events together.
-const (
-	keptStates   = 64
-	keptInStates = 10_000
-)
-
-// maxStateKept is how many events a state may have that is kept.
-const maxStateKept = 2000
 
 type stateKey struct {
 	room id.RoomID
@@ -48,17 +44,18 @@ type stateKey struct {
 }
 
 // New makes an empty Cache. The contract is called when it is filled.
-func New(room *roomserver.RoomserverAPI) (*Cache, error) {
-	byID, err := lru.New[id.EventID, *roomserver.Event](kept)
-	if err != nil {
-		return nil, fmt.Errorf("cache of events: %w", err)
+func New(room *roomserver.RoomserverAPI) *Cache {
+	return &Cache{room: room,
+		byID:  lru.New(keptBytes, func(i id.EventID, e *roomserver.Event) int { return len(i) + e.Size() }),
+		state: lru.New(keptStateBytes, stateSize)}
+}
+
+func stateSize(k stateKey, events []*roomserver.Event) int {
+	n := len(k.room) + len(events)*int(unsafe.Sizeof(events[0]))
+	for _, e := range events {
+		n += e.Size()
 	}
-	c := &Cache{room: room, byID: byID}
-	c.state, err = lru.NewWithEvict(keptStates, func(_ stateKey, gone []*roomserver.Event) { c.inStates -= len(gone) })
-	if err != nil {
-		return nil, fmt.Errorf("cache of states: %w", err)
-	}
-	return c, nil
+	return n
 }
 
 // Put adds an event that was just sent.
@@ -174,20 +171,9 @@ func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root,
 		state[i] = &answer.Events[i]
 	}
 	if !lazy && len(state) <= maxStateKept {
-		c.keep(drops, func() { c.addState(key, state) })
+		c.keep(drops, func() { c.state.AddMissing(key, state) })
 	}
 	return state, nil
-}
-
-// addState keeps a state, and drops older ones where all together are too large. The caller has the lock.
-func (c *Cache) addState(key stateKey, state []*roomserver.Event) {
-	if c.state.Contains(key) {
-		return
-	}
-	c.state.Add(key, state)
-	for c.inStates += len(state); c.inStates > keptInStates; {
-		c.state.RemoveOldest()
-	}
 }
 
 // Members returns member events of users at a root.

@@ -20,10 +20,7 @@ const alice = id.UserID("@alice:test")
 // newHub makes a Hub at position 100 that knows alice, who is joined to the rooms.
 func newHub(t *testing.T, rooms ...id.RoomID) *Hub {
 	t.Helper()
-	cache, err := events.New(&roomserver.RoomserverAPI{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	cache := events.New(&roomserver.RoomserverAPI{})
 	h := New(Options{Events: cache, RulesChanged: func([]id.UserID) {}}, "here")
 	h.pos, h.floor = 100, 100
 	h.keepView(alice, &View{Joined: rooms})

@@ -48,7 +48,7 @@ func TestAPostgresThatIsAwayEndsNobody(t *testing.T) {
 	} {
 		t.Run(string(kind), func(t *testing.T) {
 			d, postgres := ownPostgres(t, kind)
-			seed := seeded(t)
+			seed := test.Seed(t)
 			l := newLoad(t, d, seed)
 			l.start()
 			t.Cleanup(l.stop)

@@ -86,7 +86,7 @@ func TestABackupHasEverything(t *testing.T) {
 			media := filepath.Join(d.config.Media.BasePath, "aa", "picture")
 			writeAll(t, media, "media")
 
-			l := newLoad(t, d, seeded(t))
+			l := newLoad(t, d, test.Seed(t))
 			l.start()
 			t.Cleanup(l.stop)
 			l.until(time.Now().Add(recoverWithin), "there is something to save", func() bool { return l.acknowledged() > 300 })

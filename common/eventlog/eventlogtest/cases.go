@@ -211,7 +211,7 @@ func parkedKey(t *testing.T, w *world) {
 	p.sendAll(6, 0, 5)
 	w.reached(f)
 	w.expect(t, 6, 5, map[string]int64{"key1": 2})
-	parked, err := f.Parked(t.Context(), eventlog.Partition("key1"), "key1")
+	parked, err := f.Parked(t.Context(), eventlog.Partition("key1"), "key1", 0)
 	if err != nil || len(parked) != 3 {
 		t.Fatalf("%d records are parked, not 3: %v", len(parked), err)
 	}

@@ -37,6 +37,7 @@ var suite = [...]test{
 	{name: "other transactions fail beside", body: othersFail},
 	{name: "a key is parked and tried again", body: parkedKey},
 	{name: "what panics is parked", body: panics},
+	{name: "who waits is one entry until the call ends", body: waits},
 	{name: "the operator retries a parked key", body: retriedKey},
 	{name: "the operator drops a parked key", body: droppedKey},
 	{name: "pruning keeps what is needed", body: pruning},
