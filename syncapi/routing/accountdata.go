@@ -72,6 +72,9 @@ func (s *routes) putAccountData(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
+	if dataType == "" {
+		return nil, mxerr.InvalidParam("account data must have a type")
+	}
 	if dataType == accountdata.FullyRead || dataType == storage.PushRules {
 		return nil, mxerr.New(http.StatusMethodNotAllowed, "M_BAD_JSON", "%s has endpoints of its own: it cannot be set here", dataType)
 	}

@@ -47,6 +47,9 @@ func (s *routes) putTag(ctx context.Context, r *httputil.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if tag == "" {
+		return nil, mxerr.InvalidParam("a tag must have a name")
+	}
 	content, err := r.Object()
 	if err != nil {
 		return nil, err

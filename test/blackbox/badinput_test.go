@@ -382,3 +382,23 @@ func TestWhatBelongsToOthers(t *testing.T) {
 		equal(t, "rooms of the other", len(mallory.must("GET", at("joined_rooms"), nil).Get("joined_rooms").Array()), 0)
 	})
 }
+
+// What is kept under a name has one.
+func TestAccountDataAndTagsHaveNames(t *testing.T) {
+	run(t, func(t *testing.T, d *deployment) {
+		alice := d.user(t, "alice")
+		room := alice.publicRoom()
+		for _, path := range []string{
+			at("user", alice.userID, "account_data", ""),
+			at("user", alice.userID, "rooms", room, "account_data", ""),
+			at("user", alice.userID, "rooms", room, "tags", ""),
+		} {
+			alice.refused(400, "M_INVALID_PARAM", "PUT", path, object{})
+		}
+		for _, e := range alice.sync("").Get("account_data.events").Array() {
+			if e.Get("type").Str == "" {
+				t.Errorf("account data without a type: %s", e)
+			}
+		}
+	})
+}
