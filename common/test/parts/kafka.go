@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/IBM/sarama"
 )
@@ -116,13 +119,23 @@ func DropTopics(address, prefix string) error {
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}
-	topics, err := admin.ListTopics()
-	for name := range topics {
-		if strings.HasPrefix(name, prefix) {
-			err = errors.Join(err, admin.DeleteTopic(name))
+	names, err := topicsOf(admin, prefix)
+	for _, name := range names {
+		err = errors.Join(err, admin.DeleteTopic(name))
+	}
+	// The broker forgets them a little later: who comes meanwhile finds the old ones.
+	for deadline := time.Now().Add(startWithin); err == nil && len(names) > 0; time.Sleep(50 * time.Millisecond) {
+		if names, err = topicsOf(admin, prefix); len(names) > 0 && time.Now().After(deadline) {
+			err = fmt.Errorf("kafka still has the topics %s", strings.Join(names, ", "))
 		}
 	}
 	return errors.Join(err, admin.Close())
+}
+
+func topicsOf(admin sarama.ClusterAdmin, prefix string) ([]string, error) {
+	topics, err := admin.ListTopics()
+	names := slices.Collect(maps.Keys(topics))
+	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) }), err
 }
 
 // kafkaJars is the folder with Kafka's programs, downloaded by Maven if it is not there.
