@@ -112,7 +112,7 @@ func newEvent(props *roomversion.Properties, p *Proto) (*Event, error) {
 	if _, err := id.ParseUserID(string(p.Sender)); err != nil {
 		return nil, mxerr.BadJSON("the event's sender: %v", err)
 	}
-	if err := checkKeys(e.eventType, e.stateKey); err != nil {
+	if err := CheckKeys(e.eventType, e.stateKey); err != nil {
 		return nil, err
 	}
 	if err := e.checkRoomID(); err != nil {

@@ -202,7 +202,7 @@ func (e *Event) check(seen *fields) error {
 			return mxerr.BadJSON("the event has no %s", required.name)
 		}
 	}
-	if err := checkKeys(e.eventType, e.stateKey); err != nil {
+	if err := CheckKeys(e.eventType, e.stateKey); err != nil {
 		return err
 	}
 	if e.depth < 0 || e.depth > e.props.MaxDepth {
@@ -230,9 +230,9 @@ func (e *Event) check(seen *fields) error {
 	return e.checkSignatures()
 }
 
-// checkKeys limits type and state_key. A NUL is refused, although the specification does not speak of it: no text column
+// CheckKeys limits the type and state_key of an event. A NUL is refused, although the specification does not speak of it: no text column
 // of a database keeps one, here or on other servers.
-func checkKeys(eventType, stateKey string) error {
+func CheckKeys(eventType, stateKey string) error {
 	switch {
 	case len(eventType) > MaxKeyBytes:
 		return mxerr.TooLarge("the event's type is longer than %d bytes", MaxKeyBytes)

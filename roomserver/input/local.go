@@ -262,7 +262,11 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 	}
 	d := in.newDraft(&storage.Room{NID: nid, ID: roomID, Version: version, Last: api.OrderKey{Segment: 1}})
 	d.isNew, d.summary = true, true
-	if _, err := d.numberKeys(ctx, keysOf(protos)); err != nil {
+	keys, err := keysOf(protos)
+	if err != nil {
+		return "", err
+	}
+	if _, err := d.numberKeys(ctx, keys); err != nil {
 		return "", err
 	}
 	for i := range protos {
@@ -286,15 +290,18 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 	return d.room.ID, in.commit(ctx, d)
 }
 
-// keysOf are the state keys of events that are not built yet.
-func keysOf(protos []Proto) []auth.Key {
+// keysOf are the state keys of events that are not built yet. What no event may have is refused, as it is when they are built.
+func keysOf(protos []Proto) ([]auth.Key, error) {
 	var keys []auth.Key
 	for i := range protos {
 		if p := &protos[i]; p.StateKey != nil {
+			if err := pdu.CheckKeys(p.Type, *p.StateKey); err != nil {
+				return nil, err
+			}
 			keys = append(keys, auth.Key{Type: p.Type, StateKey: *p.StateKey})
 		}
 	}
-	return keys
+	return keys, nil
 }
 
 // RoomOfRequest is the room that an earlier Create with this request key made; empty if there was none.
