@@ -91,7 +91,7 @@ func (a *searchAnswer) add(found storage.Found, e api.Event) {
 }
 
 // searchPlace is where a page begins, and how many results came before it. The event that it comes after is one that
-// the viewer still sees; else nothing of the same rank or time comes on this page.
+// the viewer still sees; else nothing of the same rank and time comes on this page.
 func (q *Query) searchPlace(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom) (
 	_ storage.Found, shown int64, err error) {
 	if req.From == nil {

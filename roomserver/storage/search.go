@@ -53,11 +53,10 @@ func newSearch(db *sqlutil.DB) search {
 	}
 	from += ` AND e.room_nid = ANY($2)`
 	s.unindex = db.Stmt(`DELETE FROM roomserver_search WHERE ` + key + ` = ANY($1)`)
-	after := func(by string) *sqlutil.Stmt {
-		return db.Stmt(`SELECT * FROM (` + from + `) found WHERE (` + by + `, nid) < ($4, $5)
-			ORDER BY ` + by + ` DESC, nid DESC LIMIT $6`)
-	}
-	s.byRank, s.byTime = after("score"), after("sent")
+	from = `SELECT * FROM (` + from + `) found `
+	// Of equal ranks the newest is first: numbers of events in different rooms have no order of their own.
+	s.byRank = db.Stmt(from + `WHERE (score, sent, nid) < ($4, $5, $6) ORDER BY score DESC, sent DESC, nid DESC LIMIT $7`)
+	s.byTime = db.Stmt(from + `WHERE (sent, nid) < ($4, $5) ORDER BY sent DESC, nid DESC LIMIT $6`)
 	return s
 }
 
@@ -167,12 +166,15 @@ func (s *Storage) Search(ctx context.Context, words, keys []string, rooms []int6
 	if s.dialect == sqlutil.SQLite {
 		query, more = `{`+strings.Join(keys, " ")+`} : ("`+strings.Join(words, `" "`)+`")`, words
 	}
-	stmt, place := s.byRank, any(after.Rank)
+	stmt, args := s.byRank, []any{query, sqlutil.Array(rooms), sqlutil.Array(more)}
 	if newest {
-		stmt, place = s.byTime, after.Sent
+		stmt = s.byTime
+	} else {
+		args = append(args, after.Rank)
 	}
+	args = append(args, after.Sent, after.NID, limit)
 	err = s.DB.ReadOne(ctx, "search", func(ctx context.Context, tx *sqlutil.Tx) error {
-		rows, err := stmt.Query(ctx, tx, query, sqlutil.Array(rooms), sqlutil.Array(more), place, after.NID, limit)
+		rows, err := stmt.Query(ctx, tx, args...)
 		page, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (f Found, err error) {
 			return f, rows.Scan(&f.NID, &f.RoomNID, &f.Order.Segment, &f.Order.Index, &f.Sent, &f.Rank)
 		})
