@@ -115,14 +115,15 @@ func (c *Cache) Get(ctx context.Context, ids []id.EventID) (map[id.EventID]*room
 		if err != nil {
 			return nil, fmt.Errorf("events: %w", err)
 		}
+		c.keep(drops, func() {
+			for i := range answer.Events {
+				e := answer.Events[i] // a copy: one that is kept must not keep the whole answer
+				c.byID.Add(e.PDU.ID(), &e)
+			}
+		})
 		for i := range answer.Events {
 			found[answer.Events[i].PDU.ID()] = &answer.Events[i]
 		}
-		c.keep(drops, func() {
-			for i := range answer.Events {
-				c.byID.Add(answer.Events[i].PDU.ID(), &answer.Events[i])
-			}
-		})
 	}
 	return found, nil
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -55,5 +57,45 @@ func TestLargeEventsAndStatesAreBoundedInMemory(t *testing.T) {
 	_, err := c.State(t.Context(), "!r:here", roomserver.Root{1, byte(states - 1)}, false, nil)
 	if err != nil || asked != states {
 		t.Errorf("the state that was used last was asked for again: %d questions, %v", asked, err)
+	}
+}
+
+// An event that stays in memory does not keep the others that came with it there.
+func TestAnEventThatIsKeptKeepsNoOthers(t *testing.T) {
+	const answers, events = 20, 40
+	room := new(roomserver.RoomserverAPI)
+	room.QueryEvents = func(_ context.Context, req roomserver.QueryEventsRequest) (res roomserver.QueryEventsResponse, err error) {
+		for _, i := range req.EventIDs {
+			n, err := strconv.Atoi(string(i[1:]))
+			if err != nil {
+				return res, err
+			}
+			res.Events = append(res.Events, large(t, n))
+		}
+		return res, nil
+	}
+	c := New(room)
+	var used []id.EventID // the first of each answer
+	for a := range answers {
+		var ids []id.EventID
+		for n := range events {
+			ids = append(ids, id.EventID(fmt.Sprint("$", a*events+n)))
+		}
+		used = append(used, ids[0])
+		for _, ids := range [][]id.EventID{ids, used} {
+			if _, err := c.Get(t.Context(), ids); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var with, without runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&with)
+	kept := c.byID.Bytes()
+	c.Purge()
+	runtime.GC()
+	runtime.ReadMemStats(&without)
+	if n := int(with.HeapAlloc) - int(without.HeapAlloc); n > kept*3/2 {
+		t.Errorf("events take %d bytes where %d are counted", n, kept)
 	}
 }
