@@ -76,7 +76,8 @@ func (c *Consumer) retryKey(ctx context.Context, p int32, key string) error {
 				if !IsPermanent(err) && !isPanic(err) {
 					return err
 				}
-				c.Log.WithError(err).WithFields(logrus.Fields{"key": key, "seq": page[i].Seq}).Warn("a key stays parked")
+				fields := logrus.Fields{"key": key, "seq": page[i].Seq}
+				c.Log.WithError(err).WithFields(fields).Warn("a key stays parked")
 				return nil
 			}
 			after = page[i].Seq

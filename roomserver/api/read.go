@@ -419,8 +419,8 @@ type QueryMembershipResponse struct {
 }
 
 // QueryRoomsRequest asks for summaries. HeroesFor is the user, if any, for whom heroes are wanted: the first MaxHeroes
-// others who are joined or invited now, in the order of the events that made them so; where there are none, the first of
-// those who have left or are banned.
+// others who are joined or invited now, in the order of the events that made them so; where there are none, the first
+// of those who have left or are banned.
 type QueryRoomsRequest struct {
 	RoomIDs   []id.RoomID `json:"room_ids"`
 	HeroesFor id.UserID   `json:"heroes_for,omitempty"`

@@ -264,7 +264,8 @@ func (d *draft) count(c api.StateChange) {
 		*n++
 	}
 	user := id.UserID(c.StateKey)
-	d.members.put(user, storage.Membership{UserID: user, Membership: c.NewMembership, EventID: c.New, Order: d.room.Last})
+	d.members.put(user,
+		storage.Membership{UserID: user, Membership: c.NewMembership, EventID: c.New, Order: d.room.Last})
 }
 
 // note puts an entry of the new current state into the draft; nil removes it.

@@ -45,8 +45,8 @@ func another(d *draft) {
 	d.also = append(d.also, func(context.Context, *sqlutil.Tx) error { return errRaced })
 }
 
-// Whatever inputs a transaction has, whichever of them are undone, and however often it is made again, each state has the root of one that
-// is built from nothing, and all its nodes are stored.
+// Whatever inputs a transaction has, whichever of them are undone, and however often it is made again, each state has
+// the root of one that is built from nothing, and all its nodes are stored.
 func TestStatesOfDraftsAreThoseOfStatesBuiltFromNothing(t *testing.T) {
 	chance := rand.New(rand.NewPCG(test.Seed(t), 0))
 	w := newWorld(t)

@@ -47,7 +47,8 @@ func (p *Performer) ChangeMembership(ctx context.Context, req api.ChangeMembersh
 	return res, visibility.Hide(ctx, p.Reader, req.RoomID, req.Sender, err)
 }
 
-func (p *Performer) changeMembership(ctx context.Context, req *api.ChangeMembershipRequest) (api.SendEventResponse, error) {
+func (p *Performer) changeMembership(ctx context.Context, req *api.ChangeMembershipRequest) (api.SendEventResponse,
+	error) {
 	act, err := actionOf(req.Action)
 	if err != nil {
 		return api.SendEventResponse{}, err

@@ -65,7 +65,8 @@ func scanSummary(rows *sql.Rows, more ...any) (r api.RoomSummary, err error) {
 	var root []byte
 	var visibility Visibility
 	columns := []any{&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited, &visibility,
-		&r.Name, &r.Topic, &r.AvatarURL, &r.CanonicalAlias, &r.JoinRule, &r.GuestAccess, &r.RoomType, &r.Encryption, &r.Creator}
+		&r.Name, &r.Topic, &r.AvatarURL, &r.CanonicalAlias, &r.JoinRule, &r.GuestAccess,
+		&r.RoomType, &r.Encryption, &r.Creator}
 	err = rows.Scan(append(columns, more...)...)
 	if err == nil {
 		r.Root, err = rootOf(root)

@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// keptBytes is what events take that stay in memory: 8,000 of the usual size. They are those that were sent last: who
-	// is woken by one finds it here, and who comes back after a while has the roomserver asked, which keeps some itself.
+	// keptBytes is what events take that stay in memory: 8,000 of the usual size. They are those that were sent last:
+	// who is woken by one finds it here, and who comes back after a while has the roomserver asked, which keeps some
+	// itself.
 	keptBytes = 16 << 20
 	// keptStateBytes is what whole states of rooms take that stay in memory: 10,000 events of the usual size together.
 	keptStateBytes = 16 << 20
