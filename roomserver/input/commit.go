@@ -236,7 +236,7 @@ func (in *Input) writeAside(ctx context.Context, tx *sqlutil.Tx, d *draft) error
 func (in *Input) committed(d *draft) {
 	room := d.room
 	if room.NID != 0 {
-		in.Reader.Committed(&room)
+		in.Reader.Committed(&room, d.isNew)
 	}
 	for _, e := range d.events {
 		stored := e.Event // without what only the log needs

@@ -116,3 +116,24 @@ func TestStatesOfDraftsAreThoseOfStatesBuiltFromNothing(t *testing.T) {
 	}
 	t.Logf("%d events, %d entries", len(log), len(now))
 }
+
+// Whoever made a room may be told of it later than others, who have changed it since. What is in memory is the room as
+// it is.
+func TestARoomThatWasChangedBeforeItsMakerHeardOfItStaysChanged(t *testing.T) {
+	w := newWorld(t)
+	roomID := w.room("11")
+	made, err := w.in.Reader.Room(t.Context(), roomID)
+	must(t, err)
+	_, err = w.say(roomID, "", "at once")
+	must(t, err)
+	d := w.in.newDraft(made)
+	d.room, d.isNew = *made, true
+	w.in.committed(d)
+	cached, err := w.in.Reader.Room(t.Context(), roomID)
+	must(t, err)
+	stored, err := w.in.Storage.Room(t.Context(), roomID)
+	must(t, err)
+	if cached.RowVersion != stored.RowVersion || cached.Last != stored.Last {
+		t.Errorf("in memory the room ends at %v, in the database at %v", cached.Last, stored.Last)
+	}
+}

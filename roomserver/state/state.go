@@ -110,11 +110,12 @@ func (r *Reader) Rooms(ctx context.Context, roomIDs []id.RoomID) (map[id.RoomID]
 	return found, nil
 }
 
-// Committed puts a row into the cache that has just been committed.
-func (r *Reader) Committed(room *storage.Room) {
+// Committed puts a row into the cache that has just been committed by the room's worker, or by who made the room. Who
+// made it is not in the worker: the first input from elsewhere may have been committed already, and has the newer row.
+func (r *Reader) Committed(room *storage.Room, isNew bool) {
 	r.roomsMu.Lock()
 	defer r.roomsMu.Unlock()
-	if r.sole {
+	if r.sole && !(isNew && r.rooms.Contains(room.ID)) {
 		r.rooms.Add(room.ID, room)
 	}
 }
