@@ -119,21 +119,22 @@ func (p *process) database(ctx context.Context, name string) (db *sqlutil.DB, er
 	if db := p.databases[connection]; db != nil {
 		return db, nil
 	}
-	if path, is := sqlutil.SQLitePath(connection); is {
+	path, is := sqlutil.SQLitePath(connection)
+	if is {
 		lock, err := lockFile(path + lockSuffix)
 		if err != nil {
 			return nil, fmt.Errorf("database: %w", err)
 		}
 		p.closers = append(p.closers, lock)
-		defer func() {
-			if err == nil {
-				err = markLock(path, p.config.Matrix.ServerName)
-			}
-		}()
 	}
 	db, err = openDatabase(ctx, p.config, name, 0, sqlutil.Deps{Log: p.log, Registerer: p.metrics, Tracer: p.tracer})
 	if err != nil {
 		return nil, err
+	}
+	if is {
+		if err := markLock(path, p.config.Matrix.ServerName); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
 	}
 	p.databases[connection] = db
 	p.closers = append(p.closers, db)

@@ -92,8 +92,11 @@ func (p place) load(serverName string) (*config.Config, error) {
 // lockSuffix is what the name of the file that a server locks has more than its SQLite database.
 const lockSuffix = ".lock"
 
-// markLock notes beside an SQLite database that it is there.
+// markLock notes beside an SQLite database that it is there. What is noted already is not written again: there may be no room for it.
 func markLock(path string, server id.ServerName) error {
+	if noted, err := os.ReadFile(path + lockSuffix); err == nil && string(noted) == string(server)+"\n" {
+		return nil
+	}
 	if err := os.WriteFile(path+lockSuffix, []byte(server+"\n"), 0o600); err != nil {
 		return fmt.Errorf("database: %w", err)
 	}

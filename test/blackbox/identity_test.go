@@ -61,6 +61,12 @@ func TestAServerCannotBeRenamed(t *testing.T) {
 					t.Errorf("%v: %v %s", args[1:], err, out)
 				}
 			}
+			if kind == monolithSQLite {
+				noted, err := os.ReadFile(filepath.Join(filepath.Dir(d.file), "dendrite.db.lock"))
+				if err != nil || string(noted) != "test.example\n" {
+					t.Errorf("whose the database was is now noted as %q %v", noted, err)
+				}
+			}
 			edit("two.example", "test.example")
 			if err := server.Start(t.Context()); err != nil {
 				t.Fatal(err)
