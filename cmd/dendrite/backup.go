@@ -24,8 +24,8 @@ func backupCommand() *cobra.Command {
 		GroupID: groupTools,
 		Short:   "Write all that the server has into a folder",
 		Long: `Writes the databases, the signing key, the configuration and the media into a folder, which must be empty or not be
-there. The server may run or not: whatever it has acknowledged before is in the backup. The folder appears when it is
-complete. Postgres takes pg_dump, of a version that is not older than the server's.`,
+there. The server may run or not: whatever it has acknowledged before is in the backup. The backup is complete when the
+folder has a manifest.json. Postgres takes pg_dump, of a version that is not older than the server's.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := p.existing()
@@ -39,7 +39,7 @@ complete. Postgres takes pg_dump, of a version that is not older than the server
 			if err := ownDatabases(c.Context(), cfg); err != nil {
 				return err
 			}
-			if err := backup.Write(c.Context(), to, source, backup.NewProgress(c.ErrOrStderr())); err != nil {
+			if err := backup.Write(c.Context(), to, source, backup.NewProgress(c.Context(), c.ErrOrStderr())); err != nil {
 				return err
 			}
 			_, err = fmt.Fprintf(c.OutOrStdout(), "The backup of %s is in %s. Keep it secret, and elsewhere.\n", cfg.Matrix.ServerName, to)
@@ -78,7 +78,7 @@ a Postgres database must be empty in any case. All files are compared with the b
 }
 
 func restore(c *cobra.Command, p place, from string, overwrite bool) (err error) {
-	progress := backup.NewProgress(c.ErrOrStderr())
+	progress := backup.NewProgress(c.Context(), c.ErrOrStderr())
 	manifest, err := backup.Read(from)
 	if err != nil {
 		return err
@@ -112,6 +112,12 @@ func restore(c *cobra.Command, p place, from string, overwrite bool) (err error)
 			return err
 		}
 		defer func() { err = errors.Join(err, lock.Close()) }()
+		// Until the database is there, which comes last, a server that is started must not make an empty one.
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			if err := markLock(path, cfg.Matrix.ServerName); err != nil {
+				return err
+			}
+		}
 	}
 	if err := manifest.Restore(c.Context(), from, source, overwrite, progress); err != nil {
 		return err

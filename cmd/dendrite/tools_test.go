@@ -62,6 +62,40 @@ func TestGeneratedConfigIsComplete(t *testing.T) {
 	}
 }
 
+// A restore puts the database last. What it has put before, when it is broken off, is no new server.
+func TestARestoreThatWasBrokenOffMakesNoNewServer(t *testing.T) {
+	old, backup, restored := t.TempDir(), filepath.Join(t.TempDir(), "backup"), t.TempDir()
+	must := func(args ...string) {
+		t.Helper()
+		if out, err := command(t, args...); err != nil {
+			t.Fatalf("%v: %v %s", args, err, out)
+		}
+	}
+	must("generate-config", "--server-name", "test.example", "--dir", old)
+	must("create-account", "--data-dir", old, "--username", "alice")
+	if err := errors.Join(os.Mkdir(filepath.Join(old, "media"), 0o700),
+		os.WriteFile(filepath.Join(old, "media", "picture"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	must("backup", "--data-dir", old, "--to", backup)
+	inTheWay := filepath.Join(restored, "media")
+	if err := os.WriteFile(inTheWay, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := command(t, "restore", "--from", backup, "--data-dir", restored); err == nil {
+		t.Fatalf("media were restored to a file: %s", out)
+	}
+	if out, err := command(t, "create-account", "--data-dir", restored, "--username", "bob"); err == nil ||
+		!strings.Contains(err.Error(), "restore a backup") {
+		t.Errorf("an account on half a server: %v %s", err, out)
+	}
+	if err := os.Remove(inTheWay); err != nil {
+		t.Fatal(err)
+	}
+	must("restore", "--from", backup, "--data-dir", restored)
+	must("create-account", "--data-dir", restored, "--username", "bob")
+}
+
 func TestKeysAreForTheirOwnerAndStay(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key.pem")
 	if _, err := command(t, "generate-keys", "--private-key", file); err != nil {

@@ -9,21 +9,31 @@ import (
 	"path/filepath"
 )
 
-// place writes a file whole or not at all: under another name, which it then takes. Where there is one already, it must be the same,
-// unless it may be replaced.
+// place writes a file whole or not at all. Where there is one already, it must be the same, unless it may be replaced.
 func place(from, to string, replace bool, stage *Stage) error {
 	if _, err := os.Lstat(to); err == nil && !replace {
 		return same(from, to, stage)
 	}
+	return put(from, to, stage)
+}
+
+// put writes a file under another name, which it then takes. The files that belong to the one it replaces go when the new one is whole:
+// until then the old one is.
+func put(from, to string, stage *Stage, belonging ...string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("making the folder of %s: %w", to, err)
 	}
 	temporary := to + ".restoring"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a restore that was broken off
+	if err := ignoreMissing(os.Remove(temporary)); err != nil { // of a restore that was broken off
 		return err
 	}
 	if err := copyFile(from, temporary, stage); err != nil {
 		return errors.Join(err, ignoreMissing(os.Remove(temporary)))
+	}
+	for _, file := range belonging {
+		if err := ignoreMissing(os.Remove(file)); err != nil {
+			return err
+		}
 	}
 	if err := os.Rename(temporary, to); err != nil {
 		return err
@@ -36,7 +46,7 @@ func same(from, to string, stage *Stage) error {
 	if err != nil {
 		return err
 	}
-	b, err := digest(to, &Stage{p: &Progress{w: io.Discard}})
+	b, err := digest(to, NewProgress(stage.p.ctx, io.Discard).Stage("", 0))
 	if err != nil {
 		return err
 	}

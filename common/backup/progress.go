@@ -1,6 +1,7 @@
 package backup
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"os"
@@ -9,13 +10,14 @@ import (
 
 // Progress tells people how far something is: with a bar on a terminal, and with a line for each stage elsewhere.
 type Progress struct {
+	ctx      context.Context
 	w        io.Writer
 	terminal bool
 }
 
-// NewProgress writes to w.
-func NewProgress(w io.Writer) *Progress {
-	p := &Progress{w: w}
+// NewProgress writes to w. What is copied or read meanwhile is broken off when ctx ends.
+func NewProgress(ctx context.Context, w io.Writer) *Progress {
+	p := &Progress{ctx: ctx, w: w}
 	if f, is := w.(*os.File); is {
 		info, err := f.Stat()
 		p.terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
@@ -36,10 +38,10 @@ func (p *Progress) Stage(what string, total int64) *Stage {
 	return &Stage{p: p, what: what, total: total, shown: -1}
 }
 
-// Write counts what is written.
+// Write counts what is written. It fails when the work is no longer wanted.
 func (s *Stage) Write(b []byte) (int, error) {
 	s.At(s.done+int64(len(b)), s.total)
-	return len(b), nil
+	return len(b), s.p.ctx.Err()
 }
 
 // At says how far the stage is.

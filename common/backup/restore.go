@@ -116,13 +116,11 @@ func vacant(ctx context.Context, connection string, overwrite bool) error {
 }
 
 func restoreSQLite(from, to string, stage *Stage) error {
-	// A log that is there belongs to another file.
+	var belonging []string // a log that is there belongs to another file
 	for _, suffix := range sqlutil.SQLiteSuffixes() {
-		if err := ignoreMissing(os.Remove(to + suffix)); err != nil {
-			return err
-		}
+		belonging = append(belonging, to+suffix)
 	}
-	return place(from, to, true, stage)
+	return put(from, to, stage, belonging...)
 }
 
 func (m *Manifest) restoreMedia(dir, to string, overwrite bool, p *Progress) error {

@@ -34,16 +34,7 @@ type Database struct {
 // Write makes a backup in a folder, which must be empty or not be there. Whatever the server has acknowledged before Write began is in it.
 // The databases come first and the media after them, so that whatever the databases know is there.
 func Write(ctx context.Context, dir string, s Source, p *Progress) (err error) {
-	if entries, err := os.ReadDir(dir); err == nil && len(entries) > 0 {
-		return fmt.Errorf("%s is not empty: give a folder of its own to each backup", dir)
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the folder for the backup: %w", err)
-	}
-	dir = filepath.Clean(dir)
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return fmt.Errorf("the folder for the backup: %w", err)
-	}
-	work, err := os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+".unfinished-") // of mode 0700
+	work, err := workFolder(dir)
 	if err != nil {
 		return fmt.Errorf("the folder for the backup: %w", err)
 	}
@@ -69,10 +60,60 @@ func Write(ctx context.Context, dir string, s Source, p *Progress) (err error) {
 	if err := m.list(work, p); err != nil {
 		return err
 	}
-	if err := os.Rename(work, dir); err != nil {
+	if err := appear(work, dir); err != nil {
 		return fmt.Errorf("the folder for the backup: %w", err)
 	}
-	return syncDir(filepath.Dir(dir))
+	return nil
+}
+
+// workFolder makes the folder in which a backup is made, of mode 0700: beside the one that it will be, or inside, where that is there
+// already. What is there may be another file system, or the way to it.
+func workFolder(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(entries) > 0:
+		return "", fmt.Errorf("%s is not empty: give a folder of its own to each backup", dir)
+	case err == nil:
+		return os.MkdirTemp(dir, unfinished)
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", err
+	}
+	dir = filepath.Clean(dir)
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return "", err
+	}
+	return os.MkdirTemp(filepath.Dir(dir), filepath.Base(dir)+unfinished)
+}
+
+// unfinished is in the name of a folder in which a backup is made.
+const unfinished = ".unfinished-"
+
+// appear gives a backup that is complete its place. The manifest, without which it is no backup, comes last.
+func appear(work, dir string) error {
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		if err := os.Rename(work, filepath.Clean(dir)); err != nil {
+			return err
+		}
+		return syncDir(filepath.Dir(filepath.Clean(dir)))
+	}
+	entries, err := os.ReadDir(work)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() != manifestFile {
+			if err := os.Rename(filepath.Join(work, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	if err := syncDir(dir); err != nil {
+		return err
+	}
+	if err := os.Rename(filepath.Join(work, manifestFile), filepath.Join(dir, manifestFile)); err != nil {
+		return err
+	}
+	return errors.Join(os.Remove(work), syncDir(dir))
 }
 
 // list adds all files to the manifest, and writes it.
