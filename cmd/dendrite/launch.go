@@ -158,7 +158,8 @@ func (p *process) run(ctx, held context.Context, public string) error {
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), noteFor)
 	defer cancel()
-	if err := p.noteKeyUse(last); err != nil {
+	_, err := sqlutil.Within(last, func() (struct{}, error) { return struct{}{}, p.noteKeyUse(last) })
+	if err != nil {
 		p.log.WithError(err).Debug("the last use of the signing key is not noted")
 	}
 	p.log.Info("ended")

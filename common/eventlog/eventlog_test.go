@@ -243,6 +243,42 @@ func TestLeaseThatCannotBeRenewedEndsTheWorkBeforeAnotherBegins(t *testing.T) {
 	}
 }
 
+// A database that has stopped answering, as behind a network that has failed, is no reason to go on without a lease, or not to end.
+func TestADatabaseThatDoesNotAnswerHoldsNoLease(t *testing.T) {
+	db := open(t)
+	log, _ := newTopic(t, db, false)
+	working, ended, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		done <- log.Hold(ctx, "work", func(ctx context.Context) error {
+			close(working)
+			<-ctx.Done()
+			close(ended)
+			return nil
+		})
+	}()
+	<-working
+	answering := make(chan struct{})
+	db.SetFailpoints(func(string) error { <-answering; return nil })
+	defer close(answering)
+	const long = 20 * time.Second // a lease lasts for a quarter of it
+	select {
+	case <-ended:
+	case <-time.After(long):
+		t.Fatal("the work goes on without the lease")
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(long):
+		t.Fatal("who held the lease does not end")
+	}
+}
+
 func TestRecordsTravelDecodedInAProcessAndEncodedBeyond(t *testing.T) {
 	db := open(t)
 	_, topic := newTopic(t, db, false)

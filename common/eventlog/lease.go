@@ -20,6 +20,8 @@ const (
 	// leaseSafe is how long after its last renewal began a holder may still work: less than the lease, so that two clocks that do
 	// not run equally fast do not make two holders.
 	leaseSafe = leaseTime - leaseTime/5
+	// releaseFor is how long the end of a holder may take to give the lease back.
+	releaseFor = 500 * time.Millisecond
 )
 
 // Hold runs work while this process has the named lease of the log: at most one of all replicas has it, but for the moments in
@@ -94,17 +96,28 @@ func (h *lease) renewed(began time.Time) {
 }
 
 func (h *lease) take(ctx context.Context) (taken bool, err error) {
-	err = h.log.db.Write(ctx, "take lease", func(ctx context.Context, tx *sqlutil.Tx) error {
-		err := h.log.tables.takeLease.QueryRow(ctx, tx, h.name, h.holder, leaseTime.Milliseconds()).Scan(&h.epoch)
-		if taken = err == nil; errors.Is(err, sql.ErrNoRows) {
-			return nil
+	h.epoch, err = h.write(ctx, "take lease", func(ctx context.Context, tx *sqlutil.Tx) (epoch int64, err error) {
+		err = h.log.tables.takeLease.QueryRow(ctx, tx, h.name, h.holder, leaseTime.Milliseconds()).Scan(&epoch)
+		if errors.Is(err, sql.ErrNoRows) {
+			return 0, nil
 		}
-		return err
+		return epoch, err
 	})
 	if err != nil {
 		return false, fmt.Errorf("take the lease %s: %w", h.name, err)
 	}
-	return taken, nil
+	return h.epoch > 0, nil
+}
+
+// write runs a statement about the lease. It waits for a database that does not answer no longer than ctx allows.
+func (h *lease) write(ctx context.Context, name string, fn func(context.Context, *sqlutil.Tx) (int64, error)) (int64, error) {
+	return sqlutil.Within(ctx, func() (result int64, err error) {
+		err = h.log.db.Write(ctx, name, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+			result, err = fn(ctx, tx)
+			return err
+		})
+		return result, err
+	})
 }
 
 // run does the work, renews the lease beside it, and gives the lease back at the end.
@@ -159,23 +172,23 @@ func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Co
 func (h *lease) renew(ctx context.Context, until time.Time) (ours bool, err error) {
 	ctx, cancel := context.WithDeadline(ctx, until)
 	defer cancel()
-	err = h.log.db.Write(ctx, "renew lease", func(ctx context.Context, tx *sqlutil.Tx) error {
-		renewed, err := h.log.tables.renewLease.Exec(ctx, tx, h.name, h.holder, h.epoch, leaseTime.Milliseconds())
-		ours = renewed == 1
-		return err
-	})
-	return ours, err
+	renewed, err := h.extend(ctx, "renew lease", leaseTime)
+	return renewed == 1, err
 }
 
 // release lets another replica take the lease at once. Where that fails, it takes it when it has run out.
 func (h *lease) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaseTime)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseFor)
 	defer cancel()
-	err := h.log.db.Write(ctx, "release lease", func(ctx context.Context, tx *sqlutil.Tx) error {
-		_, err := h.log.tables.renewLease.Exec(ctx, tx, h.name, h.holder, h.epoch, 0)
-		return err
-	})
-	if err != nil {
+	if _, err := h.extend(ctx, "release lease", 0); err != nil {
 		h.log.o.Log.WithError(err).WithField("lease", h.name).Debug("lease not given back")
 	}
+}
+
+// extend makes the lease last for so long from now on, and tells how many there are: none, if another has it.
+func (h *lease) extend(ctx context.Context, name string, by time.Duration) (int64, error) {
+	epoch := h.epoch
+	return h.write(ctx, name, func(ctx context.Context, tx *sqlutil.Tx) (int64, error) {
+		return h.log.tables.renewLease.Exec(ctx, tx, h.name, h.holder, epoch, by.Milliseconds())
+	})
 }

@@ -179,7 +179,7 @@ func (db *DB) Dialect() Dialect { return db.dialect }
 
 // Ping tells whether the database answers, and, where the last write failed because there was no room for it, whether one succeeds now.
 func (db *DB) Ping(ctx context.Context) error {
-	if err := db.pool.PingContext(ctx); err != nil {
+	if _, err := Within(ctx, func() (struct{}, error) { return struct{}{}, db.pool.PingContext(ctx) }); err != nil {
 		return fmt.Errorf("the database does not answer: %w", err)
 	}
 	if db.unwritable.Load() {
