@@ -26,7 +26,7 @@ import (
 
 // How long a process takes to end, at most: requests that are under way have drainFor, what runs in the background stopFor.
 const (
-	drainFor = 7 * time.Second
+	drainFor = 6500 * time.Millisecond
 	stopFor  = 2 * time.Second
 	noteFor  = 500 * time.Millisecond
 )

@@ -190,6 +190,24 @@ func (db *DB) Ping(ctx context.Context) error {
 	return nil
 }
 
+// closeFor is how long the end of the connections to a Postgres may take. They end with the process in any case.
+const closeFor = 250 * time.Millisecond
+
+// Close ends all connections, after the transactions of SQLite that are under way. The writer of SQLite is the last: it brings what is in the
+// log beside the file into the file.
+func (db *DB) Close() error {
+	if db.writer != nil {
+		return errors.Join(db.pool.Close(), db.writer.close())
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closeFor)
+	defer cancel()
+	_, err := Within(ctx, func() (struct{}, error) { return struct{}{}, db.pool.Close() })
+	if isConnectionLost(err) || ctx.Err() != nil {
+		err = nil // they are closed then, or nobody is there who could be told
+	}
+	return err
+}
+
 // SetGate makes writes ask first whether they may take place, both when they begin and, on Postgres, before their COMMIT.
 func (db *DB) SetGate(gate func() error) { db.gate.Store(&gate) }
 

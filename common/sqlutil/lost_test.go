@@ -1,6 +1,7 @@
 package sqlutil
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -21,6 +22,21 @@ type proxy struct {
 	mu    sync.Mutex
 	away  bool
 	conns []net.Conn
+	// still is held while nothing that is sent arrives.
+	still sync.RWMutex
+}
+
+// slow is a connection that the proxy may hold up.
+type slow struct {
+	net.Conn
+	p *proxy
+}
+
+func (s slow) Read(b []byte) (int, error) {
+	n, err := s.Conn.Read(b)
+	s.p.still.RLock()
+	defer s.p.still.RUnlock()
+	return n, err
 }
 
 // through starts a proxy, and returns the connection string that leads through it.
@@ -62,7 +78,7 @@ func (p *proxy) serve(copies *sync.WaitGroup) {
 		p.mu.Unlock()
 		for _, pair := range [][2]net.Conn{{from, to}, {to, from}} {
 			copies.Go(func() {
-				io.Copy(pair[0], pair[1]) //nolint:errcheck // it ends when a side is closed
+				io.Copy(pair[0], slow{pair[1], p}) //nolint:errcheck // it ends when a side is closed
 				pair[0].Close()
 			})
 		}
@@ -100,4 +116,48 @@ func TestConnectionsAreLost(t *testing.T) {
 	if got := names(t, db); len(got) != 1 || got[0] != "a" {
 		t.Errorf("got %v", got)
 	}
+}
+
+// A Postgres that has stopped answering is not waited for by who looks at it, or closes it.
+func TestAPostgresThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
+	p, connection := through(t, test.Postgres(t))
+	var dbs []*DB
+	for range 2 { // a look keeps a connection busy, and that is not closed
+		db, err := Open(t.Context(), Options{ConnectionString: connection}, Deps{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		one := db.Stmt(`SELECT 1`)
+		err = db.ReadOne(t.Context(), "one", func(ctx context.Context, tx *Tx) error { return one.QueryRow(ctx, tx).Scan(new(int)) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		dbs = append(dbs, db)
+	}
+	p.still.Lock()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	looked, closed := make(chan error, 1), make(chan error, 1)
+	go func() {
+		looked <- dbs[0].Ping(ctx)
+		closed <- errors.Join(dbs[1].Close(), dbs[0].Close())
+	}()
+	late := time.After(20 * time.Second)
+	select {
+	case err := <-looked:
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("who looks is told %v", err)
+		}
+	case <-late:
+		t.Error("who looks waits")
+	}
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-late:
+		t.Error("who closes waits")
+	}
+	p.still.Unlock()
 }

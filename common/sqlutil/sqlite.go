@@ -132,16 +132,3 @@ func createSQLite(ctx context.Context, path string) error {
 	}
 	return nil
 }
-
-// Close ends all connections, after the transactions that are under way. The writer of SQLite is the last: it brings what is in the log
-// beside the file into the file.
-func (db *DB) Close() error {
-	err := db.pool.Close()
-	if isConnectionLost(err) {
-		err = nil // they are closed then
-	}
-	if db.writer != nil {
-		err = errors.Join(err, db.writer.close())
-	}
-	return err
-}
