@@ -112,8 +112,8 @@ func (s *Service) remove(ctx context.Context, tx *sqlutil.Tx, user id.UserID, de
 	return nil
 }
 
-// MaxDevices is how many devices a user has. Beyond, a login ends those that were not seen for the longest time: to refuse it would lock out
-// who uses a script that never logs out, and could not tell why.
+// MaxDevices is how many devices a user has. Beyond, a login ends those that were not seen for the longest time: to
+// refuse it would lock out who uses a script that never logs out, and could not tell why.
 const MaxDevices = 1000
 
 // addDevice adds a device, or notes that it was seen.

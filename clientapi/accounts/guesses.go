@@ -15,9 +15,10 @@ const (
 	limitAll = "password"
 )
 
-// guess lets a password be checked that may be wrong, and counts it as if it was. Each network has its own limit for a user, so that nobody
-// uses up another's. Beside it, many networks together have one, which does not count for those where a device of the user was seen: the
-// owner of an account gets in there, whoever guesses elsewhere. right takes the count back, for a password that is right.
+// guess lets a password be checked that may be wrong, and counts it as if it was. Each network has its own limit for a
+// user, so that nobody uses up another's. Beside it, many networks together have one, which does not count for those
+// where a device of the user was seen: the owner of an account gets in there, whoever guesses elsewhere. right takes
+// the count back, for a password that is right.
 func (s *Service) guess(ctx context.Context, user id.UserID, address string) (right func(), err error) {
 	if s.Limits == nil {
 		return func() {}, nil

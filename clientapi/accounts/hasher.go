@@ -23,7 +23,8 @@ const (
 	hashesRetry   = 5 * time.Second
 )
 
-// hasher makes and checks hashes of passwords. That is meant to be much work: only so much is done at once that others find a processor.
+// hasher makes and checks hashes of passwords. That is meant to be much work: only so much is done at once that others
+// find a processor.
 type hasher struct {
 	cost    int // of new hashes
 	slots   *semaphore.Weighted
@@ -70,8 +71,9 @@ func (h *hasher) hash(ctx context.Context, password string) (string, error) {
 	return string(hash), nil
 }
 
-// check tells whether a password has a hash; an empty one is nobody's. It is the same work for all hashes, whatever their cost, and for none:
-// that of the highest cost which was seen. stale says that the hash has another cost than new ones.
+// check tells whether a password has a hash; an empty one is nobody's. It is the same work for all hashes, whatever
+// their cost, and for none: that of the highest cost which was seen. stale says that the hash has another cost than new
+// ones.
 func (h *hasher) check(ctx context.Context, hash, password string) (right, stale bool, err error) {
 	cost, exists := h.cost, hash != ""
 	if exists {

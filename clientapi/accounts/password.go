@@ -30,8 +30,8 @@ func (s *Service) ParseIdentifier(name string) (id.UserID, error) {
 func wrongPassword() error { return mxerr.Forbidden("wrong username or password") }
 
 // CheckPassword fails with M_FORBIDDEN where a password is not that of the user, in the same way and time whether the user
-// exists or not, and with M_LIMIT_EXCEEDED where too many wrong ones were tried, or too many clients wait for a check. address is the
-// client's.
+// exists or not, and with M_LIMIT_EXCEEDED where too many wrong ones were tried, or too many clients wait for a check.
+// address is the client's.
 func (s *Service) CheckPassword(ctx context.Context, user id.UserID, password, address string) error {
 	guessed, err := s.guess(ctx, user, address)
 	if err != nil {

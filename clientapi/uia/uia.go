@@ -27,8 +27,8 @@ const (
 	maxSession = 128
 	// maxAbout is how many bytes say in words what a session is for.
 	maxAbout = 512
-	// MostOfUser and MostOfNetwork are how many sessions there are of one user, and of a network where no user is known: the oldest go. Many
-	// people may be behind one address.
+	// MostOfUser and MostOfNetwork are how many sessions there are of one user, and of a network where no user is
+	// known: the oldest go. Many people may be behind one address.
 	MostOfUser    = 20
 	MostOfNetwork = 1000
 )

@@ -24,14 +24,16 @@ var errUnconfirmed = fmt.Errorf("the database is away: it does not confirm that 
 // alone runs a monolith while no other one runs on the same database: what it keeps in memory, it takes for the truth. A second one
 // waits until the first has ended. An SQLite file has a lock of its own.
 //
-// A monolith that cannot reach the database goes on when it can: if nobody has taken the lease meanwhile, its memory is still the truth.
-// Until it knows, it answers 503 and writes nothing, so that it does no harm where it alone is cut off, and another has taken over.
+// A monolith that cannot reach the database goes on when it can: if nobody has taken the lease meanwhile, its memory is
+// still the truth. Until it knows, it answers 503 and writes nothing, so that it does no harm where it alone is cut
+// off, and another has taken over.
 func (p *process) alone(ctx context.Context, serve func(held context.Context) error) error {
 	const owner = "roomserver" // whose tables have the lease
 	if _, is := sqlutil.SQLitePath(p.config.Database.For(owner)); is {
 		return serve(ctx)
 	}
-	// The lease has connections of its own: it must be renewed also while all others are busy, and is not held back as they are.
+	// The lease has connections of its own: it must be renewed also while all others are busy, and is not held back as
+	// they are.
 	few := *p.config
 	few.Database.MaxOpenConnections = leaseConnections
 	db, err := openDatabase(ctx, &few, owner, 0, sqlutil.Deps{Log: p.log})

@@ -71,7 +71,8 @@ func checkFiles(cfg *config.Config) error {
 	return errors.Join(problems...)
 }
 
-// checkDatabases asks the databases whose they are. One that is not made yet, or that cannot be reached from here, is no error.
+// checkDatabases asks the databases whose they are. One that is not made yet, or that cannot be reached from here, is
+// no error.
 func checkDatabases(c *cobra.Command, cfg *config.Config) error {
 	for _, database := range databasesOf(cfg) {
 		if path, is := sqlutil.SQLitePath(database.Connection); is {

@@ -152,8 +152,8 @@ func (p *process) noteKeyUse(ctx context.Context) error {
 	return errors.Join(all...)
 }
 
-// openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is nobody's. It waits
-// for one that cannot be reached: for so long, or without an end if that is 0.
+// openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is
+// nobody's. It waits for one that cannot be reached: for so long, or without an end if that is 0.
 func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration, deps sqlutil.Deps) (*sqlutil.DB, error) {
 	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait}, deps, identity.Claim)
 }

@@ -22,8 +22,8 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-// Limits of a connection. There is none on how long an answer takes: long polls and media take long. Who sends no body and reads no answer
-// is cut off (httputil.Patience).
+// Limits of a connection. There is none on how long an answer takes: long polls and media take long. Who sends no body
+// and reads no answer is cut off (httputil.Patience).
 const (
 	headerTimeout  = 15 * time.Second
 	idleTimeout    = 2 * time.Minute

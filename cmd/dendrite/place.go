@@ -92,7 +92,8 @@ func (p place) load(serverName string) (*config.Config, error) {
 // lockSuffix is what the name of the file that a server locks has more than its SQLite database.
 const lockSuffix = ".lock"
 
-// markLock notes beside an SQLite database that it is there. What is noted already is not written again: there may be no room for it.
+// markLock notes beside an SQLite database that it is there. What is noted already is not written again: there may be
+// no room for it.
 func markLock(path string, server id.ServerName) error {
 	if noted, err := os.ReadFile(path + lockSuffix); err == nil && string(noted) == string(server)+"\n" {
 		return nil
@@ -103,7 +104,8 @@ func markLock(path string, server id.ServerName) error {
 	return nil
 }
 
-// stillThere fails for an SQLite database that a server has run on, and that is gone: what comes instead would be an empty one.
+// stillThere fails for an SQLite database that a server has run on, and that is gone: what comes instead would be an
+// empty one.
 func stillThere(connection string) error {
 	path, is := sqlutil.SQLitePath(connection)
 	if !is {

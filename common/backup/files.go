@@ -17,8 +17,8 @@ func place(from, to string, replace bool, stage *Stage) error {
 	return put(from, to, stage)
 }
 
-// put writes a file under another name, which it then takes. The files that belong to the one it replaces go when the new one is whole:
-// until then the old one is.
+// put writes a file under another name, which it then takes. The files that belong to the one it replaces go when the
+// new one is whole: until then the old one is.
 func put(from, to string, stage *Stage, belonging ...string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return fmt.Errorf("making the folder of %s: %w", to, err)

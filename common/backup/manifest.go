@@ -1,5 +1,5 @@
-// Package backup writes all that a server has into a folder, and puts it back: databases, signing key, configuration and media. The folder
-// has a manifest when it is complete, and that tells whether it is still whole.
+// Package backup writes all that a server has into a folder, and puts it back: databases, signing key, configuration
+// and media. The folder has a manifest when it is complete, and that tells whether it is still whole.
 package backup
 
 import (

@@ -19,10 +19,12 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// snapshotTries is how often snapshots of several databases are taken until no component is ahead of one that it follows.
+// snapshotTries is how often snapshots of several databases are taken until no component is ahead of one that it
+// follows.
 const snapshotTries = 100
 
-// dumpPostgres writes databases by pg_dump, all as they are at one moment, or at moments of which none is ahead of another.
+// dumpPostgres writes databases by pg_dump, all as they are at one moment, or at moments of which none is ahead of
+// another.
 func dumpPostgres(ctx context.Context, work string, all []Database, p *Progress) (dumps []Dump, err error) {
 	if len(all) == 0 {
 		return nil, nil
@@ -168,7 +170,8 @@ func restorePostgres(ctx context.Context, file, connection string) error {
 	return nil
 }
 
-// postgresCommand is a program of Postgres for a database. The password is not among its arguments, which every user can see.
+// postgresCommand is a program of Postgres for a database. The password is not among its arguments, which every user
+// can see.
 func postgresCommand(ctx context.Context, connection, program string, args ...string) (*exec.Cmd, error) {
 	u, err := url.Parse(connection)
 	if err != nil {

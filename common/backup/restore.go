@@ -24,8 +24,9 @@ func ReplaceConfig(dir, to string, p *Progress) error {
 	return nil
 }
 
-// Restore puts a backup that was verified to where a server's configuration wants it. The databases come last, so that whatever they know
-// is there. Nothing that is there is replaced, unless that is wanted; a Postgres database must be empty in any case.
+// Restore puts a backup that was verified to where a server's configuration wants it. The databases come last, so that
+// whatever they know is there. Nothing that is there is replaced, unless that is wanted; a Postgres database must be
+// empty in any case.
 func (m *Manifest) Restore(ctx context.Context, dir string, s Source, overwrite bool, p *Progress) error {
 	targets, err := m.targets(s)
 	if err != nil {

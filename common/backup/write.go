@@ -31,8 +31,9 @@ type Database struct {
 	Components []string // that have their tables there
 }
 
-// Write makes a backup in a folder, which must be empty or not be there. Whatever the server has acknowledged before Write began is in it.
-// The databases come first and the media after them, so that whatever the databases know is there.
+// Write makes a backup in a folder, which must be empty or not be there. Whatever the server has acknowledged before
+// Write began is in it. The databases come first and the media after them, so that whatever the databases know is
+// there.
 func Write(ctx context.Context, dir string, s Source, p *Progress) (err error) {
 	work, err := workFolder(dir)
 	if err != nil {
@@ -66,8 +67,8 @@ func Write(ctx context.Context, dir string, s Source, p *Progress) (err error) {
 	return nil
 }
 
-// workFolder makes the folder in which a backup is made, of mode 0700: beside the one that it will be, or inside, where that is there
-// already. What is there may be another file system, or the way to it.
+// workFolder makes the folder in which a backup is made, of mode 0700: beside the one that it will be, or inside, where
+// that is there already. What is there may be another file system, or the way to it.
 func workFolder(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	switch {

@@ -34,16 +34,17 @@ func (l *Log) Hold(ctx context.Context, name string, work func(ctx context.Conte
 // Tenure tells whether a lease that is kept is known to be held.
 type Tenure struct{ until atomic.Pointer[time.Time] }
 
-// Confirmed tells whether no other process can have the lease now, by this machine's clock. Where it cannot, what the holder has in
-// memory may be out of date, and the holder must neither show it nor write.
+// Confirmed tells whether no other process can have the lease now, by this machine's clock. Where it cannot, what the
+// holder has in memory may be out of date, and the holder must neither show it nor write.
 func (t *Tenure) Confirmed() bool {
 	until := t.until.Load()
 	return until != nil && time.Now().Before(*until)
 }
 
-// Keep is Hold for a holder that outlives the absence of the database. work's context ends only when another process has taken the
-// lease meanwhile; while that is unknown, the tenure is not confirmed. When the database is back and nobody has taken the lease, the
-// holder has it as before: everything that was written meanwhile was written before, by itself.
+// Keep is Hold for a holder that outlives the absence of the database. work's context ends only when another process
+// has taken the lease meanwhile; while that is unknown, the tenure is not confirmed. When the database is back and
+// nobody has taken the lease, the holder has it as before: everything that was written meanwhile was written before, by
+// itself.
 func (l *Log) Keep(ctx context.Context, name string, work func(ctx context.Context, t *Tenure) error) error {
 	h := &lease{log: l, name: name, holder: rand.Text(), tenure: new(Tenure)}
 	return l.hold(ctx, h, func(ctx context.Context) error { return work(ctx, h.tenure) })

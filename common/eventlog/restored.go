@@ -15,8 +15,8 @@ type logPart struct {
 	part  int64
 }
 
-// Ahead tells whether a consumer in one of several snapshots has followed a log further than the snapshot of the log's owner has it. Such
-// snapshots are no backup: the consumer would refuse to go on.
+// Ahead tells whether a consumer in one of several snapshots has followed a log further than the snapshot of the log's
+// owner has it. Such snapshots are no backup: the consumer would refuse to go on.
 func Ahead(ctx context.Context, snapshots []*sqlutil.Snapshot, dbs []*sqlutil.DB) (bool, error) {
 	heads, followed := make(map[logPart]int64), make(map[logPart]int64)
 	for i, s := range snapshots {
@@ -59,8 +59,9 @@ func furthest(ctx context.Context, tx *sqlutil.Tx, query string, into map[logPar
 	return err
 }
 
-// Renew gives all logs in databases that were restored together ids of their own, and their consumers the same. What a broker still has
-// of the logs from before, under their old ids, is then never taken for theirs, although new records get the same numbers.
+// Renew gives all logs in databases that were restored together ids of their own, and their consumers the same. What a
+// broker still has of the logs from before, under their old ids, is then never taken for theirs, although new records
+// get the same numbers.
 func Renew(ctx context.Context, dbs []*sqlutil.DB) error {
 	renewed := make(map[string]string) // log ids
 	for _, db := range dbs {

@@ -9,8 +9,9 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// AnswerBudget bounds the memory of answers that are being made or written. Who wants to make a large one beyond it waits, in order, and then
-// gets M_LIMIT_EXCEEDED. Answers that cannot be cut, such as a room's state, are counted as large as they have become.
+// AnswerBudget bounds the memory of answers that are being made or written. Who wants to make a large one beyond it
+// waits, in order, and then gets M_LIMIT_EXCEEDED. Answers that cannot be cut, such as a room's state, are counted as
+// large as they have become.
 type AnswerBudget struct {
 	Each    int64         // bytes, for one caller
 	Process int64         // bytes, for all of them; who has no answer under way may have one in as much again
@@ -24,7 +25,8 @@ func DefaultAnswerBudget() AnswerBudget {
 }
 
 const (
-	// LargeAnswer is what is set aside for an answer that may be large: a full page, as it is read and as it is written.
+	// LargeAnswer is what is set aside for an answer that may be large: a full page, as it is read and as it is
+	// written.
 	LargeAnswer = 4 << 20
 	// smallAnswer is not counted.
 	smallAnswer = 64 << 10
@@ -130,8 +132,8 @@ func (a *answers) admit() {
 	})
 }
 
-// Reserve waits until there is room to make an answer of so many bytes, in place of what was reserved before. M_LIMIT_EXCEEDED if there is none
-// for a while. With 0 it only waits where the caller has too many answers under way.
+// Reserve waits until there is room to make an answer of so many bytes, in place of what was reserved before.
+// M_LIMIT_EXCEEDED if there is none for a while. With 0 it only waits where the caller has too many answers under way.
 func (r *Request) Reserve(bytes int64) error {
 	if r.answers == nil {
 		return nil

@@ -5,8 +5,8 @@ import (
 	"sync"
 )
 
-// LimitConnections makes a listener that closes connections of a network which has as many as it may. Proxies, which speak for many, may
-// have any number.
+// LimitConnections makes a listener that closes connections of a network which has as many as it may. Proxies, which
+// speak for many, may have any number.
 func LimitConnections(l net.Listener, most int, proxies Proxies) net.Listener {
 	return &limitedListener{Listener: l, most: most, proxies: proxies, open: make(map[string]int)}
 }

@@ -12,8 +12,9 @@ import (
 const (
 	// callersPerLimit bounds the memory of a limit.
 	callersPerLimit = 20_000
-	// candidates is among how many buckets, drawn at random, the fullest makes room for another caller. To be forgotten gives back what is
-	// missing in a bucket. Who makes up callers makes full buckets, and so cannot have one forgotten that is empty.
+	// candidates is among how many buckets, drawn at random, the fullest makes room for another caller. To be forgotten
+	// gives back what is missing in a bucket. Who makes up callers makes full buckets, and so cannot have one forgotten
+	// that is empty.
 	candidates = 8
 )
 

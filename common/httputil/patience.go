@@ -11,12 +11,14 @@ import (
 	"time"
 )
 
-// Patience is how long a server waits for a client that does nothing. Any progress begins the time anew, so that slow clients are served,
-// and those that have stopped hold neither a connection nor an answer. Long polls have nothing to send and are not touched.
+// Patience is how long a server waits for a client that does nothing. Any progress begins the time anew, so that slow
+// clients are served, and those that have stopped hold neither a connection nor an answer. Long polls have nothing to
+// send and are not touched.
 type Patience struct {
 	// Body is how long the next piece of a body may take that is being read.
 	Body time.Duration
-	// Unread is how long a body may take that nobody reads: the answer does not need it, and HTTP/1 needs it only to use the connection again.
+	// Unread is how long a body may take that nobody reads: the answer does not need it, and HTTP/1 needs it only to
+	// use the connection again.
 	Unread time.Duration
 	// Write is how long a client may take to read some of what it is sent.
 	Write time.Duration
@@ -27,8 +29,8 @@ func DefaultPatience() Patience {
 	return Patience{Body: 30 * time.Second, Unread: 5 * time.Second, Write: 30 * time.Second}
 }
 
-// Serve makes a handler that waits with patience for the bodies of requests, and for readers of answers over HTTP/2, where many share a
-// connection. Those of HTTP/1 are waited for in Listen.
+// Serve makes a handler that waits with patience for the bodies of requests, and for readers of answers over HTTP/2,
+// where many share a connection. Those of HTTP/1 are waited for in Listen.
 func (p Patience) Serve(h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ProtoMajor == 2 {
@@ -92,7 +94,8 @@ func (b *pacedBody) Read(p []byte) (int, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// The server reads on in the background once it has seen the end, to notice when the client goes: that has no deadline.
+	// The server reads on in the background once it has seen the end, to notice when the client goes: that has no
+	// deadline.
 	if !b.over && errors.Is(err, io.EOF) {
 		_ = b.control.SetReadDeadline(time.Time{})
 	}
@@ -118,7 +121,8 @@ const streamPiece = 16 << 10
 
 var streamPieces = sync.Pool{New: func() any { return new([streamPiece]byte) }}
 
-// streamWriter writes an answer over HTTP/2. It copies what it is given: the server may go on reading a piece that failed.
+// streamWriter writes an answer over HTTP/2. It copies what it is given: the server may go on reading a piece that
+// failed.
 type streamWriter struct {
 	http.ResponseWriter
 	control *http.ResponseController

@@ -9,7 +9,8 @@ import (
 
 const headerForwarded = "X-Forwarded-For"
 
-// Proxies are the networks of the reverse proxies whose X-Forwarded-For is believed. Whatever else names an address there could name any.
+// Proxies are the networks of the reverse proxies whose X-Forwarded-For is believed. Whatever else names an address
+// there could name any.
 type Proxies []netip.Prefix
 
 func (p Proxies) trusts(address netip.Addr) bool {
@@ -21,8 +22,8 @@ func (p Proxies) trusts(address netip.Addr) bool {
 	return false
 }
 
-// Client is the address that a request came from: the peer's, or, where that is a proxy, the right-most that no proxy has. What stands to
-// the left of it, or of what is no address, a client may have written itself.
+// Client is the address that a request came from: the peer's, or, where that is a proxy, the right-most that no proxy
+// has. What stands to the left of it, or of what is no address, a client may have written itself.
 func (p Proxies) Client(r *http.Request) (client netip.Addr, err error) {
 	client, err = hostAddress(r.RemoteAddr)
 	if err != nil || !p.trusts(client) {

@@ -76,7 +76,8 @@ type Authenticator interface {
 	Authenticate(ctx context.Context, token string, r *http.Request) (Caller, error)
 }
 
-// Limiter decides whether a caller may go on. It returns an M_LIMIT_EXCEEDED otherwise. Return takes back what Allow has counted.
+// Limiter decides whether a caller may go on. It returns an M_LIMIT_EXCEEDED otherwise. Return takes back what Allow
+// has counted.
 type Limiter interface {
 	Allow(limit, caller string) error
 	Return(limit, caller string)

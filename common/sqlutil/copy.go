@@ -13,8 +13,8 @@ import (
 // copyPages is how many pages of an SQLite file are copied from one report to the next.
 const copyPages = 4096
 
-// CopySQLite copies an SQLite database as it is at one moment into a new file, whether a server writes to it or not. It tells how many
-// bytes of how many it has copied. The new file is checked.
+// CopySQLite copies an SQLite database as it is at one moment into a new file, whether a server writes to it or not. It
+// tells how many bytes of how many it has copied. The new file is checked.
 func CopySQLite(ctx context.Context, from, to string, copied func(done, total int64)) error {
 	if _, err := os.Stat(from); err != nil {
 		return fmt.Errorf("copying %s: %w", from, err)

@@ -177,7 +177,8 @@ func postgresDSN(s string) (string, error) {
 // Dialect tells which database it is.
 func (db *DB) Dialect() Dialect { return db.dialect }
 
-// Ping tells whether the database answers, and, where the last write failed because there was no room for it, whether one succeeds now.
+// Ping tells whether the database answers, and, where the last write failed because there was no room for it, whether
+// one succeeds now.
 func (db *DB) Ping(ctx context.Context) error {
 	if _, err := Within(ctx, func() (struct{}, error) { return struct{}{}, db.pool.PingContext(ctx) }); err != nil {
 		return fmt.Errorf("the database does not answer: %w", err)
@@ -193,8 +194,8 @@ func (db *DB) Ping(ctx context.Context) error {
 // closeFor is how long the end of the connections to a Postgres may take. They end with the process in any case.
 const closeFor = 250 * time.Millisecond
 
-// Close ends all connections, after the transactions of SQLite that are under way. The writer of SQLite is the last: it brings what is in the
-// log beside the file into the file.
+// Close ends all connections, after the transactions of SQLite that are under way. The writer of SQLite is the last: it
+// brings what is in the log beside the file into the file.
 func (db *DB) Close() error {
 	if db.writer != nil {
 		return errors.Join(db.pool.Close(), db.writer.close())
@@ -208,7 +209,8 @@ func (db *DB) Close() error {
 	return err
 }
 
-// SetGate makes writes ask first whether they may take place, both when they begin and, on Postgres, before their COMMIT.
+// SetGate makes writes ask first whether they may take place, both when they begin and, on Postgres, before their
+// COMMIT.
 func (db *DB) SetGate(gate func() error) { db.gate.Store(&gate) }
 
 func (db *DB) passGate() error {

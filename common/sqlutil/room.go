@@ -9,7 +9,8 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// hasNoRoom tells whether err is of a database that has no room for more: on its disk, or, for connections, in a Postgres.
+// hasNoRoom tells whether err is of a database that has no room for more: on its disk, or, for connections, in a
+// Postgres.
 func hasNoRoom(err error) bool {
 	pgErr := new(pq.Error)
 	return isUnwritable(err) || errors.As(err, &pgErr) && pgErr.Code.Class() == "53"

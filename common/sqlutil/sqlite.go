@@ -70,8 +70,8 @@ func openFailure(path string, err error) error {
 	return fmt.Errorf("open %s: %w: is the directory there and writable?", path, err)
 }
 
-// prepareFile makes the file if there is none, and keeps those that are there from other users' eyes. A file of 0 bytes is none that
-// SQLite has left, and whoever takes it for a new database has lost an old one.
+// prepareFile makes the file if there is none, and keeps those that are there from other users' eyes. A file of 0 bytes
+// is none that SQLite has left, and whoever takes it for a new database has lost an old one.
 func (db *DB) prepareFile(ctx context.Context, path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -99,8 +99,8 @@ func (db *DB) prepareFile(ctx context.Context, path string) error {
 	return nil
 }
 
-// createSQLite makes an empty database for its owner's eyes. It is made under another name, so that nobody sees it with 0 bytes. SQLite
-// gives the files beside it the same mode.
+// createSQLite makes an empty database for its owner's eyes. It is made under another name, so that nobody sees it with
+// 0 bytes. SQLite gives the files beside it the same mode.
 func createSQLite(ctx context.Context, path string) error {
 	temporary := path + ".new-" + rand.Text()[:8]
 	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)

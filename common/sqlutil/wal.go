@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-// SQLite begins its log anew only at a moment in which nobody reads from it. Where some reader always does, the log would grow for ever.
+// SQLite begins its log anew only at a moment in which nobody reads from it. Where some reader always does, the log
+// would grow for ever.
 const (
 	walKept  = 4 << 20  // bytes that stay of a log that begins anew
 	walLimit = 32 << 20 // bytes from which on the writer waits for such a moment
@@ -16,8 +17,8 @@ const (
 	walEvery = 16 // groups from one look at its length to the next
 )
 
-// boundLog cuts a log that has grown too long. A reader that keeps its snapshot for long, such as a backup, is not waited for again
-// before the log has grown by as much.
+// boundLog cuts a log that has grown too long. A reader that keeps its snapshot for long, such as a backup, is not
+// waited for again before the log has grown by as much.
 func (w *writer) boundLog() {
 	if w.groups++; w.groups%walEvery != 0 {
 		return

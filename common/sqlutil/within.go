@@ -5,9 +5,9 @@ import (
 	"fmt"
 )
 
-// Within runs work on a database, and waits for it no longer than until ctx ends. The driver of Postgres waits for the answer to a
-// statement whatever became of its context: for minutes, if the network or the machine of the database has failed. What is not waited
-// for may still take place.
+// Within runs work on a database, and waits for it no longer than until ctx ends. The driver of Postgres waits for the
+// answer to a statement whatever became of its context: for minutes, if the network or the machine of the database has
+// failed. What is not waited for may still take place.
 func Within[T any](ctx context.Context, work func() (T, error)) (result T, err error) {
 	type outcome struct {
 		result T

@@ -205,8 +205,8 @@ func (w *writer) prepare(_ context.Context, s *Stmt) (*sql.Stmt, error) {
 	return p, nil
 }
 
-// close ends the writer. Its statements are ended one by one: SQLite keeps a connection, and with it the log beside the file, as long
-// as one of its statements is there, and database/sql does not end those that were prepared on a Conn.
+// close ends the writer. Its statements are ended one by one: SQLite keeps a connection, and with it the log beside the
+// file, as long as one of its statements is there, and database/sql does not end those that were prepared on a Conn.
 func (w *writer) close() error {
 	w.once.Do(func() { close(w.stop) })
 	<-w.stopped

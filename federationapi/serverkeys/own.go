@@ -33,13 +33,15 @@ type Own struct {
 // UsedKeys are the keys with which this server has signed, the current one first.
 type UsedKeys func(ctx context.Context) ([]identity.Key, error)
 
-// New makes the document of a server that signs with one key and has used others; validity is for how long others may rely on it.
+// New makes the document of a server that signs with one key and has used others; validity is for how long others may
+// rely on it.
 func New(signer pdu.Signer, validity time.Duration, used UsedKeys) *Own {
 	return &Own{signer: signer, validity: validity, used: used, now: time.Now}
 }
 
 // Document is the signed JSON of GET /_matrix/key/v2/server (Server-Server API, § Publishing Keys). It is made anew when half of
-// its validity is over, so that whoever asks gets one that is good for a while, and when another process has begun to use another key.
+// its validity is over, so that whoever asks gets one that is good for a while, and when another process has begun to
+// use another key.
 func (o *Own) Document(ctx context.Context) ([]byte, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -65,8 +67,8 @@ func (o *Own) Document(ctx context.Context) ([]byte, error) {
 
 type oldVerifyKeys = map[gomatrixserverlib.KeyID]gomatrixserverlib.OldVerifyKey
 
-// old are the keys that this process does not sign with. A document must be signed with each key that it says is in use, so while
-// replicas are given another key one after the other, each says that the other's is used until now.
+// old are the keys that this process does not sign with. A document must be signed with each key that it says is in
+// use, so while replicas are given another key one after the other, each says that the other's is used until now.
 func (o *Own) old(used []identity.Key, now time.Time) oldVerifyKeys {
 	old := oldVerifyKeys{}
 	for _, k := range used {

@@ -11,7 +11,8 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// KeyUseEvery is how often a process notes that it uses its key. One that is killed has used it for as long at most without a note.
+// KeyUseEvery is how often a process notes that it uses its key. One that is killed has used it for as long at most
+// without a note.
 const KeyUseEvery = time.Minute
 
 // Key is a key with which the server signs, or has signed.

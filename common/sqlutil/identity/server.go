@@ -1,5 +1,5 @@
-// Package identity keeps in each database whose it is: the name of the server, which never changes, and the keys with which it has
-// signed. Every process and every tool claims a database before it uses it.
+// Package identity keeps in each database whose it is: the name of the server, which never changes, and the keys with
+// which it has signed. Every process and every tool claims a database before it uses it.
 package identity
 
 import (
@@ -19,12 +19,12 @@ CREATE TABLE IF NOT EXISTS sqlutil_keys (key_id TEXT PRIMARY KEY, public_key BYT
 // ErrAnotherServer says that a database belongs to a server of another name.
 var ErrAnotherServer = errors.New("the database is another server's")
 
-// ForeignUser finds a user among those of this server, in the tables of a component, who is not of the server with a name: its id, or
-// nothing.
+// ForeignUser finds a user among those of this server, in the tables of a component, who is not of the server with a
+// name: its id, or nothing.
 type ForeignUser func(ctx context.Context, db *sqlutil.DB, server id.ServerName) (string, error)
 
-// Claim makes a database that has no name yet the server's, if all its own users in it are the server's. It fails with ErrAnotherServer
-// if the database is another's.
+// Claim makes a database that has no name yet the server's, if all its own users in it are the server's. It fails with
+// ErrAnotherServer if the database is another's.
 func Claim(ctx context.Context, db *sqlutil.DB, server id.ServerName, foreign ...ForeignUser) error {
 	if err := db.Script(ctx, schema); err != nil {
 		return fmt.Errorf("the name of the server in the database: %w", err)
