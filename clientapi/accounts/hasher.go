@@ -37,7 +37,8 @@ type hasher struct {
 
 func newHasher(cost int) *hasher {
 	slots := int64(max(runtime.GOMAXPROCS(0)-1, 1))
-	h := &hasher{cost: cost, slots: semaphore.NewWeighted(slots), most: (hashesWaiting + 1) * slots, compare: bcrypt.CompareHashAndPassword}
+	h := &hasher{cost: cost, slots: semaphore.NewWeighted(slots), most: (hashesWaiting + 1) * slots,
+		compare: bcrypt.CompareHashAndPassword}
 	h.highest.Store(int64(cost))
 	return h
 }

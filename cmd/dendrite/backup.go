@@ -39,10 +39,12 @@ folder has a manifest.json. Postgres takes pg_dump, of a version that is not old
 			if err := ownDatabases(c.Context(), cfg); err != nil {
 				return err
 			}
-			if err := backup.Write(c.Context(), to, source, backup.NewProgress(c.Context(), c.ErrOrStderr())); err != nil {
+			progress := backup.NewProgress(c.Context(), c.ErrOrStderr())
+			if err := backup.Write(c.Context(), to, source, progress); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(c.OutOrStdout(), "The backup of %s is in %s. Keep it secret, and elsewhere.\n", cfg.Matrix.ServerName, to)
+			_, err = fmt.Fprintf(c.OutOrStdout(), "The backup of %s is in %s. Keep it secret, and elsewhere.\n",
+				cfg.Matrix.ServerName, to)
 			return err
 		},
 	}
@@ -96,7 +98,8 @@ func restore(c *cobra.Command, p place, from string, overwrite bool) (err error)
 		return err
 	}
 	if cfg.Matrix.ServerName != manifest.ServerName {
-		return fmt.Errorf("%s is the configuration of %s, and the backup is of %s", p.file(), cfg.Matrix.ServerName, manifest.ServerName)
+		return fmt.Errorf("%s is the configuration of %s, and the backup is of %s",
+			p.file(), cfg.Matrix.ServerName, manifest.ServerName)
 	}
 	source := backupSource(cfg, p.file())
 	for _, db := range source.Databases {

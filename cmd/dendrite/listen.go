@@ -112,8 +112,9 @@ func (p *process) newListener(key, address string, starting http.Handler, secure
 	if !l.internal { // other processes have as many connections as there are requests to pass on
 		accepting = httputil.LimitConnections(accepting, p.config.MaxConnections, p.proxies)
 	}
-	l.server = &http.Server{Handler: patience.Serve(&l.handler), ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		TLSConfig: secure, ErrorLog: stdlog.New(p.log.WithField("listener", key).WriterLevel(logrus.DebugLevel), "", 0)}
+	l.server = &http.Server{Handler: patience.Serve(&l.handler), ReadHeaderTimeout: headerTimeout,
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes, TLSConfig: secure,
+		ErrorLog: stdlog.New(p.log.WithField("listener", key).WriterLevel(logrus.DebugLevel), "", 0)}
 	l.server.ConnState = l.watch
 	l.server.RegisterOnShutdown(l.closeSilent)
 	serve := l.server.Serve

@@ -111,7 +111,8 @@ func (h *lease) take(ctx context.Context) (taken bool, err error) {
 }
 
 // write runs a statement about the lease. It waits for a database that does not answer no longer than ctx allows.
-func (h *lease) write(ctx context.Context, name string, fn func(context.Context, *sqlutil.Tx) (int64, error)) (int64, error) {
+func (h *lease) write(ctx context.Context, name string,
+	fn func(context.Context, *sqlutil.Tx) (int64, error)) (int64, error) {
 	return sqlutil.Within(ctx, func() (result int64, err error) {
 		err = h.log.db.Write(ctx, name, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 			result, err = fn(ctx, tx)
