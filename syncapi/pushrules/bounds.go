@@ -9,11 +9,11 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// What a user's rules may be. A client writes about 200 bytes for a room that is muted, so a document has some 600 of
-// these. Each change rewrites the document, and each sync after a change shows it.
+// What a user's rules may be. A client writes about 220 bytes for a room that is muted, and MaxRules of these fit into a
+// document. Each change rewrites the document, and each sync after a change shows it.
 const (
 	MaxRules      = 1000      // of a user's own
-	MaxDocument   = 128 << 10 // bytes of JSON
+	MaxDocument   = 256 << 10 // bytes of JSON
 	MaxRule       = 8 << 10   // bytes of all texts of a rule
 	MaxText       = 1 << 10   // bytes of a pattern, a key, a value or an action
 	MaxConditions = 20        // of a rule

@@ -122,12 +122,34 @@ func muted(i int) Rule {
 	return Rule{RuleID: room, Enabled: true, Actions: []json.RawMessage{}, Conditions: override("", "room_id", room).Conditions}
 }
 
-func TestADocumentHasRoomForHundredsOfRulesAndABound(t *testing.T) {
+// Whoever had muted as many rooms as they may before documents had a bound has them muted still.
+func TestADocumentHasRoomForAsManyMutedRoomsAsThereMayBeRules(t *testing.T) {
+	d := new(Document)
+	for i := range MaxRules {
+		room := fmt.Sprintf("!%043d", i) // the longest name of a room that this server gives
+		r := muted(i)
+		r.RuleID, r.Conditions = room, override("", "room_id", room).Conditions
+		if err := d.Put(Override, r, "", ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	raw, err := d.Encode(0)
+	if err != nil {
+		t.Error(err)
+	}
+	raw = encoded(t, d)
+	if again := encoded(t, decoded(t, raw)); string(again) != string(raw) {
+		t.Errorf("%d rules for muted rooms, of %d bytes, are others after they were stored", MaxRules, len(raw))
+	}
+}
+
+func TestADocumentHasABoundFromWhichItCanBeMadeSmaller(t *testing.T) {
 	d, n := new(Document), 0
 	var raw json.RawMessage
 	for ; ; n++ {
-		next := decoded(t, encoded(t, d))
-		if err := next.Put(Override, muted(n), "", ""); err != nil {
+		next, r := decoded(t, encoded(t, d)), muted(n)
+		r.Actions = []json.RawMessage{json.RawMessage(`{"set_tweak":"` + strings.Repeat("x", MaxText/2) + `"}`)}
+		if err := next.Put(Override, r, "", ""); err != nil {
 			t.Fatal(err)
 		}
 		content, err := next.Encode(len(raw))
@@ -139,8 +161,8 @@ func TestADocumentHasRoomForHundredsOfRulesAndABound(t *testing.T) {
 		}
 		d, raw = next, content
 	}
-	if n < 500 || len(raw) > MaxDocument {
-		t.Errorf("%d rooms are muted in %d bytes", n, len(raw))
+	if len(raw) > MaxDocument || len(raw) < MaxDocument-MaxRule {
+		t.Errorf("%d rules are %d bytes", n, len(raw))
 	}
 	if again := encoded(t, decoded(t, raw)); string(again) != string(raw) {
 		t.Error("a document within the bounds is another one after it was stored")
@@ -159,7 +181,7 @@ func TestALargerStoredDocumentIsShownWithinABoundAndCanBeMadeSmaller(t *testing.
 		stored := &Document{Rules: map[Kind][]Rule{Override: {}}}
 		for i := range n {
 			r := muted(i)
-			r.Actions = []json.RawMessage{json.RawMessage(`{"set_tweak":"` + strings.Repeat("x", n/20) + `"}`)}
+			r.Actions = []json.RawMessage{json.RawMessage(`{"set_tweak":"` + strings.Repeat("x", n/10) + `"}`)}
 			stored.Rules[Override] = append(stored.Rules[Override], r)
 		}
 		raw := encoded(t, stored)

@@ -54,11 +54,11 @@ func TestPushRulesHaveBounds(t *testing.T) {
 			break
 		}
 	}
-	if n < 100 || n > 130 {
-		t.Errorf("%d rules of 1 KB are taken, want what 128 KB hold", n)
+	if n < 200 || n > 260 {
+		t.Errorf("%d rules of 1 KB are taken, want what 256 KB hold", n)
 	}
 	all := alice.must("GET", at("pushrules")+"/", nil)
-	if size := len(all.Raw); size > 150<<10 {
+	if size := len(all.Raw); size > 300<<10 {
 		t.Errorf("a user's rules are shown in %d bytes", size)
 	}
 	alice.must("PUT", path("content", "r0")+"/enabled", object{"enabled": false})
