@@ -9,6 +9,7 @@ import (
 	"fmt"
 
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
@@ -80,21 +81,33 @@ func (s *Store) Change(ctx context.Context, user id.UserID, change func(*pushrul
 	if err != nil {
 		return err
 	}
+	// A refusal is an answer to this user alone: it does not undo what others write with it.
+	var refusal error
 	place := func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+		refusal = nil
 		now, err := s.Storage.AccountDataOne(ctx, tx, user, "", storage.PushRules)
 		if err != nil {
 			return nil, err
 		}
 		if !bytes.Equal(now, d.stored) {
-			if d, err = newDraft(user, now, change); err != nil {
+			next, err := newDraft(user, now, change)
+			if _, refused := mxerr.As(err); refused {
+				refusal = err
+				return new(storage.Changes), nil
+			}
+			if err != nil {
 				return nil, err
 			}
+			d = next
 		}
 		entry := storage.AccountData{UserID: user, Type: storage.PushRules, Pos: pos, Content: d.content}
 		frozen, err := s.freeze(ctx, tx, user, pos, d.before, d.after)
 		return &storage.Changes{AccountData: []storage.AccountData{entry}, Frozen: frozen}, err
 	}
-	return s.Storage.Write(ctx, "push rules", 1, place)
+	if err := s.Storage.Write(ctx, "push rules", 1, place); err != nil {
+		return err
+	}
+	return refusal
 }
 
 // Shrink brings documents within the bounds that were stored before there were any, so that nobody has to read them
