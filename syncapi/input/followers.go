@@ -95,7 +95,8 @@ func (b *batch) roomRules(ctx context.Context, room id.RoomID, root roomserver.R
 	if err != nil || kept != nil && kept.streak == b.followed.streak {
 		return kept, err
 	}
-	list := &roomRules{streak: b.followed.streak, has: make(map[id.UserID]struct{}), ignoring: make(map[id.UserID]struct{})}
+	list := &roomRules{streak: b.followed.streak, has: make(map[id.UserID]struct{}),
+		ignoring: make(map[id.UserID]struct{})}
 	if some {
 		joined, err := b.joined(ctx, room)
 		if err != nil {

@@ -63,8 +63,8 @@ func (b *batch) count(ctx context.Context, output *roomserver.OutputEvent, row *
 		user := list[i].user
 		class, _ := rules[user].Document.Classify(output.RoomID)
 		if delta := countsOf(result).Minus(countsOf(byClass[class])); delta != (storage.Counts{}) {
-			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID, At: -row.Pos,
-				Pos: row.Pos, Thread: row.Thread, Counts: delta})
+			b.changes.Mentions = append(b.changes.Mentions, storage.Mention{UserID: user, RoomID: output.RoomID,
+				At: -row.Pos, Pos: row.Pos, Thread: row.Thread, Counts: delta})
 		}
 	}
 	return nil
