@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -397,4 +398,26 @@ func BenchmarkWriteSQLite(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+// A transaction that panics is an error of its own: it is undone, keeps no connection, and nobody else's is harmed.
+func TestAPanicUndoesItsTransactionAlone(t *testing.T) {
+	each(t, func(t *testing.T, db *DB) {
+		setup(t, db)
+		for range 50 { // more than there are connections
+			err := db.Write(t.Context(), "broken", func(ctx context.Context, tx *Tx) error {
+				tx.BeforeCommit(func(context.Context, *Tx) error { panic("a defect") })
+				return put(db, "broken", 1)(ctx, tx)
+			})
+			if err == nil || !strings.Contains(err.Error(), "panic in transaction broken: a defect") {
+				t.Fatalf("a transaction that panics: %v", err)
+			}
+		}
+		if err := db.Write(t.Context(), "sound", put(db, "sound", 1)); err != nil {
+			t.Fatal(err)
+		}
+		if got := names(t, db); !slices.Equal(got, []string{"sound"}) {
+			t.Errorf("there is %q", got)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package sqlutil
 import (
 	"context"
 	"database/sql"
+	"fmt"
+	"runtime/debug"
 )
 
 // Tx is a transaction. It must not be used after its closure has returned, nor by two goroutines.
@@ -52,7 +54,14 @@ func (tx *Tx) Value(key any, create func() any) any {
 // DB is the database of the transaction.
 func (tx *Tx) DB() *DB { return tx.db }
 
-func (tx *Tx) run(ctx context.Context, fn func(context.Context, *Tx) error) error {
+// run runs the closure of a transaction and what it added. A panic becomes its error: it must not take with it what others do in the
+// same transaction or process, nor keep a connection.
+func (tx *Tx) run(ctx context.Context, fn func(context.Context, *Tx) error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic in transaction %s: %v\n%s", tx.name, p, debug.Stack())
+		}
+	}()
 	if err := fn(ctx, tx); err != nil {
 		return err
 	}

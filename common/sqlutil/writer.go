@@ -164,8 +164,7 @@ func (w *writer) rollBack(ctx context.Context) {
 	}
 }
 
-// runOne runs one closure, inside a savepoint if it is not alone. A panic of the closure becomes its error: it must not take
-// the closures of others with it.
+// runOne runs one closure, inside a savepoint if it is not alone.
 func (w *writer) runOne(j *job, savepoint bool) (err error) {
 	if err := j.ctx.Err(); err != nil {
 		return fmt.Errorf("%s: %w", j.tx.name, err)
@@ -185,11 +184,6 @@ func (w *writer) runOne(j *job, savepoint bool) (err error) {
 			}
 		}()
 	}
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic in transaction %s: %v", j.tx.name, p)
-		}
-	}()
 	return j.tx.run(j.ctx, j.fn)
 }
 
