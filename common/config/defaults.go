@@ -9,20 +9,21 @@ import (
 
 // defaultRateLimits are all limits that there are. Route.Limit is one of these names.
 var defaultRateLimits = map[string]RateLimit{
-	"registration": {PerSecond: 0.2, Burst: 5},
-	"login":        {PerSecond: 0.5, Burst: 10},
-	"password":     {PerSecond: 0.1, Burst: 100},
-	"admin":        {PerSecond: 10, Burst: 100},
-	"message":      {PerSecond: 10, Burst: 50},
-	"room":         {PerSecond: 0.5, Burst: 20},
-	"membership":   {PerSecond: 2, Burst: 30},
-	"invite":       {PerSecond: 1, Burst: 20},
-	"profile":      {PerSecond: 1, Burst: 10},
-	"directory":    {PerSecond: 5, Burst: 30},
-	"ephemeral":    {PerSecond: 10, Burst: 50},
-	"account_data": {PerSecond: 10, Burst: 50},
-	"media":        {PerSecond: 5, Burst: 50},
-	"keys":         {PerSecond: 10, Burst: 50},
+	"registration":    {PerSecond: 0.2, Burst: 5},
+	"login":           {PerSecond: 0.5, Burst: 10},
+	"password":        {PerSecond: 0.1, Burst: 100},
+	"password_beyond": {PerSecond: 0.001, Burst: 2},
+	"admin":           {PerSecond: 10, Burst: 100},
+	"message":         {PerSecond: 10, Burst: 50},
+	"room":            {PerSecond: 0.5, Burst: 20},
+	"membership":      {PerSecond: 2, Burst: 30},
+	"invite":          {PerSecond: 1, Burst: 20},
+	"profile":         {PerSecond: 1, Burst: 10},
+	"directory":       {PerSecond: 5, Burst: 30},
+	"ephemeral":       {PerSecond: 10, Burst: 50},
+	"account_data":    {PerSecond: 10, Burst: 50},
+	"media":           {PerSecond: 5, Burst: 50},
+	"keys":            {PerSecond: 10, Burst: 50},
 }
 
 // Default is a configuration in which every key has its default. server_name, private_key and the secrets have none.
