@@ -213,3 +213,23 @@ func TestAllComponentsAreInTheTopology(t *testing.T) {
 		}
 	}
 }
+
+// A section that is there and sets nothing is as one that is left out.
+func TestEmptySectionsOfAConfiguration(t *testing.T) {
+	for _, matrix := range []string{
+		"matrix: {server_name: a.test, private_key: k.pem, rate_limits: {disabled: true}}",
+		"matrix: {server_name: a.test, private_key: k.pem, rate_limits: {}}",
+		"matrix: {server_name: a.test, private_key: k.pem, rate_limits: }",
+	} {
+		file := filepath.Join(t.TempDir(), "dendrite-config.yaml")
+		if err := os.WriteFile(file, []byte("version: 1\n"+matrix+"\ndatabase: {connection_string: 'file:a.db'}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c, err := config.Load(file)
+		if err != nil {
+			t.Errorf("%s: %v", matrix, err)
+		} else if c.Matrix.RateLimits.ByName["login"].Burst == 0 {
+			t.Errorf("%s: logins have no limit", matrix)
+		}
+	}
+}

@@ -55,6 +55,9 @@ func Parse(data []byte, dir string) (*Config, error) {
 	if err := yaml.UnmarshalStrict(data, c); err != nil {
 		return nil, explain(err)
 	}
+	if c.Matrix.RateLimits.ByName == nil {
+		c.Matrix.RateLimits.ByName = make(map[string]RateLimit) // the file has the section, and names no limit
+	}
 	for name, limit := range defaultRateLimits {
 		if _, has := c.Matrix.RateLimits.ByName[name]; !has {
 			c.Matrix.RateLimits.ByName[name] = limit
