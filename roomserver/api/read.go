@@ -276,7 +276,8 @@ type QuerySearchRequest struct {
 }
 
 // QuerySearchResponse is a page of results. Everything in it follows from events that the viewer may see: it would be
-// the same if there were no others. Next is where the next page begins; nil if there is none.
+// the same if there were no others. A page has fewer results than its limit where they are large. Next is where the next
+// page begins; nil if there is none.
 type QuerySearchResponse struct {
 	Count      int64                 `json:"count"` // how many there are, those of earlier pages included, or a thousand if there are more
 	Highlights []string              `json:"highlights"`

@@ -38,6 +38,13 @@ func sizeOf(e *api.Event) int {
 	return size
 }
 
+func sizeOfAll(events []api.Event) (size int) {
+	for i := range events {
+		size += sizeOf(&events[i])
+	}
+	return size
+}
+
 // aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events have none.
 func (q *Query) aggregate(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event) error {
 	_, err := q.aggregateUpTo(ctx, room, v, viewer, events, math.MaxInt)
