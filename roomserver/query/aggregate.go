@@ -45,8 +45,11 @@ func sizeOfAll(events []api.Event) (size int) {
 	return size
 }
 
-// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events have none.
-func (q *Query) aggregate(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event) error {
+// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events
+// have none.
+func (q *Query) aggregate(
+	ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event,
+) error {
 	_, err := q.aggregateUpTo(ctx, room, v, viewer, events, math.MaxInt)
 	return err
 }
@@ -72,9 +75,10 @@ type aggregation struct {
 	read    int   // bytes
 }
 
-// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at least one, if there are
-// any.
-func (q *Query) aggregateUpTo(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event, bytes int) (int, error) {
+// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at least
+// one, if there are any.
+func (q *Query) aggregateUpTo(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer,
+	events []api.Event, bytes int) (int, error) {
 	ids := make([]id.EventID, 0, len(events))
 	for i := range events {
 		if e := &events[i]; !e.PDU.IsState() {
@@ -92,7 +96,8 @@ func (q *Query) aggregateUpTo(ctx context.Context, room *storage.Room, v *visibi
 	if err != nil || len(counts) == 0 {
 		return len(events), err
 	}
-	a := &aggregation{Query: q, room: room, view: v, viewer: viewer, counts: make(map[id.EventID][]storage.RelationCount)}
+	a := &aggregation{Query: q, room: room, view: v, viewer: viewer,
+		counts: make(map[id.EventID][]storage.RelationCount)}
 	for _, c := range counts {
 		if c.RoomNID == room.NID {
 			a.counts[c.Parent] = append(a.counts[c.Parent], c)
@@ -121,8 +126,9 @@ func (a *aggregation) one(ctx context.Context, parent *api.Event) (err error) {
 		if parent.Relations == nil {
 			parent.Relations = new(api.Relations)
 		}
-		w := walk{q: a.Query, room: a.room, view: a.view, backward: true, bytes: math.MaxInt, children: &storage.Children{RoomNID: a.room.NID,
-			Parents: []id.EventID{c.Parent}, RelType: c.Type, Ignored: a.viewer.Ignored}}
+		w := walk{q: a.Query, room: a.room, view: a.view, backward: true, bytes: math.MaxInt,
+			children: &storage.Children{RoomNID: a.room.NID, Parents: []id.EventID{c.Parent}, RelType: c.Type,
+				Ignored: a.viewer.Ignored}}
 		switch c.Type {
 		case pdu.RelReference:
 			err = w.references(ctx, parent)
@@ -142,8 +148,8 @@ func (a *aggregation) one(ctx context.Context, parent *api.Event) (err error) {
 	return nil
 }
 
-// latest aggregates what relates to the latest events of threads, which is shown too. No thread begins there, so this goes one level deep.
-// It returns how many of n events are left, for so many bytes.
+// latest aggregates what relates to the latest events of threads, which is shown too. No thread begins there, so this
+// goes one level deep. It returns how many of n events are left, for so many bytes.
 func (a *aggregation) latest(ctx context.Context, n, bytes int) (int, error) {
 	if len(a.threads) == 0 {
 		return n, nil
@@ -182,7 +188,8 @@ func (w *walk) references(ctx context.Context, parent *api.Event) error {
 	return err
 }
 
-// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of m.replace relationships).
+// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of m.replace
+// relationships).
 func (w *walk) edit(ctx context.Context, parent *api.Event) error {
 	if parent.RedactedBecause != nil || parent.PDU.Relation().Type == pdu.RelReplace {
 		return nil
@@ -211,6 +218,7 @@ func (w *walk) thread(ctx context.Context, root *api.Event, c storage.RelationCo
 	if err != nil || len(children) == 0 {
 		return err
 	}
-	root.Relations.Thread = &api.Thread{Latest: children[0], Count: c.Count, Participated: c.Own || root.PDU.Sender() == viewer.UserID}
+	root.Relations.Thread = &api.Thread{Latest: children[0], Count: c.Count,
+		Participated: c.Own || root.PDU.Sender() == viewer.UserID}
 	return nil
 }

@@ -41,10 +41,11 @@ type surroundings struct {
 }
 
 // surround finds the events before and after one. Each side has half of the bytes of an answer.
-func (q *Query) surround(ctx context.Context, room *storage.Room, v *visibility.View, middle *storage.Event, before, after int,
-	filter *api.EventFilter) (s *surroundings, err error) {
+func (q *Query) surround(ctx context.Context, room *storage.Room, v *visibility.View, middle *storage.Event,
+	before, after int, filter *api.EventFilter) (s *surroundings, err error) {
 	w := walk{q: q, room: room, view: v, filter: filter, bytes: pageBytes / 2}
-	s = &surroundings{middle: middle, walk: [2]walk{w, w}, before: walked{stop: gapBefore(middle.Order)}, after: walked{stop: middle.Order}}
+	s = &surroundings{middle: middle, walk: [2]walk{w, w}, before: walked{stop: gapBefore(middle.Order)},
+		after: walked{stop: middle.Order}}
 	back, on := &s.walk[0], &s.walk[1]
 	back.backward, back.from, back.to, back.limit = true, gapBefore(middle.Order), oldest(), min(before, maxLimit)
 	on.from, on.to, on.limit = middle.Order, newest(), min(after, maxLimit)
@@ -82,7 +83,8 @@ func (q *Query) around(ctx context.Context, room *storage.Room, v *visibility.Vi
 	return s.fill(res), nil
 }
 
-// aggregateAround fills in what relates to an event and to those around it. Where that is too much, those that are farthest are left out.
+// aggregateAround fills in what relates to an event and to those around it. Where that is too much, those that are
+// farthest are left out.
 func (q *Query) aggregateAround(ctx context.Context, viewer api.Viewer, middle *api.Event, s *surroundings) error {
 	sides := [2]*walked{&s.before, &s.after}
 	all, of := []api.Event{*middle}, []*walked{nil}

@@ -16,8 +16,8 @@ const (
 	// pagesAtMost is how many pages of the timeline one call reads while it looks for events that a filter selects and the
 	// viewer may see. What it has by then is returned with a token to go on.
 	pagesAtMost = 20
-	// pageBytes bounds the events of an answer, what is aggregated with them included: who asks gets fewer than they wanted, and a token that
-	// goes on there. It holds any 16 events, and so each page of the usual size.
+	// pageBytes bounds the events of an answer, what is aggregated with them included: who asks gets fewer than they
+	// wanted, and a token that goes on there. It holds any 16 events, and so each page of the usual size.
 	pageBytes = 1 << 20
 	// furtherPage is how many events the second and every further page has at least: the first one held few that count.
 	furtherPage = 100
@@ -46,7 +46,8 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	if req.Filter != nil && req.Filter.Limit > 0 {
 		limit = min(limit, req.Filter.Limit)
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), bytes: pageBytes, filter: req.Filter}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), bytes: pageBytes,
+		filter: req.Filter}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
@@ -91,7 +92,8 @@ type walk struct {
 }
 
 // page reads events after the gap from. more says that there may be some behind them.
-func (w *walk) page(ctx context.Context, from api.OrderKey, size, bytes int) (page []*storage.Event, more bool, err error) {
+func (w *walk) page(ctx context.Context, from api.OrderKey, size, bytes int) (
+	page []*storage.Event, more bool, err error) {
 	if w.children != nil {
 		size = min(size, furtherPage)
 		page, err = w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)
@@ -177,8 +179,8 @@ func (w *walk) run(ctx context.Context) (found walked, err error) {
 	return found, nil
 }
 
-// take adds to what was found those events of a page that count, until there are as many as wanted, or as many bytes. more says that there
-// may be events behind the page.
+// take adds to what was found those events of a page that count, until there are as many as wanted, or as many bytes.
+// more says that there may be events behind the page.
 func (w *walk) take(ctx context.Context, page []*storage.Event, more bool, found *walked) (full bool, err error) {
 	selected := make([]*storage.Event, 0, len(page))
 	for _, e := range page {

@@ -14,7 +14,8 @@ import (
 const (
 	// maxRelated bounds how many events are followed to those that relate to them.
 	maxRelated = 1000
-	// threadsAtOnce is how many threads are read before it is looked whether that is enough, threadsAtMost how many one call looks at.
+	// threadsAtOnce is how many threads are read before it is looked whether that is enough, threadsAtMost how many one
+	// call looks at.
 	threadsAtOnce = 50
 	threadsAtMost = 2000
 )
@@ -34,7 +35,8 @@ func (q *Query) QueryRelations(ctx context.Context, req api.QueryRelationsReques
 			return res, err
 		}
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit), bytes: pageBytes, children: &children}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit), bytes: pageBytes,
+		children: &children}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
