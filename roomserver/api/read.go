@@ -342,11 +342,14 @@ type QueryPageResponse struct {
 type QueryAggregationsRequest struct {
 	Viewer   Viewer       `json:"viewer"`
 	EventIDs []id.EventID `json:"event_ids"`
+	Bytes    int          `json:"bytes,omitempty"` // of what is found, about; 0 is without a bound
 }
 
-// QueryAggregationsResponse has those of the events to which something relates.
+// QueryAggregationsResponse has those of the events to which something relates. Left is how many of the last events were
+// not looked at, because there was enough.
 type QueryAggregationsResponse struct {
 	Relations map[id.EventID]*Relations `json:"relations"`
+	Left      int                       `json:"left,omitempty"`
 }
 
 // QueryTimestampRequest is GET /rooms/{roomId}/timestamp_to_event.
