@@ -31,6 +31,8 @@ const (
 	atOnce = 50
 	// lookEvery is how often events are looked for that another replica took on, and has not sent.
 	lookEvery = 5 * time.Second
+	// sendFor is how long it is tried to send an event that somebody wants sent now.
+	sendFor = 30 * time.Second
 	// repeatable is how long a request may be repeated, so that one whose answer was late does not revive what was
 	// sent or cancelled.
 	repeatable = MaxDelay + 24*time.Hour
@@ -157,9 +159,13 @@ func (s *Service) Update(ctx context.Context, delayID, action string, by id.User
 	return s.sendNow(ctx, found)
 }
 
-// sendNow sends an event that is claimed before it is due. If it is not sent, it waits as before.
+// sendNow sends an event that is claimed before it is due. If it is not sent, it waits as before. It does not end with
+// the request: nobody could see or cancel the event until it is due if it stayed claimed.
 func (s *Service) sendNow(ctx context.Context, d *storage.Delayed) error {
-	refused, err := s.send(ctx, d)
+	ctx = context.WithoutCancel(ctx)
+	sending, cancel := context.WithTimeout(ctx, sendFor)
+	refused, err := s.send(sending, d)
+	cancel()
 	if err == nil && refused == nil {
 		return s.delete(ctx, d)
 	}

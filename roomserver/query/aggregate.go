@@ -38,10 +38,18 @@ func sizeOf(e *api.Event) int {
 	return size
 }
 
-// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State
-// events have none.
-func (q *Query) aggregate(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer,
-	events []api.Event) error {
+func sizeOfAll(events []api.Event) (size int) {
+	for i := range events {
+		size += sizeOf(&events[i])
+	}
+	return size
+}
+
+// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events
+// have none.
+func (q *Query) aggregate(
+	ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event,
+) error {
 	_, err := q.aggregateUpTo(ctx, room, v, viewer, events, math.MaxInt)
 	return err
 }
@@ -67,8 +75,8 @@ type aggregation struct {
 	read    int   // bytes
 }
 
-// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at
-// least one, if there are any.
+// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at least
+// one, if there are any.
 func (q *Query) aggregateUpTo(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer,
 	events []api.Event, bytes int) (int, error) {
 	ids := make([]id.EventID, 0, len(events))
@@ -119,8 +127,8 @@ func (a *aggregation) one(ctx context.Context, parent *api.Event) (err error) {
 			parent.Relations = new(api.Relations)
 		}
 		w := walk{q: a.Query, room: a.room, view: a.view, backward: true, bytes: math.MaxInt,
-			children: &storage.Children{RoomNID: a.room.NID,
-				Parents: []id.EventID{c.Parent}, RelType: c.Type, Ignored: a.viewer.Ignored}}
+			children: &storage.Children{RoomNID: a.room.NID, Parents: []id.EventID{c.Parent}, RelType: c.Type,
+				Ignored: a.viewer.Ignored}}
 		switch c.Type {
 		case pdu.RelReference:
 			err = w.references(ctx, parent)
@@ -180,8 +188,8 @@ func (w *walk) references(ctx context.Context, parent *api.Event) error {
 	return err
 }
 
-// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of
-// m.replace relationships).
+// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of m.replace
+// relationships).
 func (w *walk) edit(ctx context.Context, parent *api.Event) error {
 	if parent.RedactedBecause != nil || parent.PDU.Relation().Type == pdu.RelReplace {
 		return nil

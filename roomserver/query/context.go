@@ -41,8 +41,8 @@ type surroundings struct {
 }
 
 // surround finds the events before and after one. Each side has half of the bytes of an answer.
-func (q *Query) surround(ctx context.Context, room *storage.Room, v *visibility.View, middle *storage.Event, before,
-	after int, filter *api.EventFilter) (s *surroundings, err error) {
+func (q *Query) surround(ctx context.Context, room *storage.Room, v *visibility.View, middle *storage.Event,
+	before, after int, filter *api.EventFilter) (s *surroundings, err error) {
 	w := walk{q: q, room: room, view: v, filter: filter, bytes: pageBytes / 2}
 	s = &surroundings{middle: middle, walk: [2]walk{w, w}, before: walked{stop: gapBefore(middle.Order)},
 		after: walked{stop: middle.Order}}

@@ -174,3 +174,40 @@ func TestWhatIsAggregatedCounts(t *testing.T) {
 		t.Errorf("the context begins at %s, its token at %s", want, got)
 	}
 }
+
+// A page of a search has a bound in bytes, what is around its results and the state of their rooms included, and the
+// next page goes on exactly where it stopped.
+func TestAPageOfASearchHasABoundInBytes(t *testing.T) {
+	const n = 30
+	Databases(t, func(t *testing.T, w *World) {
+		for _, recent := range []bool{true, false} {
+			room := w.Room("shared")
+			word := map[bool]string{true: "new", false: "good"}[recent]
+			var sent []id.EventID
+			for i := range n {
+				sent = append(sent, w.Say(room, Alice, fmt.Sprint(strings.Repeat(word+" ", 1+i%3), strings.Repeat("x", 60_000))))
+			}
+			slices.Sort(sent)
+			req := api.QuerySearchRequest{Viewer: as(Alice), Term: word, Keys: []string{"body"}, Recent: recent, Limit: 100,
+				Context: true, Before: 50, After: 50, IncludeState: true}
+			var found []id.EventID
+			for more := true; more; more = req.From != nil {
+				res := Must(w, w.QuerySearch, req)
+				size := bytesOf(t, res.State[room]...)
+				for i := range res.Results {
+					result := &res.Results[i]
+					found = append(found, result.Event.PDU.ID())
+					size += bytesOf(t, slices.Concat([]api.Event{result.Event}, result.Context.Before, result.Context.After)...)
+				}
+				if size > 1<<20+mostBytes || len(res.Results) == 0 || res.Count != n {
+					t.Fatalf("a page of %d results of %d has %d bytes", len(res.Results), res.Count, size)
+				}
+				req.From = res.Next
+			}
+			slices.Sort(found)
+			if !slices.Equal(found, sent) {
+				t.Errorf("the pages have %d results of %d, or others", len(found), n)
+			}
+		}
+	})
+}

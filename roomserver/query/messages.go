@@ -46,8 +46,8 @@ func (q *Query) QueryMessages(ctx context.Context, req api.QueryMessagesRequest)
 	if req.Filter != nil && req.Filter.Limit > 0 {
 		limit = min(limit, req.Filter.Limit)
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit),
-		bytes: pageBytes, filter: req.Filter}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(limit, maxLimit), bytes: pageBytes,
+		filter: req.Filter}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
@@ -92,8 +92,8 @@ type walk struct {
 }
 
 // page reads events after the gap from. more says that there may be some behind them.
-func (w *walk) page(ctx context.Context, from api.OrderKey, size, bytes int) (page []*storage.Event, more bool,
-	err error) {
+func (w *walk) page(ctx context.Context, from api.OrderKey, size, bytes int) (
+	page []*storage.Event, more bool, err error) {
 	if w.children != nil {
 		size = min(size, furtherPage)
 		page, err = w.q.rooms.Storage.Children(ctx, *w.children, from, w.to, w.backward, size)

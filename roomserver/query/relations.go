@@ -18,6 +18,8 @@ const (
 	// call looks at.
 	threadsAtOnce = 50
 	threadsAtMost = 2000
+	// aggregatedAtOnce is how many events are aggregated before it is looked whether that is enough.
+	aggregatedAtOnce = 50
 )
 
 // QueryRelations is of the contract.
@@ -35,8 +37,8 @@ func (q *Query) QueryRelations(ctx context.Context, req api.QueryRelationsReques
 			return res, err
 		}
 	}
-	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit),
-		bytes: pageBytes, children: &children}
+	w := walk{q: q, room: room, view: v, backward: req.Backward, limit: min(req.Limit, maxLimit), bytes: pageBytes,
+		children: &children}
 	w.bound(req.From, req.To)
 	found, err := w.run(ctx)
 	if err != nil {
@@ -184,26 +186,33 @@ func (q *Query) roots(ctx context.Context, room *storage.Room, v *visibility.Vie
 // QueryAggregations is of the contract.
 func (q *Query) QueryAggregations(ctx context.Context, req api.QueryAggregationsRequest) (res api.QueryAggregationsResponse, err error) {
 	res.Relations = make(map[id.EventID]*api.Relations)
+	bytes := 0
 	for batch := range slices.Chunk(req.EventIDs, eventsAtOnce) {
 		// Most events have none: one look at all of them, then at those that do.
 		counts, err := q.rooms.Storage.CountRelations(ctx, batch, req.Viewer.UserID, req.Viewer.Ignored, newest())
 		if err != nil {
 			return res, err
 		}
-		parents := make([]id.EventID, 0, len(counts))
+		has := make(map[id.EventID]bool, len(counts))
 		for _, c := range counts {
-			parents = append(parents, c.Parent)
+			has[c.Parent] = true
 		}
-		if len(parents) == 0 {
-			continue
-		}
-		found, err := q.QueryEvents(ctx, api.QueryEventsRequest{Viewer: req.Viewer, EventIDs: parents, Aggregate: true})
-		if err != nil {
-			return res, err
-		}
-		for i := range found.Events {
-			if e := &found.Events[i]; e.Relations != nil {
-				res.Relations[e.PDU.ID()] = e.Relations
+		parents := slices.DeleteFunc(slices.Clone(batch), func(e id.EventID) bool { return !has[e] })
+		for some := range slices.Chunk(parents, aggregatedAtOnce) {
+			if req.Bytes > 0 && bytes >= req.Bytes {
+				res.Left = len(req.EventIDs) - slices.Index(req.EventIDs, some[0])
+				return res, nil
+			}
+			ask := api.QueryEventsRequest{Viewer: req.Viewer, EventIDs: some, Aggregate: true}
+			found, err := q.QueryEvents(ctx, ask)
+			if err != nil {
+				return res, err
+			}
+			bytes += sizeOfAll(found.Events)
+			for i := range found.Events {
+				if e := &found.Events[i]; e.Relations != nil {
+					res.Relations[e.PDU.ID()] = e.Relations
+				}
 			}
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	countedAtMost = 1000
 	// searchPage is how many matches are looked up at once: mostly all that are counted.
 	searchPage = countedAtMost + 1
+	// searchRead is how many of them are in memory at once.
+	searchRead = 100
 	// matchesAtMost bounds the work for somebody who may see next to none of what matches.
 	matchesAtMost = 20_000
 )
@@ -52,13 +54,15 @@ func (q *Query) QuerySearch(ctx context.Context, req api.QuerySearchRequest) (re
 		if err != nil {
 			return res, err
 		}
-		seen, err := q.seenOf(ctx, &req, views, page)
-		if err != nil {
-			return res, err
-		}
-		for _, found := range page {
-			if e, is := seen[found.NID]; is && res.Count < most {
-				answer.add(found, e)
+		for chunk := range slices.Chunk(page, searchRead) {
+			seen, err := q.seenOf(ctx, &req, views, chunk)
+			if err != nil {
+				return res, err
+			}
+			for _, found := range chunk {
+				if e, is := seen[found.NID]; is && res.Count < most {
+					answer.add(found, e)
+				}
 			}
 		}
 		if len(page) < searchPage || res.Count >= most {
@@ -66,15 +70,15 @@ func (q *Query) QuerySearch(ctx context.Context, req api.QuerySearchRequest) (re
 		}
 		after = page[searchPage-1]
 	}
-	return res, q.completeFound(ctx, &req, views, &res)
+	return res, q.completeFound(ctx, &req, views, &answer)
 }
 
 // searchAnswer is an answer that is being made.
 type searchAnswer struct {
 	*api.QuerySearchResponse
 	limit int
-	shown int64         // results of earlier pages
-	last  storage.Found // the last one in it
+	shown int64           // results of earlier pages
+	found []storage.Found // of the results
 }
 
 // add takes up what was found: as a result or, if the page is full, as what comes later.
@@ -83,11 +87,18 @@ func (a *searchAnswer) add(found storage.Found, e api.Event) {
 	switch {
 	case len(a.Results) < a.limit:
 		a.Results = append(a.Results, api.SearchResult{Rank: found.Rank, RoomID: e.PDU.RoomID(), Event: e})
-		a.last = found
+		a.found = append(a.found, found)
 	case a.Next == nil:
-		ends := a.Results[a.limit-1].Event.PDU.ID()
-		a.Next = &api.SearchPlace{EventID: ends, Rank: a.last.Rank, Sent: a.last.Sent, Shown: a.shown + int64(a.limit)}
+		a.end(a.limit)
 	}
+}
+
+// end has the page end after so many results, and the next one begin there.
+func (a *searchAnswer) end(n int) {
+	a.Results = a.Results[:n]
+	last := a.found[n-1]
+	a.Next = &api.SearchPlace{EventID: a.Results[n-1].Event.PDU.ID(), Rank: last.Rank, Sent: last.Sent,
+		Shown: a.shown + int64(n)}
 }
 
 // searchPlace is where a page begins, and how many results came before it. The event that it comes after is one that
@@ -212,55 +223,75 @@ func (q *Query) seenOf(ctx context.Context, req *api.QuerySearchRequest, views m
 }
 
 // completeFound adds what else is wanted: what relates to each result, the events around it, the profiles of their
-// senders, and the state of their rooms.
-func (q *Query) completeFound(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom, res *api.QuerySearchResponse) error {
-	for i := range res.Results {
-		result := &res.Results[i]
-		room, err := q.room(ctx, result.RoomID)
+// senders, and the state of their rooms. The page ends with the result by which it has its bytes.
+func (q *Query) completeFound(
+	ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom, answer *searchAnswer,
+) error {
+	bytes := 0
+	for i := range answer.Results {
+		if bytes >= pageBytes {
+			answer.end(i)
+			break
+		}
+		size, err := q.completeOne(ctx, req, views, answer.QuerySearchResponse, &answer.Results[i])
 		if err != nil {
 			return err
 		}
-		r, err := q.searchedView(ctx, req.Viewer, views, room.NID)
-		if err != nil {
-			return err
-		}
-		shown := []api.Event{result.Event}
-		if err := q.aggregate(ctx, room, r.view, req.Viewer, shown); err != nil {
-			return err
-		}
-		result.Event = shown[0]
-		if req.IncludeState && res.State[room.ID] == nil {
-			now, err := q.QueryState(ctx, api.QueryStateRequest{Viewer: req.Viewer, RoomID: room.ID})
-			if err != nil {
-				return err
-			}
-			if res.State == nil {
-				res.State = make(map[id.RoomID][]api.Event)
-			}
-			res.State[room.ID] = now.Events
-		}
-		if !req.Context {
-			continue
-		}
-		found, err := q.rooms.EventsByID(ctx, []id.EventID{result.Event.PDU.ID()}, false)
-		if err != nil {
-			return err
-		}
-		middle := found[result.Event.PDU.ID()]
-		around := &api.SearchContext{}
-		last, err := q.around(ctx, r.room, r.view, middle, req.Before, req.After, nil, &around.QueryContextResponse)
-		if err != nil {
-			return err
-		}
-		if req.IncludeProfile {
-			shown := slices.Concat([]api.Event{result.Event}, around.Before, around.After)
-			if around.Profiles, err = q.profiles(ctx, r, last, shown); err != nil {
-				return err
-			}
-		}
-		result.Context = around
+		bytes += size
 	}
 	return nil
+}
+
+// completeOne is completeFound for one result. It returns how many bytes of events that is, about.
+func (q *Query) completeOne(ctx context.Context, req *api.QuerySearchRequest, views map[int64]searchedRoom,
+	res *api.QuerySearchResponse, result *api.SearchResult) (bytes int, err error) {
+	room, err := q.room(ctx, result.RoomID)
+	if err != nil {
+		return 0, err
+	}
+	r, err := q.searchedView(ctx, req.Viewer, views, room.NID)
+	if err != nil {
+		return 0, err
+	}
+	shown := []api.Event{result.Event}
+	if err := q.aggregate(ctx, room, r.view, req.Viewer, shown); err != nil {
+		return 0, err
+	}
+	result.Event = shown[0]
+	if req.IncludeState && res.State[room.ID] == nil {
+		now, err := q.QueryState(ctx, api.QueryStateRequest{Viewer: req.Viewer, RoomID: room.ID})
+		if err != nil {
+			return 0, err
+		}
+		if res.State == nil {
+			res.State = make(map[id.RoomID][]api.Event)
+		}
+		res.State[room.ID] = now.Events
+		bytes = sizeOfAll(now.Events)
+	}
+	if req.Context {
+		if result.Context, err = q.searchContext(ctx, req, r, result.Event); err != nil {
+			return 0, err
+		}
+		bytes += sizeOfAll(result.Context.Before) + sizeOfAll(result.Context.After)
+	}
+	return bytes + sizeOf(&result.Event), nil
+}
+
+// searchContext is what surrounds a result.
+func (q *Query) searchContext(ctx context.Context, req *api.QuerySearchRequest, r searchedRoom, result api.Event) (
+	*api.SearchContext, error) {
+	found, err := q.rooms.EventsByID(ctx, []id.EventID{result.PDU.ID()}, false)
+	if err != nil {
+		return nil, err
+	}
+	around := new(api.SearchContext)
+	last, err := q.around(ctx, r.room, r.view, found[result.PDU.ID()], req.Before, req.After, nil,
+		&around.QueryContextResponse)
+	if err == nil && req.IncludeProfile {
+		around.Profiles, err = q.profiles(ctx, r, last, slices.Concat([]api.Event{result}, around.Before, around.After))
+	}
+	return around, err
 }
 
 // profiles are what the members that sent events said of themselves at the newest one of these.

@@ -262,7 +262,8 @@ func (a *answering) before(r *room, is func(storage.Membership) bool) bool {
 	})
 }
 
-// dropForgotten leaves out rooms that the user has left and forgotten.
+// dropForgotten leaves out rooms that the user has left and forgotten, but for those of which a client has yet to learn
+// that they were left.
 func (a *answering) dropForgotten(ctx context.Context) error {
 	if !a.Filter.Room.IncludeLeave || !a.initial() && !a.FullState {
 		return nil
@@ -273,7 +274,8 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 		return fmt.Errorf("forgotten rooms: %w", err)
 	}
 	for _, room := range answer.Rooms {
-		if r := a.rooms[room.RoomID]; r != nil && r.kind.section() == leave && room.Forgotten {
+		r := a.rooms[room.RoomID]
+		if r != nil && r.kind.section() == leave && room.Forgotten && (a.initial() || !a.isNew(r)) {
 			delete(a.rooms, room.RoomID)
 		}
 	}

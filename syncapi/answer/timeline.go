@@ -10,9 +10,9 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// maxTimelines is how many bytes of events all timelines of an answer have together. They are cut to it, the oldest
-// events first, and paging back leads to the rest. State cannot be cut: an answer is larger by that, and by account
-// data and receipts.
+// maxTimelines is how many bytes of events all timelines of an answer have together, and how many what relates to these.
+// They are cut to it, the oldest events first, and paging back leads to the rest. State cannot be cut: an answer is
+// larger by that, and by account data and receipts.
 const maxTimelines = 16 << 20
 
 // rowsAtATime is how many events of timelines are got at a time: what is got in vain where they are too large.
@@ -45,6 +45,15 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 			places = places[1:]
 		}
 	}
+	cutBehind(places)
+	for _, r := range a.rooms {
+		a.show(r, found)
+	}
+	return nil
+}
+
+// cutBehind leaves out rows for which an answer has no room, and what is older in their timelines.
+func cutBehind(places []place) {
 	cut := make(map[*room]int)
 	for _, p := range places {
 		cut[p.room] = max(cut[p.room], p.row+1)
@@ -52,10 +61,6 @@ func (a *answering) fetchTimelines(ctx context.Context) error {
 	for r, n := range cut {
 		r.cut(n)
 	}
-	for _, r := range a.rooms {
-		a.show(r, found)
-	}
-	return nil
 }
 
 // newestFirst is all rows of the answer, in the order in which they are worth having.
@@ -117,15 +122,11 @@ func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
 // aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of
 // child events): in the others the client gets the related events themselves.
 func (a *answering) aggregate(ctx context.Context) error {
-	ask := roomserver.QueryAggregationsRequest{Viewer: a.viewer()}
-	for _, r := range a.rooms {
-		if !r.limited {
-			continue
-		}
-		for _, e := range r.timeline {
-			if !e.PDU.IsState() {
-				ask.EventIDs = append(ask.EventIDs, e.PDU.ID())
-			}
+	ask := roomserver.QueryAggregationsRequest{Viewer: a.viewer(), Bytes: maxTimelines}
+	var asked []place
+	for _, p := range a.newestFirst() {
+		if e := p.room.timeline[p.row]; p.room.limited && !e.PDU.IsState() {
+			ask.EventIDs, asked = append(ask.EventIDs, e.PDU.ID()), append(asked, p)
 		}
 	}
 	if len(ask.EventIDs) == 0 {
@@ -138,6 +139,7 @@ func (a *answering) aggregate(ctx context.Context) error {
 	if err != nil || len(found.Relations) == 0 {
 		return err
 	}
+	cutBehind(asked[len(asked)-found.Left:])
 	for _, r := range a.rooms {
 		if r.limited {
 			for _, e := range r.timeline {

@@ -57,7 +57,10 @@ type syncWorld struct {
 	events map[string][]string            // of a room, that were sent
 	is     map[string]map[*client]string  // memberships, by room and user
 	joined map[string]map[*client][]int64 // when they were joined last: from and to, on the world's clock
-	clock  int64
+	// forgot has who has forgotten which room, and ignores whom users ignore.
+	forgot  map[string]map[*client]bool
+	ignores map[*client]map[string]bool
+	clock   int64
 }
 
 // syncView is a client with a filter.
@@ -83,7 +86,8 @@ type syncedRoom struct {
 
 func newSyncWorld(t *testing.T, d *deployment, chance *rand.Rand) *syncWorld {
 	w := &syncWorld{t: t, chance: chance, events: make(map[string][]string), is: make(map[string]map[*client]string),
-		joined: make(map[string]map[*client][]int64)}
+		joined: make(map[string]map[*client][]int64), forgot: make(map[string]map[*client]bool),
+		ignores: make(map[*client]map[string]bool)}
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
 		w.users = append(w.users, d.user(t, name))
 	}
@@ -134,7 +138,7 @@ func (w *syncWorld) act() {
 		w.do(user, room, "PUT", path("state", eventType, key), content)
 	}
 	target := object{"user_id": other.userID}
-	switch w.chance.IntN(22) {
+	switch w.chance.IntN(24) {
 	case 0, 1, 2:
 		text := object{"msgtype": "m.text", "body": fmt.Sprint(w.clock)}
 		w.do(user, room, "PUT", path("send", "m.room.message", user.txn()), text)
@@ -184,6 +188,28 @@ func (w *syncWorld) act() {
 		if sent := w.events[room]; len(sent) > 0 {
 			w.do(user, room, "PUT", path("redact", pick(w.chance, sent), user.txn()), object{})
 		}
+	case 22:
+		if w.do(user, room, "POST", path("forget"), object{}) {
+			w.forgot[room][user] = true
+		}
+	case 23:
+		if w.chance.IntN(4) == 0 {
+			w.ignore(user)
+		}
+	}
+}
+
+// ignore has a user ignore others than before, or nobody.
+func (w *syncWorld) ignore(user *client) {
+	w.t.Helper()
+	ignored, users := make(map[string]bool), make(object)
+	for _, other := range w.users {
+		if other != user && w.chance.IntN(4) == 0 {
+			ignored[other.userID], users[other.userID] = true, object{}
+		}
+	}
+	if w.do(user, "", "PUT", at("user", user.userID, "account_data", "m.ignored_user_list"), object{"ignored_users": users}) {
+		w.ignores[user] = ignored
 	}
 }
 
@@ -200,6 +226,7 @@ func (w *syncWorld) create(user *client) {
 	w.log = append(w.log, fmt.Sprintf("%d: %s makes %s of version %s", w.clock, user.localpart, room, version))
 	w.rooms = append(w.rooms, room)
 	w.is[room], w.joined[room] = make(map[*client]string), make(map[*client][]int64)
+	w.forgot[room] = make(map[*client]bool)
 	w.became(room, user, "join")
 }
 
@@ -223,6 +250,9 @@ func (w *syncWorld) do(user *client, room, method, path string, body object) boo
 
 func (w *syncWorld) became(room string, user *client, membership string) {
 	was := w.is[room][user]
+	if membership != was {
+		delete(w.forgot[room], user)
+	}
 	w.is[room][user] = membership
 	w.clock++
 	switch {
@@ -299,6 +329,9 @@ func (w *syncWorld) take(v *syncView, room, section string, r gjson.Result) {
 			w.t.Errorf("%s: %s comes twice: %s", v.name, event, r.Raw)
 		}
 		k.seen[event] = true
+		if sender := e.Get("sender").Str; w.ignores[v.user][sender] && !e.Get("state_key").Exists() {
+			w.t.Errorf("%s: ignores %s, and gets %s", v.name, sender, e.Raw)
+		}
 	}
 	events := make(map[string]gjson.Result)
 	for _, list := range []string{"state", "state_after", "timeline"} {
@@ -328,7 +361,11 @@ func (w *syncWorld) pageBack(v *syncView, room string, timeline gjson.Result) {
 				path += "&from=" + from
 			}
 			page := v.must("GET", path, nil)
-			events = append(events, ids(page.Get("chunk"))...)
+			for _, e := range page.Get("chunk").Array() {
+				if !w.ignores[v.user][e.Get("sender").Str] || e.Get("state_key").Exists() {
+					events = append(events, e.Get("event_id").Str)
+				}
+			}
 			if from = page.Get("end").Str; from == "" {
 				return events
 			}
@@ -346,10 +383,14 @@ func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	is, k := w.is[room][v.user], v.rooms[room]
 	section := map[string]string{"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}[is]
 	if k == nil {
-		if section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "" {
+		hidden := section == "invite" && w.ignores[v.user] != nil || section == "leave" && w.forgot[room][v.user]
+		if !hidden && (section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "") {
 			w.t.Errorf("%s: the user's membership of %s is %q, and there is nothing of it", v.name, room, is)
 		}
 		return
+	}
+	if k.section != section && section == "invite" && w.ignores[v.user] != nil {
+		return // it may be from somebody whom they ignored then
 	}
 	if k.section != section {
 		w.t.Errorf("%s: the user's membership of %s is %q, and it is in %q", v.name, room, is, k.section)
@@ -364,7 +405,7 @@ func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	}
 	spans := w.joined[room][v.user]
 	inAnswer := answer.Get("rooms." + section + "." + escape(room))
-	if !inAnswer.Exists() || spans == nil || section == "leave" && spans[1] <= v.clock && v.since != "" {
+	if !inAnswer.Exists() || spans == nil || w.forgot[room][v.user] || section == "leave" && spans[1] <= v.clock && v.since != "" {
 		return // nothing can have changed, or nothing that the user sees
 	}
 	w.compareState(v, room, k, section)
