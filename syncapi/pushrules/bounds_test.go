@@ -133,11 +133,10 @@ func TestADocumentHasRoomForAsManyMutedRoomsAsThereMayBeRules(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	raw, err := d.Encode(0)
-	if err != nil {
+	if _, err := d.Encode(0); err != nil {
 		t.Error(err)
 	}
-	raw = encoded(t, d)
+	raw := encoded(t, d)
 	if again := encoded(t, decoded(t, raw)); string(again) != string(raw) {
 		t.Errorf("%d rules for muted rooms, of %d bytes, are others after they were stored", MaxRules, len(raw))
 	}
