@@ -46,11 +46,14 @@ func TestSessionsOfAuthenticationAreBounded(t *testing.T) {
 			for range n {
 				last = s.want(401, "", "POST", "/delete_devices", alice, long).Get("session").Str
 			}
-			if rows := s.count(`SELECT COUNT(*) FROM clientapi_sessions WHERE caller = '@alice:test'`); rows != uia.MostOfUser {
+			if rows := s.count(`SELECT COUNT(*) FROM clientapi_sessions
+				WHERE caller = '@alice:test'`); rows != uia.MostOfUser {
 				t.Errorf("%d requests leave %d sessions of a user", n, rows)
 			}
-			s.want(200, "", "POST", "/delete_devices", alice, object{"devices": long["devices"], "auth": object{"type": "m.login.password",
-				"identifier": object{"type": "m.id.user", "user": "alice"}, "password": "pw-alice", "session": last}})
+			s.want(200, "", "POST", "/delete_devices", alice,
+				object{"devices": long["devices"], "auth": object{"type": "m.login.password",
+					"identifier": object{"type": "m.id.user", "user": "alice"}, "password": "pw-alice",
+					"session": last}})
 		}
 		begin := func(n int) {
 			for range n {
@@ -61,7 +64,8 @@ func TestSessionsOfAuthenticationAreBounded(t *testing.T) {
 		if rows := s.count(`SELECT COUNT(*) FROM clientapi_sessions WHERE caller = ''`); rows != uia.MostOfNetwork {
 			t.Errorf("there are %d sessions of nobody from one address", rows)
 		}
-		if bytes := s.count(`SELECT MAX(LENGTH(about) + LENGTH(operation) + LENGTH(flows) + LENGTH(origin)) FROM clientapi_sessions`); bytes > 2000 {
+		if bytes := s.count(`SELECT MAX(LENGTH(about) + LENGTH(operation) + LENGTH(flows) + LENGTH(origin))
+			FROM clientapi_sessions`); bytes > 2000 {
 			t.Errorf("a session has %d bytes", bytes)
 		}
 	})
@@ -75,7 +79,8 @@ func TestDevicesOfAUserAreBounded(t *testing.T) {
 			err := s.db.Write(t.Context(), "devices", func(ctx context.Context, tx *sqlutil.Tx) error {
 				for i := range n { // seen one after the other, long ago
 					device := id.DeviceID(fmt.Sprintf("D%06d", i))
-					if err := store.PutDevice(ctx, tx, storage.Device{UserID: "@alice:test", DeviceID: device, LastSeenMS: int64(i)}); err != nil {
+					if err := store.PutDevice(ctx, tx, storage.Device{
+						UserID: "@alice:test", DeviceID: device, LastSeenMS: int64(i)}); err != nil {
 						return err
 					}
 				}
@@ -103,10 +108,12 @@ func TestRefreshedTokensAreBounded(t *testing.T) {
 		answer := s.login("alice", object{"refresh_token": true, "device_id": "PHONE"})
 		for _, n := range []int{tokens.MostRefreshed, 2 * tokens.MostRefreshed} {
 			for range n {
-				answer = s.want(200, "", "POST", "/refresh", "", object{"refresh_token": answer.Get("refresh_token").Str})
+				answer = s.want(200, "", "POST", "/refresh", "",
+					object{"refresh_token": answer.Get("refresh_token").Str})
 				s.want(200, "", "GET", "/account/whoami", answer.Get("access_token").Str, nil)
 			}
-			if rows := s.count(`SELECT COUNT(*) FROM clientapi_tokens WHERE device_id = 'PHONE'`); rows > tokens.MostRefreshed+2 {
+			if rows := s.count(`SELECT COUNT(*) FROM clientapi_tokens
+				WHERE device_id = 'PHONE'`); rows > tokens.MostRefreshed+2 {
 				t.Errorf("%d refreshes leave %d tokens of a device", n, rows)
 			}
 		}

@@ -66,9 +66,9 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			QueryRoomSummary: ask.QueryRoomSummary, QueryHierarchy: ask.QueryHierarchy,
 			QuerySearch:    ask.QuerySearch,
 			QueryRelations: ask.QueryRelations, QueryThreads: ask.QueryThreads, QueryAggregations: ask.QueryAggregations, QueryTimestamp: ask.QueryTimestamp,
-			QueryMemberships: ask.QueryMemberships, QueryMembership: ask.QueryMembership, QueryMutualRooms: ask.QueryMutualRooms,
-			QueryRooms: ask.QueryRooms, QueryVisibleUsers: ask.QueryVisibleUsers,
-			ReadLog: topic.Read, Heads: topic.Heads,
+			QueryMemberships: ask.QueryMemberships, QueryMembership: ask.QueryMembership,
+			QueryMutualRooms: ask.QueryMutualRooms, QueryRooms: ask.QueryRooms,
+			QueryVisibleUsers: ask.QueryVisibleUsers, ReadLog: topic.Read, Heads: topic.Heads,
 		},
 		Run: func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)

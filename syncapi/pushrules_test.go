@@ -15,21 +15,26 @@ func TestStoredPushRulesBeyondTheBounds(t *testing.T) {
 		w.rooms.create(room1, alice)
 		w.rooms.member(room1, bob, bob, "join")
 		vars := func(ruleID string) map[string]string { return map[string]string{"kind": "content", "ruleId": ruleID} }
-		w.must(bob, "put_push_rule", vars("tea"), kv{"pattern": "tea", "actions": []any{"notify", kv{"set_tweak": "highlight"}}})
+		w.must(bob, "put_push_rule", vars("tea"), kv{"pattern": "tea",
+			"actions": []any{"notify", kv{"set_tweak": "highlight"}}})
 		w.stop()
-		rule := `{"rule_id":"tea","default":false,"enabled":true,"pattern":"tea","actions":["notify",{"set_tweak":"highlight"}]}`
-		huge := `{"rule_id":"huge%d","default":false,"enabled":true,"pattern":"` + strings.Repeat("a*", 40_000) + `","actions":["notify",{"set_tweak":"highlight"}]}`
+		rule := `{"rule_id":"tea","default":false,"enabled":true,"pattern":"tea",` +
+			`"actions":["notify",{"set_tweak":"highlight"}]}`
+		huge := `{"rule_id":"huge%d","default":false,"enabled":true,"pattern":"` + strings.Repeat("a*", 40_000) +
+			`","actions":["notify",{"set_tweak":"highlight"}]}`
 		rules := []string{rule}
 		for i := range 8 {
 			rules = append(rules, fmt.Sprintf(huge, i))
 		}
 		stored := `{"rules":{"content":[` + strings.Join(rules, ",") + `]}}`
-		if err := w.db.Script(t.Context(), `UPDATE syncapi_account_data SET content = '`+stored+`' WHERE type = 'm.push_rules'`); err != nil {
+		if err := w.db.Script(t.Context(), `UPDATE syncapi_account_data SET content = '`+stored+`'
+			WHERE type = 'm.push_rules'`); err != nil {
 			t.Fatal(err)
 		}
 		w.start()
 		list := w.must(bob, "get_push_rules_of_kind", vars(""), nil)
-		if n := list.Get("#").Int(); n != 9 || list.Get("0.enabled").Raw != "true" || list.Get("1.enabled").Raw != "false" || len(list.Raw) > 5000 {
+		if n := list.Get("#").Int(); n != 9 || list.Get("0.enabled").Raw != "true" ||
+			list.Get("1.enabled").Raw != "false" || len(list.Raw) > 5000 {
 			t.Errorf("bob sees %d rules: %s", n, list.Raw)
 		}
 		w.rooms.say(room1, alice, strings.Repeat("a", 20_000))
@@ -57,7 +62,8 @@ func TestAToggleOfAPushRuleWritesAsMuchWhateverElseThereIs(t *testing.T) {
 			}
 			w.get(bob, "")
 			before := w.db.Count()
-			w.must(bob, "put_push_rule_enabled", map[string]string{"kind": "content", "ruleId": "r1"}, kv{"enabled": n == 100})
+			w.must(bob, "put_push_rule_enabled", map[string]string{"kind": "content", "ruleId": "r1"},
+				kv{"enabled": n == 100})
 			c := w.db.Count().Since(before)
 			costs = append(costs, cost{int64(c.Statements), int64(c.Rows)})
 		}

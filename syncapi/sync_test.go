@@ -55,8 +55,8 @@ func TestAMessageWakesWhoIsInTheRoom(t *testing.T) {
 	})
 }
 
-// syncCost is how many statements a sync costs that has been answered before. Consumers look at their log now and then: of several
-// counts the least is that of the sync.
+// syncCost is how many statements a sync costs that has been answered before. Consumers look at their log now and then:
+// of several counts the least is that of the sync.
 func (w *world) syncCost(user id.UserID, since string) int64 {
 	w.t.Helper()
 	least := int64(math.MaxInt64)

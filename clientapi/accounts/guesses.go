@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 )
 
-// The rate limits of wrong passwords: of one user from one network, of one user from everywhere, and, beyond that, from one
-// network where the user was not seen.
+// The rate limits of wrong passwords: of one user from one network, of one user from everywhere, and, beyond that, from
+// one network where the user was not seen.
 const (
 	limitOwn    = "login"
 	limitAll    = "password"
@@ -19,8 +19,8 @@ const (
 
 // guess lets a password be checked that may be wrong, and counts it as if it was. Each network has its own limit for a
 // user, so that nobody uses up another's. Beside it, many networks together have one, which does not count for those
-// where a device of the user was seen. From elsewhere few are checked then, so that a password that is right at once always
-// counts, whoever guesses meanwhile. right takes the count back, for a password that is right.
+// where a device of the user was seen. From elsewhere few are checked then, so that a password that is right at once
+// always counts, whoever guesses meanwhile. right takes the count back, for a password that is right.
 func (s *Service) guess(ctx context.Context, user id.UserID, address string) (right func(), err error) {
 	if s.Limits == nil {
 		return func() {}, nil

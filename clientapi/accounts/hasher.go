@@ -92,7 +92,8 @@ func (h *hasher) check(ctx context.Context, hash, password string) (right, stale
 	err = h.do(ctx, func() error {
 		err := h.compare([]byte(hash), condense(password))
 		for c := cost; c < top; c++ { // with these it is twice the work for each step up
-			if err := h.compare([]byte(decoy(c)), condense(password)); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
+			if err := h.compare([]byte(decoy(c)),
+				condense(password)); !errors.Is(err, bcrypt.ErrMismatchedHashAndPassword) {
 				return fmt.Errorf("a decoy: %w", err)
 			}
 		}

@@ -20,10 +20,12 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// world makes accounts on a database of their own, with a limit of 10 wrong passwords from one network, and of 100 from all.
+// world makes accounts on a database of their own, with a limit of 10 wrong passwords from one network, and of 100 from
+// all.
 func world(t *testing.T, cost int) *Service {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: "file:" + filepath.Join(t.TempDir(), "test.db")}, sqlutil.Deps{})
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{
+		ConnectionString: "file:" + filepath.Join(t.TempDir(), "test.db")}, sqlutil.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,12 +38,14 @@ func world(t *testing.T, cost int) *Service {
 	if err != nil {
 		t.Fatal(err)
 	}
-	limits := httputil.NewLimits(config.RateLimits{ByName: map[string]config.RateLimit{limitOwn: {PerSecond: 1e-6, Burst: 10},
-		limitAll: {PerSecond: 1e-6, Burst: 100}, limitBeyond: {PerSecond: 1e-6, Burst: 2}}})
+	limits := httputil.NewLimits(config.RateLimits{ByName: map[string]config.RateLimit{
+		limitOwn: {PerSecond: 1e-6, Burst: 10}, limitAll: {PerSecond: 1e-6, Burst: 100},
+		limitBeyond: {PerSecond: 1e-6, Burst: 2}}})
 	return New(Deps{Store: store, Server: "test", HashCost: cost, Limits: limits, Now: time.Now})
 }
 
-// makeAccount makes an account whose password, "right", has a hash of this cost, and a device that was seen at an address.
+// makeAccount makes an account whose password, "right", has a hash of this cost, and a device that was seen at an
+// address.
 func (s *Service) makeAccount(t *testing.T, user id.UserID, cost int, seen string) {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword(condense("right"), cost)
@@ -49,7 +53,8 @@ func (s *Service) makeAccount(t *testing.T, user id.UserID, cost int, seen strin
 		t.Fatal(err)
 	}
 	err = s.Store.DB.Write(t.Context(), "make", func(ctx context.Context, tx *sqlutil.Tx) error {
-		if _, err := s.Store.InsertAccount(ctx, tx, storage.Account{UserID: user, PasswordHash: string(hash)}); err != nil {
+		if _, err := s.Store.InsertAccount(ctx, tx,
+			storage.Account{UserID: user, PasswordHash: string(hash)}); err != nil {
 			return err
 		}
 		return s.Store.PutDevice(ctx, tx, storage.Device{UserID: user, DeviceID: "D", LastSeenIP: seen})

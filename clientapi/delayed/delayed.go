@@ -272,8 +272,8 @@ func (s *Service) send(ctx context.Context, d *storage.Delayed) (refused, err er
 	}
 	if err == nil {
 		_, err = s.Room.SendEvent(ctx, roomserver.SendEventRequest{RequestKey: roomserver.RequestKey("delayed " + d.ID),
-			RoomID: d.RoomID, Sender: d.UserID, DeviceID: d.DeviceID, Guest: sender.Guest, Type: d.Type, StateKey: d.StateKey,
-			Content: d.Content})
+			RoomID: d.RoomID, Sender: d.UserID, DeviceID: d.DeviceID, Guest: sender.Guest, Type: d.Type,
+			StateKey: d.StateKey, Content: d.Content})
 	}
 	if refusal, is := mxerr.As(err); is && refusal.Status < http.StatusInternalServerError {
 		return refusal, nil

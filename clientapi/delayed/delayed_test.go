@@ -44,7 +44,8 @@ func TestACallerWhoGoesAwayLeavesNoEventHalfSent(t *testing.T) {
 		}
 		s := delayed.New(delayed.Service{Store: store, Room: room, Log: logrus.NewEntry(logrus.New()), Now: time.Now,
 			Local: func(context.Context, id.UserID) (*storage.Account, error) { return &storage.Account{}, nil }})
-		event := &storage.Delayed{ID: "one", UserID: "@a:test", RoomID: "!room", Type: "m.room.message", Content: []byte(`{}`)}
+		event := &storage.Delayed{ID: "one", UserID: "@a:test", RoomID: "!room", Type: "m.room.message",
+			Content: []byte(`{}`)}
 		if outcome != nil {
 			event.ID = "two"
 		}

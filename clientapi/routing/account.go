@@ -209,7 +209,9 @@ func (e *endpoints) deleteDevices(ctx context.Context, r *httputil.Request) (any
 }
 
 func (e *endpoints) removeDevices(ctx context.Context, r *httputil.Request, auth json.RawMessage, devices []id.DeviceID) (any, error) {
-	devices = slices.DeleteFunc(devices, func(d id.DeviceID) bool { return len(d) > accounts.MaxDeviceID || strings.ContainsRune(string(d), 0) })
+	devices = slices.DeleteFunc(devices, func(d id.DeviceID) bool {
+		return len(d) > accounts.MaxDeviceID || strings.ContainsRune(string(d), 0)
+	})
 	if r.Caller.AppService == "" {
 		operation := []string{"delete devices"}
 		for _, device := range devices {

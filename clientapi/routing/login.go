@@ -38,8 +38,10 @@ type passwordLogin struct {
 	Password *string `json:"password"`
 }
 
-// check finds the user and checks the password, which comes from an address. fallback is who is meant if nobody is named.
-func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID, address string) (id.UserID, error) {
+// check finds the user and checks the password, which comes from an address. fallback is who is meant if nobody is
+// named.
+func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID,
+	address string) (id.UserID, error) {
 	name := p.User
 	if p.Identifier != nil {
 		switch p.Identifier.Type {

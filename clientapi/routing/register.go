@@ -114,7 +114,8 @@ func (e *endpoints) registerGuest(ctx context.Context, r *httputil.Request, body
 
 // registration is the authentication that a registration needs.
 func (e *endpoints) registration(r *httputil.Request) uia.Operation {
-	op := uia.Operation{Name: "register", About: "register an account", Network: httputil.Network(httputil.ClientAddress(r.Request)), Stages: map[string]uia.Stage{}}
+	op := uia.Operation{Name: "register", About: "register an account",
+		Network: httputil.Network(httputil.ClientAddress(r.Request)), Stages: map[string]uia.Stage{}}
 	if e.Config.Registration.Verification == config.VerificationToken {
 		op.Flows = [][]string{{byRegistrationToken}}
 		op.Stages[byRegistrationToken] = func(_ context.Context, auth json.RawMessage) (id.UserID, error) {

@@ -85,7 +85,8 @@ func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event ro
 		return nil, mxerr.InvalidParam("the event type is empty")
 	}
 	if event.StateKey == nil && event.TransactionID == "" {
-		return nil, mxerr.InvalidParam("the transaction id is empty: the next event with none would be taken for this one")
+		return nil, mxerr.InvalidParam("the transaction id is empty: " +
+			"the next event with none would be taken for this one")
 	}
 	event.Sender, event.DeviceID, event.Guest = r.Caller.UserID, r.Caller.DeviceID, r.Caller.Guest
 	event.Suspended = r.Caller.Suspended

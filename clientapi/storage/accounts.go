@@ -22,7 +22,8 @@ type Account struct {
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, updatePassword, renewHash, upgradeGuest, deactivate, moderate *sqlutil.Stmt
+	insertAccount, selectAccount, selectActive, updatePassword, renewHash, upgradeGuest, deactivate,
+	moderate *sqlutil.Stmt
 }
 
 func prepareAccounts(db *sqlutil.DB) accountStatements {
@@ -33,7 +34,8 @@ func prepareAccounts(db *sqlutil.DB) accountStatements {
 			WHERE user_id = $1`),
 		selectActive:   db.Stmt(`SELECT user_id, guest FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
-		renewHash:      db.Stmt(`UPDATE clientapi_accounts SET password_hash = $3 WHERE user_id = $1 AND password_hash = $2`),
+		renewHash: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $3
+			WHERE user_id = $1 AND password_hash = $2`),
 		upgradeGuest: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2, guest = FALSE
 			WHERE user_id = $1 AND guest = TRUE AND deactivated = FALSE`),
 		deactivate: db.Stmt(`UPDATE clientapi_accounts SET password_hash = '', deactivated = TRUE

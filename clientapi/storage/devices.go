@@ -20,7 +20,8 @@ type Device struct {
 }
 
 type deviceStatements struct {
-	surplusDevices, insertDevice, selectDevice, selectDevices, renameDevice, touchDevice, deleteDevices, deleteOtherDevices *sqlutil.Stmt
+	surplusDevices, insertDevice, selectDevice, selectDevices, renameDevice, touchDevice, deleteDevices,
+	deleteOtherDevices *sqlutil.Stmt
 }
 
 func prepareDevices(db *sqlutil.DB) deviceStatements {
@@ -48,8 +49,10 @@ func (s *Store) PutDevice(ctx context.Context, tx *sqlutil.Tx, d Device) error {
 	return err
 }
 
-// SurplusDevices returns those devices of a user, but for one, that were not seen for the longest time, beyond so many with that one.
-func (s *Store) SurplusDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID, most int) ([]id.DeviceID, error) {
+// SurplusDevices returns those devices of a user, but for one, that were not seen for the longest time, beyond so many
+// with that one.
+func (s *Store) SurplusDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID,
+	most int) ([]id.DeviceID, error) {
 	rows, err := s.surplusDevices.Query(ctx, tx, user, keep, most-1)
 	return sqlutil.Collect(rows, err, scanOne[id.DeviceID])
 }

@@ -45,7 +45,8 @@ func (s *Store) AddReport(ctx context.Context, r *Report, most int) (err error) 
 	}
 	reason := strings.ReplaceAll(r.Reason, "\x00", "") // no text column of Postgres keeps that
 	return s.DB.Write(ctx, "report", func(ctx context.Context, tx *sqlutil.Tx) error {
-		if _, err := s.insertReport.Exec(ctx, tx, r.ID, r.ReportedMS, r.Reporter, r.RoomID, r.EventID, r.UserID, reason); err != nil {
+		if _, err := s.insertReport.Exec(ctx, tx, r.ID, r.ReportedMS, r.Reporter, r.RoomID, r.EventID, r.UserID,
+			reason); err != nil {
 			return err
 		}
 		_, err := s.deleteSurplus.Exec(ctx, tx, r.Reporter, most)

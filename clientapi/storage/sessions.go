@@ -30,9 +30,10 @@ type sessionStatements struct {
 
 func prepareSessions(db *sqlutil.DB) sessionStatements {
 	return sessionStatements{
-		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, about, caller, origin, flows, completed, user_id, created_ms)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`),
-		deleteSurplusSessions: db.Stmt(`DELETE FROM clientapi_sessions WHERE session_id IN (SELECT session_id FROM clientapi_sessions
+		insertSession: db.Stmt(`INSERT INTO clientapi_sessions (session_id, operation, about, caller, origin, flows,
+			completed, user_id, created_ms) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`),
+		deleteSurplusSessions: db.Stmt(`DELETE FROM clientapi_sessions WHERE session_id IN (
+			SELECT session_id FROM clientapi_sessions
 			WHERE origin = $1 AND session_id <> $2 ORDER BY created_ms DESC, session_id LIMIT 1000000 OFFSET $3)`),
 		selectSession: db.Stmt(`SELECT session_id, operation, about, caller, flows, completed, user_id, created_ms FROM clientapi_sessions
 			WHERE session_id = $1`),
@@ -52,7 +53,8 @@ func (s *Store) InsertSession(ctx context.Context, tx *sqlutil.Tx, u Session) er
 	if err != nil {
 		return fmt.Errorf("encode stages: %w", err)
 	}
-	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, u.About, u.Caller, u.Origin, string(flows), string(completed), u.UserID, u.CreatedMS)
+	_, err = s.insertSession.Exec(ctx, tx, u.ID, u.Operation, u.About, u.Caller, u.Origin, string(flows),
+		string(completed), u.UserID, u.CreatedMS)
 	return err
 }
 

@@ -52,8 +52,10 @@ func prepareTokens(db *sqlutil.DB) tokenStatements {
 		deleteOtherTokens: db.Stmt(`DELETE FROM clientapi_tokens WHERE user_id = $1 AND device_id <> $2`),
 		deleteExpired: db.Stmt(`DELETE FROM clientapi_tokens WHERE user_id = $1 AND device_id = $2 AND refresh_used = TRUE
 			AND expires_ms <> 0 AND expires_ms < $3`),
-		deleteSurplusTokens: db.Stmt(`DELETE FROM clientapi_tokens WHERE access_hash IN (SELECT access_hash FROM clientapi_tokens
-			WHERE user_id = $1 AND device_id = $2 AND refresh_used = TRUE ORDER BY created_ms DESC, access_hash LIMIT 1000000 OFFSET $3)`),
+		deleteSurplusTokens: db.Stmt(`DELETE FROM clientapi_tokens WHERE access_hash IN (
+			SELECT access_hash FROM clientapi_tokens
+			WHERE user_id = $1 AND device_id = $2 AND refresh_used = TRUE
+			ORDER BY created_ms DESC, access_hash LIMIT 1000000 OFFSET $3)`),
 	}
 }
 
@@ -125,7 +127,8 @@ func (s *Store) DeleteExpired(ctx context.Context, tx *sqlutil.Tx, user id.UserI
 }
 
 // DeleteSurplusTokens removes pairs of a device that were refreshed, but for so many of the newest.
-func (s *Store) DeleteSurplusTokens(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, most int) error {
+func (s *Store) DeleteSurplusTokens(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID,
+	most int) error {
 	_, err := s.deleteSurplusTokens.Exec(ctx, tx, user, device, most)
 	return err
 }

@@ -56,7 +56,8 @@ func (s *Service) OpenIDUser(token string) (id.UserID, error) {
 
 // UnknownOpenID is the error for an OpenID token that proves nothing.
 func UnknownOpenID() error {
-	return mxerr.New(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "the OpenID token is unknown or has expired: ask its user for a new one")
+	return mxerr.New(http.StatusUnauthorized, "M_UNKNOWN_TOKEN",
+		"the OpenID token is unknown or has expired: ask its user for a new one")
 }
 
 // sealed makes of a text a word that nobody else can make, for one purpose and a time. Nothing is kept of it.

@@ -186,8 +186,8 @@ func (s *Service) session(op Operation) *storage.Session {
 	if op.Caller != "" {
 		origin = string(op.Caller)
 	}
-	return &storage.Session{Operation: op.Name, About: strings.ToValidUTF8(op.About[:min(len(op.About), maxAbout)], ""), Caller: op.Caller, Origin: origin,
-		Flows: op.Flows, CreatedMS: s.now().UnixMilli()}
+	return &storage.Session{Operation: op.Name, About: strings.ToValidUTF8(op.About[:min(len(op.About), maxAbout)], ""),
+		Caller: op.Caller, Origin: origin, Flows: op.Flows, CreatedMS: s.now().UnixMilli()}
 }
 
 // Complete notes that a page has completed the next stage of a session, and so proved who its user is, if user is not empty. The client

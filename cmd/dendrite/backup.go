@@ -23,9 +23,9 @@ func backupCommand() *cobra.Command {
 		Use:     "backup --to DIR",
 		GroupID: groupTools,
 		Short:   "Write all that the server has into a folder",
-		Long: `Writes the databases, the signing key, the configuration and the media into a folder, which must be empty or not be
-there. The server may run or not: whatever it has acknowledged before is in the backup. The backup is complete when the
-folder has a manifest.json. Postgres takes pg_dump, of a version that is not older than the server's.`,
+		Long: `Writes the databases, the signing key, the configuration and the media into a folder, which must be empty
+or not be there. The server may run or not: whatever it has acknowledged before is in the backup. The backup is complete
+when the folder has a manifest.json. Postgres takes pg_dump, of a version that is not older than the server's.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := p.existing()
@@ -64,15 +64,17 @@ func restoreCommand() *cobra.Command {
 		Use:     "restore --from DIR",
 		GroupID: groupTools,
 		Short:   "Put back what 'backup' has written",
-		Long: `Puts the databases, the signing key and the media of a backup to where the configuration wants them, and the
-configuration itself if there is none. The server must not run. Nothing that is there is replaced without --overwrite, and
-a Postgres database must be empty in any case. All files are compared with the backup's manifest first.`,
+		Long: `Puts the databases, the signing key and the media of a backup to where the configuration wants them, and
+the configuration itself if there is none. The server must not run. Nothing that is there is replaced without
+--overwrite, and a Postgres database must be empty in any case. All files are compared with the backup's manifest
+first.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error { return restore(c, p, from, overwrite) },
 	}
 	p.flags(c)
 	c.Flags().StringVar(&from, "from", "", "folder of the backup")
-	c.Flags().BoolVar(&overwrite, "overwrite", false, "replace the SQLite database, the key and the media that are there")
+	c.Flags().BoolVar(&overwrite, "overwrite", false,
+		"replace the SQLite database, the key and the media that are there")
 	if err := c.MarkFlagRequired("from"); err != nil {
 		panic(err) // the flag is declared above
 	}
@@ -126,10 +128,12 @@ func restore(c *cobra.Command, p place, from string, overwrite bool) (err error)
 		return err
 	}
 	out := c.OutOrStdout()
-	fmt.Fprintf(out, "Restored %s as it was on %s.\n", cfg.Matrix.ServerName, manifest.Time.Format("2006-01-02 15:04:05 MST"))
+	fmt.Fprintf(out, "Restored %s as it was on %s.\n",
+		cfg.Matrix.ServerName, manifest.Time.Format("2006-01-02 15:04:05 MST"))
 	if len(cfg.Kafka.Addresses) > 0 {
 		fmt.Fprintf(out, "Before the components start, delete the topics of Kafka that begin with %q, "+
-			"or give kafka.topic_prefix another value:\nthey may have what the databases no longer have.\n", cfg.Kafka.TopicPrefix)
+			"or give kafka.topic_prefix another value:\nthey may have what the databases no longer have.\n",
+			cfg.Kafka.TopicPrefix)
 	}
 	_, err = fmt.Fprintf(out, "To run the server: %s%s\n", invocation(), p.arguments())
 	return err
@@ -137,8 +141,8 @@ func restore(c *cobra.Command, p place, from string, overwrite bool) (err error)
 
 // backupSource says where the configuration wants things.
 func backupSource(cfg *config.Config, file string) backup.Source {
-	return backup.Source{ServerName: cfg.Matrix.ServerName, Config: file, Key: cfg.Matrix.PrivateKey, Media: cfg.Media.BasePath,
-		Databases: databasesOf(cfg)}
+	return backup.Source{ServerName: cfg.Matrix.ServerName, Config: file, Key: cfg.Matrix.PrivateKey,
+		Media: cfg.Media.BasePath, Databases: databasesOf(cfg)}
 }
 
 // databasesOf are the databases of a configuration, each once.

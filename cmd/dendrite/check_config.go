@@ -23,8 +23,9 @@ func checkConfigCommand() *cobra.Command {
 		Use:     "check-config",
 		GroupID: groupTools,
 		Short:   "Check a configuration and the files it names",
-		Long: `Reads a configuration as the server would, with the key and certificates that it names, and asks the databases that are there
-whether they belong to this server. If kafka.addresses is set, it is checked as one for components in processes of their own.`,
+		Long: `Reads a configuration as the server would, with the key and certificates that it names, and asks the
+databases that are there whether they belong to this server. If kafka.addresses is set, it is checked as one for
+components in processes of their own.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cfg, err := config.Load(file)

@@ -85,8 +85,8 @@ func (p *process) sharedDeps() (component.Deps, error) {
 	if p.transport, err = p.newTransport(); err != nil {
 		return component.Deps{}, err
 	}
-	return component.Deps{Config: p.config, Tracer: p.tracer, Signer: p.signer, Auth: tokens, Limits: limits, Outgoing: policy.Client,
-		Transport: p.transport, Sole: p.whole(), Draining: p.draining}, nil
+	return component.Deps{Config: p.config, Tracer: p.tracer, Signer: p.signer, Auth: tokens, Limits: limits,
+		Outgoing: policy.Client, Transport: p.transport, Sole: p.whole(), Draining: p.draining}, nil
 }
 
 // whole tells whether all components run in this process.
@@ -154,7 +154,8 @@ func (p *process) noteKeyUse(ctx context.Context) error {
 
 // openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is
 // nobody's. It waits for one that cannot be reached: for so long, or without an end if that is 0.
-func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration, deps sqlutil.Deps) (*sqlutil.DB, error) {
+func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration,
+	deps sqlutil.Deps) (*sqlutil.DB, error) {
 	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait}, deps, identity.Claim)
 }
 

@@ -104,8 +104,8 @@ func generateConfig(g generated) error {
 	if path, is := sqlutil.SQLitePath(cfg.Database.ConnectionString); is {
 		_, noKey := os.Stat(cfg.Matrix.PrivateKey)
 		if _, err := os.Stat(path); err == nil && errors.Is(noKey, fs.ErrNotExist) {
-			return fmt.Errorf("%s is the database of a server whose signing key %s is missing: bring it back, or make another one with "+
-				"`dendrite generate-keys`", path, cfg.Matrix.PrivateKey)
+			return fmt.Errorf("%s is the database of a server whose signing key %s is missing: bring it back, or "+
+				"make another one with `dendrite generate-keys`", path, cfg.Matrix.PrivateKey)
 		}
 	}
 	if err := generateKey(cfg.Matrix.PrivateKey); err != nil && !errors.Is(err, os.ErrExist) {

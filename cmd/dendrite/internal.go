@@ -56,7 +56,8 @@ func (p *process) internalHandler(public *httputil.Router) (http.Handler, error)
 
 // shown serves metrics: to everybody on this machine, where only it is listened to, and else to who has the token.
 func (p *process) shown(metrics http.Handler) http.Handler {
-	if host, _, err := net.SplitHostPort(p.addresses.Internal); err == nil && (host == "localhost" || net.ParseIP(host).IsLoopback()) {
+	if host, _, err := net.SplitHostPort(p.addresses.Internal); err == nil &&
+		(host == "localhost" || net.ParseIP(host).IsLoopback()) {
 		return metrics
 	}
 	if p.config.Metrics.Token != "" {

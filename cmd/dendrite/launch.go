@@ -127,7 +127,8 @@ func (p *process) run(ctx, held context.Context, public string) error {
 		})
 	}
 	group.Go(func() error {
-		periodic.Run(background, identity.KeyUseEvery, p.log, "the use of the signing key cannot be noted", p.noteKeyUse)
+		periodic.Run(background, identity.KeyUseEvery, p.log, "the use of the signing key cannot be noted",
+			p.noteKeyUse)
 		return nil
 	})
 	p.log.WithFields(logrus.Fields{"server": p.config.Matrix.ServerName, "public": public, "internal": p.addresses.Internal}).Info("started")

@@ -50,7 +50,8 @@ func (p place) file() string {
 // existing reads the configuration of a server that is there.
 func (p place) existing() (*config.Config, error) {
 	if _, err := os.Stat(p.file()); p.config == "" && errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("there is no server in %s: name its folder with --data-dir, or its configuration with --config", p.dataDir)
+		return nil, fmt.Errorf("there is no server in %s: "+
+			"name its folder with --data-dir, or its configuration with --config", p.dataDir)
 	}
 	return config.Load(p.file())
 }
@@ -78,8 +79,8 @@ func (p place) load(serverName string) (*config.Config, error) {
 			serverName = defaultServerName
 		}
 		if _, err := os.Stat(filepath.Join(p.dataDir, databaseName)); err == nil {
-			return nil, fmt.Errorf("the data folder %s has a database, and no %s: bring the server's configuration back",
-				p.dataDir, configName)
+			return nil, fmt.Errorf("the data folder %s has a database, and no %s: "+
+				"bring the server's configuration back", p.dataDir, configName)
 		}
 		err = generateConfig(generated{serverName: serverName, dir: p.dataDir})
 	}
@@ -115,8 +116,8 @@ func stillThere(connection string) error {
 		return nil // whatever else is wrong with it, whoever opens it says so
 	}
 	if server, err := os.ReadFile(path + lockSuffix); err == nil && len(server) > 0 {
-		return fmt.Errorf("the database %s of %s is gone: bring it back, or restore a backup; for a new, empty server, remove %[1]s%[3]s",
-			path, strings.TrimSpace(string(server)), lockSuffix)
+		return fmt.Errorf("the database %s of %s is gone: bring it back, or restore a backup; "+
+			"for a new, empty server, remove %[1]s%[3]s", path, strings.TrimSpace(string(server)), lockSuffix)
 	}
 	return nil
 }

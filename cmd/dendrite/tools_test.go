@@ -52,7 +52,8 @@ func TestGeneratedConfigIsComplete(t *testing.T) {
 			if name == "docker" && (c.Peers["syncapi"][0] != "http://syncapi:7873" || c.Listen.SyncAPI.Internal != "0.0.0.0:7873" || !c.Tracing.Enabled) {
 				t.Errorf("peers %v, listen %v, tracing %v", c.Peers, c.Listen, c.Tracing)
 			}
-			if token, err := os.ReadFile(filepath.Join(dir, metricsToken)); name == "docker" && (err != nil || len(token) < 20 || string(token) != c.Metrics.Token) {
+			if token, err := os.ReadFile(filepath.Join(dir, metricsToken)); name == "docker" &&
+				(err != nil || len(token) < 20 || string(token) != c.Metrics.Token) {
 				t.Errorf("token for metrics %q, %v", token, err)
 			}
 			if _, err := command(t, append([]string{"generate-config", "--server-name", "other.com", "--dir", dir}, args...)...); !errors.Is(err, fs.ErrExist) {
@@ -222,7 +223,8 @@ func TestEmptySectionsOfAConfiguration(t *testing.T) {
 		"matrix: {server_name: a.test, private_key: k.pem, rate_limits: }",
 	} {
 		file := filepath.Join(t.TempDir(), "dendrite-config.yaml")
-		if err := os.WriteFile(file, []byte("version: 1\n"+matrix+"\ndatabase: {connection_string: 'file:a.db'}\n"), 0o600); err != nil {
+		if err := os.WriteFile(file, []byte("version: 1\n"+matrix+"\ndatabase: {connection_string: 'file:a.db'}\n"),
+			0o600); err != nil {
 			t.Fatal(err)
 		}
 		c, err := config.Load(file)

@@ -19,15 +19,18 @@ func source(t *testing.T) Source {
 	connection := "file:" + at("dendrite.db")
 	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
 	if err == nil {
-		err = errors.Join(db.Close(), os.WriteFile(at("key"), []byte("key"), 0o600), os.WriteFile(at("config"), []byte("config"), 0o600))
+		err = errors.Join(db.Close(), os.WriteFile(at("key"), []byte("key"), 0o600),
+			os.WriteFile(at("config"), []byte("config"), 0o600))
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Source{ServerName: "test.example", Config: at("config"), Key: at("key"), Media: at("media"), Databases: []Database{{Connection: connection}}}
+	return Source{ServerName: "test.example", Config: at("config"), Key: at("key"), Media: at("media"),
+		Databases: []Database{{Connection: connection}}}
 }
 
-// A folder that is there may be the working one, a link, or another file system: none can be replaced by another folder.
+// A folder that is there may be the working one, a link, or another file system: none can be replaced by another
+// folder.
 func TestABackupIsMadeInAFolderThatIsThere(t *testing.T) {
 	s := source(t)
 	p := NewProgress(t.Context(), io.Discard)
@@ -59,7 +62,8 @@ func TestABackupIsMadeInAFolderThatIsThere(t *testing.T) {
 	}
 }
 
-// A restore that has no room, or is broken off, has not touched the database that it was to replace: what is in its log stays.
+// A restore that has no room, or is broken off, has not touched the database that it was to replace: what is in its log
+// stays.
 func TestARestoreThatFailsLeavesTheOldDatabase(t *testing.T) {
 	to := filepath.Join(t.TempDir(), "dendrite.db")
 	all := []string{to, to + "-wal", to + "-shm"}

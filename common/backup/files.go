@@ -51,7 +51,8 @@ func same(from, to string, stage *Stage) error {
 		return err
 	}
 	if a.Size != b.Size || a.SHA256 != b.SHA256 {
-		return fmt.Errorf("%s is there already, and is another one than that of the backup: move it away, or give --overwrite", to)
+		return fmt.Errorf("%s is there already, and is another one than that of the backup: "+
+			"move it away, or give --overwrite", to)
 	}
 	return nil
 }

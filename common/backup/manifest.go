@@ -66,8 +66,8 @@ func Read(dir string) (m Manifest, err error) {
 		return m, fmt.Errorf("the manifest of %s: %w", dir, err)
 	}
 	if m.Format != format {
-		return m, fmt.Errorf("%s is a backup of format %d, this program knows %d: use the release that made it, which is %s",
-			dir, m.Format, format, m.Version)
+		return m, fmt.Errorf("%s is a backup of format %d, this program knows %d: "+
+			"use the release that made it, which is %s", dir, m.Format, format, m.Version)
 	}
 	return m, nil
 }

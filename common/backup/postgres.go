@@ -77,7 +77,8 @@ func openAll(ctx context.Context, all []Database) (dbs []*sqlutil.DB, closeAll f
 		return errors.Join(errs...)
 	}
 	for _, d := range all {
-		db, err := sqlutil.Open(ctx, sqlutil.Options{ConnectionString: d.Connection, MaxOpenConns: 2, Look: true}, sqlutil.Deps{})
+		db, err := sqlutil.Open(ctx, sqlutil.Options{ConnectionString: d.Connection, MaxOpenConns: 2, Look: true},
+			sqlutil.Deps{})
 		if err != nil {
 			return dbs, closeAll, err
 		}
@@ -159,7 +160,8 @@ func restorePostgres(ctx context.Context, file, connection string) error {
 	if err != nil {
 		return err
 	}
-	command, err := postgresCommand(ctx, connection, program, "--no-owner", "--no-privileges", "--exit-on-error", "--single-transaction")
+	command, err := postgresCommand(ctx, connection, program, "--no-owner", "--no-privileges", "--exit-on-error",
+		"--single-transaction")
 	if err != nil {
 		return err
 	}

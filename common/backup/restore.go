@@ -71,8 +71,8 @@ func (m *Manifest) targets(s Source) (targets []string, err error) {
 	for _, d := range m.Databases {
 		i := slices.IndexFunc(s.Databases, func(db Database) bool { return slices.Equal(db.Components, d.Components) })
 		if i < 0 {
-			return nil, fmt.Errorf("the backup has one database for %s: the configuration must have that too (database.connection_strings)",
-				strings.Join(d.Components, ", "))
+			return nil, fmt.Errorf("the backup has one database for %s: the configuration must have that too "+
+				"(database.connection_strings)", strings.Join(d.Components, ", "))
 		}
 		connection := s.Databases[i].Connection
 		kind := "postgres"
@@ -86,7 +86,8 @@ func (m *Manifest) targets(s Source) (targets []string, err error) {
 		targets = append(targets, connection)
 	}
 	if len(s.Databases) != len(targets) {
-		return nil, fmt.Errorf("the configuration names %d databases, and the backup has %d", len(s.Databases), len(targets))
+		return nil, fmt.Errorf("the configuration names %d databases, and the backup has %d",
+			len(s.Databases), len(targets))
 	}
 	return targets, nil
 }
@@ -97,7 +98,8 @@ func vacant(ctx context.Context, connection string, overwrite bool) error {
 		for _, suffix := range append(sqlutil.SQLiteSuffixes(), "") {
 			info, err := os.Stat(path + suffix)
 			if err == nil && info.Size() > 0 && !overwrite {
-				return fmt.Errorf("%s is there already: move it away, with %[1]s-wal and %[1]s-shm, or give --overwrite", path)
+				return fmt.Errorf("%s is there already: move it away, with %[1]s-wal and %[1]s-shm, "+
+					"or give --overwrite", path)
 			}
 			if err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
@@ -111,7 +113,8 @@ func vacant(ctx context.Context, connection string, overwrite bool) error {
 		tables, err = dbs[0].Tables(ctx)
 	}
 	if tables > 0 {
-		err = errors.New("the database that the configuration names is not empty: make a new one with createdb, and name it")
+		err = errors.New("the database that the configuration names is not empty: " +
+			"make a new one with createdb, and name it")
 	}
 	return errors.Join(err, closeAll())
 }

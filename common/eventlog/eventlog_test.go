@@ -243,7 +243,8 @@ func TestLeaseThatCannotBeRenewedEndsTheWorkBeforeAnotherBegins(t *testing.T) {
 	}
 }
 
-// A database that has stopped answering, as behind a network that has failed, is no reason to go on without a lease, or not to end.
+// A database that has stopped answering, as behind a network that has failed, is no reason to go on without a lease, or
+// not to end.
 func TestADatabaseThatDoesNotAnswerHoldsNoLease(t *testing.T) {
 	db := open(t)
 	log, _ := newTopic(t, db, false)

@@ -162,7 +162,8 @@ func (h *lease) run(ctx context.Context, renewed time.Time, work func(context.Co
 		case h.tenure != nil:
 			if !away && !h.tenure.Confirmed() {
 				away = true
-				log.WithError(err).Warn("the database is away: until it confirms the lease, requests are answered with 503")
+				log.WithError(err).
+					Warn("the database is away: until it confirms the lease, requests are answered with 503")
 			}
 		case time.Since(renewed)+leaseRenew > leaseSafe:
 			log.WithError(err).Warn("the lease cannot be renewed")

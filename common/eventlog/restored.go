@@ -70,12 +70,15 @@ func Renew(ctx context.Context, dbs []*sqlutil.DB) error {
 			return err
 		}
 		for _, name := range names {
-			list := db.Stmt(named(name, `SELECT log_id FROM COMPONENT_log_topics UNION SELECT log_id FROM COMPONENT_log_offsets`))
+			list := db.Stmt(named(name, `SELECT log_id FROM COMPONENT_log_topics
+				UNION SELECT log_id FROM COMPONENT_log_offsets`))
 			topics := db.Stmt(named(name, `UPDATE COMPONENT_log_topics SET log_id = $2 WHERE log_id = $1`))
 			offsets := db.Stmt(named(name, `UPDATE COMPONENT_log_offsets SET log_id = $2 WHERE log_id = $1`))
 			err := db.Write(ctx, "renew logs", func(ctx context.Context, tx *sqlutil.Tx) error {
 				rows, err := list.Query(ctx, tx)
-				ids, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (id string, err error) { return id, rows.Scan(&id) })
+				ids, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (id string, err error) {
+					return id, rows.Scan(&id)
+				})
 				for i := 0; i < len(ids) && err == nil; i++ {
 					if renewed[ids[i]] == "" {
 						renewed[ids[i]] = rand.Text()

@@ -53,8 +53,8 @@ func TestALeaseThatIsKeptOutlivesTheDatabase(t *testing.T) {
 	}
 }
 
-// Logs that were restored have other ids than before, those of consumers in other databases the same, and snapshots of which a consumer is
-// ahead of its log are told from those that fit.
+// Logs that were restored have other ids than before, those of consumers in other databases the same, and snapshots of
+// which a consumer is ahead of its log are told from those that fit.
 func TestRestoredLogsAreTheirOwn(t *testing.T) {
 	owner := openURL(t, test.Postgres(t))
 	follower := openURL(t, test.Postgres(t))
@@ -118,7 +118,9 @@ func TestRestoredLogsAreTheirOwn(t *testing.T) {
 	var followed, now string
 	read := func(db *sqlutil.DB, text string, into *string) {
 		t.Helper()
-		err := db.ReadOne(t.Context(), "ids", func(ctx context.Context, tx *sqlutil.Tx) error { return db.Stmt(text).QueryRow(ctx, tx).Scan(into) })
+		err := db.ReadOne(t.Context(), "ids", func(ctx context.Context, tx *sqlutil.Tx) error {
+			return db.Stmt(text).QueryRow(ctx, tx).Scan(into)
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

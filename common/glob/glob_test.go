@@ -21,7 +21,8 @@ func TestMatch(t *testing.T) {
 		{"m.room.*", "m.room.message", true}, {"m.room.*", "m.room", false}, {"*.member", "m.room.member", true},
 		{"lunc?*", "lunch plans", true}, {"lunc?*", "lunc", false}, {"a*b*c", "axxbyyc", true}, {"a*b*c", "axxbyy", false},
 		{"*a", "aba", true}, {"**", "x", true}, {"a?c", "abc", true}, {"a?c", "ac", false}, {"[a]", "a", false}, {"[a]", "[a]", true},
-		{"日?語", "日本語", true}, {"a*a", "a", false}, {"*?", "", false}, {"*??", "é", false}, {"*?é", "é", false}, {"??*", "é", false},
+		{"日?語", "日本語", true}, {"a*a", "a", false}, {"*?", "", false}, {"*??", "é", false},
+		{"*?é", "é", false}, {"??*", "é", false},
 	} {
 		if got := Match(c.pattern, c.s); got != c.want {
 			t.Errorf("Match(%q, %q) = %v, want %v", c.pattern, c.s, got, c.want)
@@ -36,11 +37,12 @@ func TestContainsWord(t *testing.T) {
 	}{
 		// The specification's examples.
 		{"ex*ple", "an example event.", true}, {"ex*ple", "exple", true}, {"ex*ple", "an exciting triple-whammy", true},
-		{"word", "word", true}, {"word", "a word.", true}, {"word", "words", false}, {"word", "sword", false}, {"word", "word_", false},
-		{"word", "words word", true}, {"word", "éwordé", true}, {"é", "aéb", false}, {"é", "a é b", true}, {"a b", "a bc a b", true},
-		{"a-b", "xa-b", false}, {"*", "", true}, {"*", "x", true}, {"?", "", false}, {"?", "ab", false}, {"?", "ab c", true},
-		{"??", "é!", true}, {"a*", "xa a", true}, {"a*", "xa", false}, {"*a", "ab", false}, {"*a", "ba", true}, {"", "a", false},
-		{"a*b*c", "a b c", true}, {"a*b*c", "a c b", false}, {"a*b*c", "a bc!", true}, {"a*b*c", "a bcd", false}, {"?a", "éa", true},
+		{"word", "word", true}, {"word", "a word.", true}, {"word", "words", false}, {"word", "sword", false},
+		{"word", "word_", false}, {"word", "words word", true}, {"word", "éwordé", true}, {"é", "aéb", false},
+		{"é", "a é b", true}, {"a b", "a bc a b", true}, {"a-b", "xa-b", false}, {"*", "", true}, {"*", "x", true},
+		{"?", "", false}, {"?", "ab", false}, {"?", "ab c", true}, {"??", "é!", true}, {"a*", "xa a", true},
+		{"a*", "xa", false}, {"*a", "ab", false}, {"*a", "ba", true}, {"", "a", false}, {"a*b*c", "a b c", true},
+		{"a*b*c", "a c b", false}, {"a*b*c", "a bc!", true}, {"a*b*c", "a bcd", false}, {"?a", "éa", true},
 	} {
 		if got := ContainsWord(c.pattern, c.s, nil); got != c.want {
 			t.Errorf("ContainsWord(%q, %q) = %v, want %v", c.pattern, c.s, got, c.want)
@@ -118,7 +120,8 @@ func TestTheWorkOfAHostilePatternIsTheProductOfTheLengthsAtMost(t *testing.T) {
 					"word":  func(w *Work) bool { return ContainsWord(pattern, text, w) },
 				} {
 					if n, most := steps(match), 2*len(pattern)*(len(text)+1); n > most {
-						t.Errorf("%s: %q... and %d bytes of %q: %d steps, want %d at most", name, part, len(text), piece, n, most)
+						t.Errorf("%s: %q... and %d bytes of %q: %d steps, want %d at most", name, part, len(text),
+							piece, n, most)
 					}
 				}
 			}

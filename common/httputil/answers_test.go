@@ -40,7 +40,8 @@ func newKitchen(t *testing.T, b AnswerBudget) *kitchen {
 		return Raw{Body: make([]byte, k.bytes)}, nil
 	}
 	var err error
-	k.Router, err = NewRouter([]Route{{Method: "GET", Path: "/large", Name: "large", Auth: AuthOptional, Large: true, Handler: handler},
+	k.Router, err = NewRouter([]Route{
+		{Method: "GET", Path: "/large", Name: "large", Auth: AuthOptional, Large: true, Handler: handler},
 		{Method: "GET", Path: "/small", Name: "small", Auth: AuthOptional, Handler: says("small")}},
 		RouterDeps{Auth: tokens{}, Log: quiet(), Answers: b})
 	if err != nil {
@@ -79,7 +80,8 @@ func TestLargeAnswersOfOneCallerAreMadeInTurn(t *testing.T) {
 		for i := range n {
 			want = append(want, fmt.Sprint(i))
 			all.Go(func() {
-				if w := ask(k, "GET", "/large?n="+fmt.Sprint(i), "", "Authorization", "Bearer alice"); w.Code != http.StatusOK {
+				if w := ask(k, "GET", "/large?n="+fmt.Sprint(i), "",
+					"Authorization", "Bearer alice"); w.Code != http.StatusOK {
 					t.Errorf("%d: %d %s", i, w.Code, w.Body)
 				}
 			})
@@ -107,7 +109,8 @@ func TestLargeAnswersOfOneCallerAreMadeInTurn(t *testing.T) {
 
 func TestTheProcessHasABudgetOfAnswers(t *testing.T) {
 	for _, n := range []int{10, 100} {
-		k := newKitchen(t, AnswerBudget{Each: 2 * LargeAnswer, Process: 3 * LargeAnswer, Wait: time.Hour, Waiting: 1000})
+		k := newKitchen(t, AnswerBudget{Each: 2 * LargeAnswer, Process: 3 * LargeAnswer, Wait: time.Hour,
+			Waiting: 1000})
 		var all sync.WaitGroup
 		for i := range n {
 			all.Go(func() {
@@ -131,12 +134,14 @@ func TestTheProcessHasABudgetOfAnswers(t *testing.T) {
 }
 
 func TestWhoWaitsForRoomIsToldToComeBack(t *testing.T) {
-	k := newKitchen(t, AnswerBudget{Each: LargeAnswer, Process: 100 * LargeAnswer, Wait: time.Millisecond, Waiting: 1000})
+	k := newKitchen(t, AnswerBudget{Each: LargeAnswer, Process: 100 * LargeAnswer, Wait: time.Millisecond,
+		Waiting: 1000})
 	var all sync.WaitGroup
 	all.Go(func() { ask(k, "GET", "/large", "", "Authorization", "Bearer alice") })
 	until(t, "the first is at work", func() bool { return k.atWork() == 1 })
 	w := ask(k, "GET", "/large", "", "Authorization", "Bearer alice")
-	if w.Code != http.StatusTooManyRequests || errcode(t, w) != "M_LIMIT_EXCEEDED" || gjson.GetBytes(w.Body.Bytes(), "retry_after_ms").Int() <= 0 {
+	if w.Code != http.StatusTooManyRequests || errcode(t, w) != "M_LIMIT_EXCEEDED" ||
+		gjson.GetBytes(w.Body.Bytes(), "retry_after_ms").Int() <= 0 {
 		t.Errorf("a second large answer: %d %s", w.Code, w.Body)
 	}
 	all.Go(func() { // whose client goes does not wait

@@ -192,7 +192,8 @@ func (c *patientConn) Write(p []byte) (written int, err error) {
 		}
 		n, err := c.Conn.Write(p[written:])
 		written += n
-		if n == 0 || written == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) || until != 0 && time.Now().UnixNano() >= until {
+		if n == 0 || written == len(p) || !errors.Is(err, os.ErrDeadlineExceeded) ||
+			until != 0 && time.Now().UnixNano() >= until {
 			return written, err
 		}
 	}

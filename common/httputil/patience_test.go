@@ -102,17 +102,19 @@ func TestABodyThatDoesNotComeEndsItsConnection(t *testing.T) {
 	}
 }
 
-// A connection is used again where the body came, read or not, and a handler goes on for as long as it likes once it is there.
+// A connection is used again where the body came, read or not, and a handler goes on for as long as it likes once it is
+// there.
 func TestABodyThatComesKeepsItsConnection(t *testing.T) {
-	r := router(t, Route{Method: "POST", Path: "/read", Name: "read", Handler: func(ctx context.Context, r *Request) (any, error) {
-		if _, err := r.Object(); err != nil {
-			return nil, err
-		}
-		if r.Query("poll") != "" {
-			<-time.After(3 * hurry().Body) // what is waited for is that nothing happens
-		}
-		return Empty, ctx.Err()
-	}})
+	r := router(t, Route{Method: "POST", Path: "/read", Name: "read",
+		Handler: func(ctx context.Context, r *Request) (any, error) {
+			if _, err := r.Object(); err != nil {
+				return nil, err
+			}
+			if r.Query("poll") != "" {
+				<-time.After(3 * hurry().Body) // what is waited for is that nothing happens
+			}
+			return Empty, ctx.Err()
+		}})
 	server := patient(t, r, false)
 	c := dial(t, server)
 	for _, path := range []string{"/read", "/nope", "/read?poll=x", "/read"} {
@@ -131,7 +133,8 @@ func TestABodyThatComesKeepsItsConnection(t *testing.T) {
 	}
 }
 
-// pieces is a body that comes in pieces, each later than the last; the longest pause is shorter than a server's patience.
+// pieces is a body that comes in pieces, each later than the last; the longest pause is shorter than a server's
+// patience.
 type pieces struct{ left int }
 
 func (p *pieces) Read(b []byte) (int, error) {

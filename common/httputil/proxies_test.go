@@ -28,8 +28,9 @@ func TestAddressOfAClientBehindProxies(t *testing.T) {
 		{"203.0.113.5:1", "198.51.100.7", "203.0.113.5"},
 		{"172.18.0.1:1", "1.2.3.4, 198.51.100.7, 172.18.0.9, 127.0.0.1", "198.51.100.7"}, // through three of ours
 		{"127.0.0.1:1", "nonsense", "127.0.0.1"},
-		{"127.0.0.1:1", "198.51.100.7, nonsense, 172.18.0.9", "172.18.0.9"}, // what is left of it anybody may have written
-		{"127.0.0.1:1", "172.18.0.8, 172.18.0.9", "172.18.0.8"},             // a client in our own network
+		// What is left of it anybody may have written.
+		{"127.0.0.1:1", "198.51.100.7, nonsense, 172.18.0.9", "172.18.0.9"},
+		{"127.0.0.1:1", "172.18.0.8, 172.18.0.9", "172.18.0.8"}, // a client in our own network
 		{"127.0.0.1:1", "", "127.0.0.1"},
 		{"127.0.0.1:1", ",,", "127.0.0.1"},
 		{"[::1]:1", "", "::1"},
@@ -83,7 +84,8 @@ func TestWhoPassesARequestOnSaysWhereItIsFrom(t *testing.T) {
 }
 
 func TestOneSubscriberOfIPv6HasOneLimit(t *testing.T) {
-	for address, want := range map[string]string{"198.51.100.7": "198.51.100.7", "::ffff:198.51.100.7": "::ffff:198.51.100.7", "": "",
+	for address, want := range map[string]string{
+		"198.51.100.7": "198.51.100.7", "::ffff:198.51.100.7": "::ffff:198.51.100.7", "": "",
 		"2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64", "fe80::1%eth0": "fe80::/64"} {
 		if got := Network(address); got != want {
 			t.Errorf("%s is limited as %s, not %s", address, got, want)

@@ -64,8 +64,9 @@ func NewRouter(routes []Route, deps RouterDeps) (*Router, error) {
 	if deps.Answers == (AnswerBudget{}) {
 		deps.Answers = DefaultAnswerBudget()
 	}
-	r := &Router{deps: deps, answers: newAnswers(deps.Answers), seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: "dendrite_http_seconds",
-		Help: "Time of public requests by endpoint.", Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
+	r := &Router{deps: deps, answers: newAnswers(deps.Answers), seconds: prometheus.NewHistogramVec(
+		prometheus.HistogramOpts{Name: "dendrite_http_seconds", Help: "Time of public requests by endpoint.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 9)}, []string{"endpoint", "code"})}
 	if deps.Metrics != nil {
 		if err := deps.Metrics.Register(r.seconds); err != nil {
 			return nil, fmt.Errorf("metrics of the router: %w", err)
@@ -169,10 +170,12 @@ func (r *Router) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // warn says that all clients of a proxy share one limit, because it is not known as one.
 func (r *Router) warn(client netip.Addr, req *http.Request) {
-	if (client.IsPrivate() || client.IsLoopback()) && !r.deps.Proxies.trusts(client) && req.Header.Get(headerForwarded) != "" {
+	if (client.IsPrivate() || client.IsLoopback()) && !r.deps.Proxies.trusts(client) &&
+		req.Header.Get(headerForwarded) != "" {
 		r.stranger.Do(func() {
-			r.deps.Log.WithField("address", client).Warn("X-Forwarded-For of an address that trusted_proxies does not have: if this is your reverse " +
-				"proxy, add it, or its clients are limited as if they were one")
+			r.deps.Log.WithField("address", client).
+				Warn("X-Forwarded-For of an address that trusted_proxies does not have: if this is your reverse " +
+					"proxy, add it, or its clients are limited as if they were one")
 		})
 	}
 }

@@ -230,8 +230,8 @@ func (e *Event) check(seen *fields) error {
 	return e.checkSignatures()
 }
 
-// CheckKeys limits the type and state_key of an event. A NUL is refused, although the specification does not speak of it: no text column
-// of a database keeps one, here or on other servers.
+// CheckKeys limits the type and state_key of an event. A NUL is refused, although the specification does not speak of
+// it: no text column of a database keeps one, here or on other servers.
 func CheckKeys(eventType, stateKey string) error {
 	switch {
 	case len(eventType) > MaxKeyBytes:

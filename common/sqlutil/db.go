@@ -150,9 +150,8 @@ func (db *DB) openPostgres(ctx context.Context, o Options) error {
 		db.deps.Log.WithError(err).WithField("again_in", wait).Warn("the database cannot be reached: is it running, and does database.connection_string name its host and port?")
 		select {
 		case <-ctx.Done():
-			return errors.Join(fmt.Errorf("%w: %w: check that it runs and that database.connection_string names its host and port",
-				ErrUnreachable, err),
-				db.pool.Close())
+			return errors.Join(fmt.Errorf("%w: %w: check that it runs "+
+				"and that database.connection_string names its host and port", ErrUnreachable, err), db.pool.Close())
 		case <-time.After(wait):
 		}
 	}

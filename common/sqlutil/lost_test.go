@@ -128,7 +128,9 @@ func TestAPostgresThatDoesNotAnswerIsNotWaitedFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		one := db.Stmt(`SELECT 1`)
-		err = db.ReadOne(t.Context(), "one", func(ctx context.Context, tx *Tx) error { return one.QueryRow(ctx, tx).Scan(new(int)) })
+		err = db.ReadOne(t.Context(), "one", func(ctx context.Context, tx *Tx) error {
+			return one.QueryRow(ctx, tx).Scan(new(int))
+		})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -37,7 +37,8 @@ func (db *DB) noteRoom(err error) {
 
 // probe writes as much as a large event, and takes it away again.
 func (db *DB) probe(ctx context.Context) error {
-	fill := db.Stmt(`INSERT INTO sqlutil_probe (id, filler) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET filler = excluded.filler`)
+	fill := db.Stmt(`INSERT INTO sqlutil_probe (id, filler) VALUES (1, $1)
+		ON CONFLICT (id) DO UPDATE SET filler = excluded.filler`)
 	for _, filler := range [][]byte{bytes.Repeat([]byte{'x'}, 64<<10), {}} {
 		err := db.Write(ctx, "probe", func(ctx context.Context, tx *Tx) error {
 			_, err := fill.Exec(ctx, tx, filler)

@@ -67,9 +67,12 @@ func (s *Snapshot) Close() error {
 func (db *DB) Tables(ctx context.Context) (n int, err error) {
 	count := `SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%'`
 	if db.dialect == Postgres {
-		count = `SELECT COUNT(*) FROM pg_class c WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace`
+		count = `SELECT COUNT(*) FROM pg_class c
+			WHERE c.relkind = 'r' AND c.relnamespace = current_schema()::regnamespace`
 	}
-	err = db.ReadOne(ctx, "tables", func(ctx context.Context, tx *Tx) error { return db.Stmt(count).QueryRow(ctx, tx).Scan(&n) })
+	err = db.ReadOne(ctx, "tables", func(ctx context.Context, tx *Tx) error {
+		return db.Stmt(count).QueryRow(ctx, tx).Scan(&n)
+	})
 	if err != nil {
 		return 0, fmt.Errorf("counting the tables: %w", err)
 	}

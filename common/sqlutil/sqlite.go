@@ -14,8 +14,8 @@ import (
 )
 
 // pragmas are those of every connection to an SQLite file.
-const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)&_pragma=foreign_keys(0)" +
-	"&_pragma=temp_store(MEMORY)"
+const pragmas = "?_pragma=journal_mode(WAL)&_pragma=synchronous(FULL)&_pragma=busy_timeout(10000)" +
+	"&_pragma=foreign_keys(0)&_pragma=temp_store(MEMORY)"
 
 // SQLiteSuffixes are what the names of the files that SQLite keeps beside a database have more.
 func SQLiteSuffixes() []string { return []string{"-wal", "-shm"} }
@@ -32,7 +32,8 @@ func (db *DB) openSQLite(ctx context.Context, o Options) error {
 	if err := db.prepareFile(ctx, path); err != nil {
 		return err
 	}
-	writers, err := sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(1000)"+
+	writers, err := sql.Open("sqlite", "file:"+path+pragmas+
+		"&_pragma=cache_size(-8000)&_pragma=wal_autocheckpoint(1000)"+
 		fmt.Sprintf("&_pragma=journal_size_limit(%d)", walKept))
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path, err)
@@ -45,7 +46,8 @@ func (db *DB) openSQLite(ctx context.Context, o Options) error {
 	if err != nil {
 		return errors.Join(openFailure(path, err), writers.Close())
 	}
-	if db.pool, err = sql.Open("sqlite", "file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
+	if db.pool, err = sql.Open("sqlite",
+		"file:"+path+pragmas+"&_pragma=query_only(1)&_pragma=cache_size(-2000)"); err != nil {
 		return errors.Join(fmt.Errorf("open %s: %w", path, err), writers.Close())
 	}
 	readers := o.MaxOpenConns
@@ -93,7 +95,8 @@ func (db *DB) prepareFile(ctx context.Context, path string) error {
 			err = os.Chmod(path+suffix, info.Mode().Perm()&0o700)
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			db.deps.Log.WithError(err).WithField("file", path+suffix).Warn("other users of this machine can read the database")
+			db.deps.Log.WithError(err).WithField("file", path+suffix).
+				Warn("other users of this machine can read the database")
 		}
 	}
 	return nil

@@ -30,7 +30,9 @@ func TestAnSQLiteFileIsWholeWhenItIsClosed(t *testing.T) {
 	insert, count := db.Stmt(`INSERT INTO things (id) VALUES ($1)`), db.Stmt(`SELECT COUNT(*) FROM things`)
 	counted := func(db *DB, count *Stmt) (n int) {
 		t.Helper()
-		if err := db.Read(t.Context(), "count", func(ctx context.Context, tx *Tx) error { return count.QueryRow(ctx, tx).Scan(&n) }); err != nil {
+		if err := db.Read(t.Context(), "count", func(ctx context.Context, tx *Tx) error {
+			return count.QueryRow(ctx, tx).Scan(&n)
+		}); err != nil {
 			t.Fatal(err)
 		}
 		return n

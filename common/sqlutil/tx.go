@@ -54,8 +54,8 @@ func (tx *Tx) Value(key any, create func() any) any {
 // DB is the database of the transaction.
 func (tx *Tx) DB() *DB { return tx.db }
 
-// run runs the closure of a transaction and what it added. A panic becomes its error: it must not take with it what others do in the
-// same transaction or process, nor keep a connection.
+// run runs the closure of a transaction and what it added. A panic becomes its error: it must not take with it what
+// others do in the same transaction or process, nor keep a connection.
 func (tx *Tx) run(ctx context.Context, fn func(context.Context, *Tx) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

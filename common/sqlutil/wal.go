@@ -33,7 +33,8 @@ func (w *writer) boundLog() {
 		return
 	}
 	w.tooLong = info.Size() + walLimit
-	w.db.deps.Log.WithError(err).WithField("bytes", info.Size()).Warn("the log of the SQLite file grows: something reads from it for long")
+	w.db.deps.Log.WithError(err).WithField("bytes", info.Size()).
+		Warn("the log of the SQLite file grows: something reads from it for long")
 }
 
 // cutLog brings the log into the file and empties it, if there is a moment within wait in which nobody reads from it.

@@ -17,7 +17,8 @@ import (
 func TestDocumentVerifiesAndIsRenewed(t *testing.T) {
 	key := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 	var used []identity.Key
-	o := New(pdu.Signer{ServerName: "example.org", KeyID: "ed25519:a", PrivateKey: key}, 24*time.Hour, func(context.Context) ([]identity.Key, error) { return used, nil })
+	o := New(pdu.Signer{ServerName: "example.org", KeyID: "ed25519:a", PrivateKey: key}, 24*time.Hour,
+		func(context.Context) ([]identity.Key, error) { return used, nil })
 	now := time.UnixMilli(1_700_000_000_000)
 	o.now = func() time.Time { return now }
 
@@ -52,7 +53,8 @@ func TestDocumentVerifiesAndIsRenewed(t *testing.T) {
 	// Another process has begun to sign with another key.
 	other := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{8}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
 	third := ed25519.NewKeyFromSeed(bytes.Repeat([]byte{9}, ed25519.SeedSize)).Public().(ed25519.PublicKey)
-	used = []identity.Key{{ID: "ed25519:b", Public: other, Used: now}, {ID: "ed25519:a", Public: key.Public().(ed25519.PublicKey), Used: now},
+	used = []identity.Key{{ID: "ed25519:b", Public: other, Used: now},
+		{ID: "ed25519:a", Public: key.Public().(ed25519.PublicKey), Used: now},
 		{ID: "ed25519:c", Public: third, Used: now.Add(-time.Hour)}}
 	now = now.Add(2 * identity.KeyUseEvery)
 	rotated := check()
@@ -60,7 +62,8 @@ func TestDocumentVerifiesAndIsRenewed(t *testing.T) {
 		t.Errorf("keys to verify with: %v", rotated.VerifyKeys)
 	}
 	old := rotated.OldVerifyKeys["ed25519:c"]
-	if len(rotated.OldVerifyKeys) != 2 || !bytes.Equal(old.Key, third) || !old.ExpiredTS.Time().Equal(used[2].Used.Add(identity.KeyUseEvery)) {
+	if len(rotated.OldVerifyKeys) != 2 || !bytes.Equal(old.Key, third) ||
+		!old.ExpiredTS.Time().Equal(used[2].Used.Add(identity.KeyUseEvery)) {
 		t.Errorf("old keys: %v", rotated.OldVerifyKeys)
 	}
 }

@@ -276,10 +276,11 @@ type QuerySearchRequest struct {
 }
 
 // QuerySearchResponse is a page of results. Everything in it follows from events that the viewer may see: it would be
-// the same if there were no others. A page has fewer results than its limit where they are large. Next is where the next
-// page begins; nil if there is none.
+// the same if there were no others. A page has fewer results than its limit where they are large. Next is where the
+// next page begins; nil if there is none.
 type QuerySearchResponse struct {
-	Count      int64                 `json:"count"` // how many there are, those of earlier pages included, or a thousand if there are more
+	// Count is how many there are, those of earlier pages included, or a thousand if there are more.
+	Count      int64                 `json:"count"`
 	Highlights []string              `json:"highlights"`
 	Results    []SearchResult        `json:"results"`
 	State      map[id.RoomID][]Event `json:"state,omitempty"`
@@ -345,8 +346,8 @@ type QueryAggregationsRequest struct {
 	Bytes    int          `json:"bytes,omitempty"` // of what is found, about; 0 is without a bound
 }
 
-// QueryAggregationsResponse has those of the events to which something relates. Left is how many of the last events were
-// not looked at, because there was enough.
+// QueryAggregationsResponse has those of the events to which something relates. Left is how many of the last events
+// were not looked at, because there was enough.
 type QueryAggregationsResponse struct {
 	Relations map[id.EventID]*Relations `json:"relations"`
 	Left      int                       `json:"left,omitempty"`

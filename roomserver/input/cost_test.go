@@ -122,13 +122,14 @@ func TestARepeatedRequestThatChangedNothingGetsTheFirstAnswer(t *testing.T) {
 	roomID := w.room("11")
 	topic := func(key api.RequestKey, content string) id.EventID {
 		t.Helper()
-		eventID, err := w.in.Local(t.Context(), roomID, key, func(ctx context.Context, v View) ([]Proto, id.EventID, error) {
-			now, err := v.One(ctx, "m.room.topic", "")
-			if err != nil || now != nil && string(now.PDU.Content()) == content {
-				return nil, now.PDU.ID(), err
-			}
-			return []Proto{proto(alice, "m.room.topic", str(""), content)}, "", nil
-		})
+		eventID, err := w.in.Local(t.Context(), roomID, key,
+			func(ctx context.Context, v View) ([]Proto, id.EventID, error) {
+				now, err := v.One(ctx, "m.room.topic", "")
+				if err != nil || now != nil && string(now.PDU.Content()) == content {
+					return nil, now.PDU.ID(), err
+				}
+				return []Proto{proto(alice, "m.room.topic", str(""), content)}, "", nil
+			})
 		must(t, err)
 		return eventID
 	}

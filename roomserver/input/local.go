@@ -290,7 +290,8 @@ func (in *Input) create(ctx context.Context, version id.RoomVersion, roomID id.R
 	return d.room.ID, in.commit(ctx, d)
 }
 
-// keysOf are the state keys of events that are not built yet. What no event may have is refused, as it is when they are built.
+// keysOf are the state keys of events that are not built yet. What no event may have is refused, as it is when they are
+// built.
 func keysOf(protos []Proto) ([]auth.Key, error) {
 	var keys []auth.Key
 	for i := range protos {

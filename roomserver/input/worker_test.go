@@ -24,11 +24,12 @@ func (w *world) hold(roomID id.RoomID) (letGo func()) {
 	var once sync.Once
 	go func() {
 		defer close(done)
-		_, err := w.in.Local(context.Background(), roomID, "", func(context.Context, View) ([]Proto, id.EventID, error) {
-			once.Do(func() { close(busy) })
-			<-free
-			return []Proto{said("held")}, "", nil
-		})
+		_, err := w.in.Local(context.Background(), roomID, "",
+			func(context.Context, View) ([]Proto, id.EventID, error) {
+				once.Do(func() { close(busy) })
+				<-free
+				return []Proto{said("held")}, "", nil
+			})
 		if err != nil {
 			w.t.Error(err)
 		}

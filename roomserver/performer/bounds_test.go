@@ -24,7 +24,8 @@ func TestAnUpgradedSpaceKeepsChildrenUpToABound(t *testing.T) {
 		w.Set(space, alice, "m.space.child", fmt.Sprintf("!child%d:here", i),
 			fmt.Sprintf(`{"via":["here"],"x.order":%q}`, order))
 	}
-	made := roomtest.Must(w, w.UpgradeRoom, api.UpgradeRoomRequest{RoomID: space, UserID: alice, NewVersion: "12"}).RoomID
+	made := roomtest.Must(w, w.UpgradeRoom, api.UpgradeRoomRequest{RoomID: space, UserID: alice,
+		NewVersion: "12"}).RoomID
 	kept := 0
 	for _, e := range roomtest.Must(w, w.QueryState, api.QueryStateRequest{RoomID: made}).Events {
 		if e.PDU.Type() == "m.space.child" {

@@ -45,8 +45,8 @@ func sizeOfAll(events []api.Event) (size int) {
 	return size
 }
 
-// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State events
-// have none.
+// aggregate fills in the Relations of events of a room (Client-Server API, § Aggregations of child events). State
+// events have none.
 func (q *Query) aggregate(
 	ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer, events []api.Event,
 ) error {
@@ -75,8 +75,8 @@ type aggregation struct {
 	read    int   // bytes
 }
 
-// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at least
-// one, if there are any.
+// aggregateUpTo is aggregate for the first events, until they have so many bytes. It returns how many these are: at
+// least one, if there are any.
 func (q *Query) aggregateUpTo(ctx context.Context, room *storage.Room, v *visibility.View, viewer api.Viewer,
 	events []api.Event, bytes int) (int, error) {
 	ids := make([]id.EventID, 0, len(events))
@@ -188,8 +188,8 @@ func (w *walk) references(ctx context.Context, parent *api.Event) error {
 	return err
 }
 
-// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of m.replace
-// relationships).
+// edit finds the most recent valid replacement (§ Validity of replacement events, § Server-side aggregation of
+// m.replace relationships).
 func (w *walk) edit(ctx context.Context, parent *api.Event) error {
 	if parent.RedactedBecause != nil || parent.PDU.Relation().Type == pdu.RelReplace {
 		return nil

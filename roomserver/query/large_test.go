@@ -18,9 +18,11 @@ const mostBytes = 1<<20 + 5*64<<10
 // relate sends a message that relates to another.
 func relate(w *World, room id.RoomID, to id.EventID, how, body string) id.EventID {
 	w.T.Helper()
-	content := fmt.Sprintf(`{"msgtype":"m.text","body":%q,"m.new_content":{},"m.relates_to":{"rel_type":%q,"event_id":%q}}`, body, how, to)
-	return Must(w, w.SendEvent, api.SendEventRequest{RequestKey: api.RequestKey(fmt.Sprint(to, how, len(body), body[:min(9, len(body))])), RoomID: room,
-		Sender: Alice, Type: "m.room.message", Content: json.RawMessage(content)}).EventID
+	content := fmt.Sprintf(`{"msgtype":"m.text","body":%q,"m.new_content":{},`+
+		`"m.relates_to":{"rel_type":%q,"event_id":%q}}`, body, how, to)
+	return Must(w, w.SendEvent,
+		api.SendEventRequest{RequestKey: api.RequestKey(fmt.Sprint(to, how, len(body), body[:min(9, len(body))])),
+			RoomID: room, Sender: Alice, Type: "m.room.message", Content: json.RawMessage(content)}).EventID
 }
 
 // bytesOf is what the events of an answer have.
@@ -33,8 +35,8 @@ func bytesOf(t *testing.T, events ...api.Event) int {
 	return len(all)
 }
 
-// An answer has a bound in bytes, whatever limit is asked for; its token goes on exactly where it stopped, so that all pages together are
-// what one was.
+// An answer has a bound in bytes, whatever limit is asked for; its token goes on exactly where it stopped, so that all
+// pages together are what one was.
 func TestAnswersHaveABoundInBytes(t *testing.T) {
 	for _, n := range []int{12, 120} { // of 60 KB
 		w := New(t, true)
@@ -42,7 +44,8 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 		root := w.Say(room, Alice, "root")
 		var sent []id.EventID
 		for i := range n {
-			sent = append(sent, relate(w, room, root, "m.reference", fmt.Sprintf("%08d ", i)+strings.Repeat("x", 60_000)))
+			sent = append(sent, relate(w, room, root, "m.reference",
+				fmt.Sprintf("%08d ", i)+strings.Repeat("x", 60_000)))
 		}
 		backward := slices.Clone(sent)
 		slices.Reverse(backward)
@@ -51,12 +54,13 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 		for _, back := range []bool{true, false} {
 			want := map[bool][]id.EventID{true: backward, false: sent}[back]
 			var messages, related []id.EventID
-			req := api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, Limit: 1000, Backward: back, Filter: &api.EventFilter{
-				Types: []string{"m.room.message"}, LazyLoadMembers: true}}
+			req := api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, Limit: 1000, Backward: back,
+				Filter: &api.EventFilter{Types: []string{"m.room.message"}, LazyLoadMembers: true}}
 			for calls := 1; ; calls++ {
 				res := Must(w, w.QueryMessages, req)
 				if size := bytesOf(t, res.Chunk...); size > mostBytes || len(res.Chunk) == 0 || len(res.State) != 1 {
-					t.Fatalf("n %d: a page of %d messages has %d bytes, %d members", n, len(res.Chunk), size, len(res.State))
+					t.Fatalf("n %d: a page of %d messages has %d bytes, %d members", n, len(res.Chunk), size,
+						len(res.State))
 				}
 				messages = append(messages, ids(res.Chunk)...)
 				if req.From = res.End; res.End == nil {
@@ -68,9 +72,11 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 			}
 			messages = slices.DeleteFunc(messages, func(e id.EventID) bool { return e == root })
 			if !slices.Equal(messages, want) {
-				t.Errorf("n %d, backward %v: the pages have %d messages of %d, or in another order", n, back, len(messages), n)
+				t.Errorf("n %d, backward %v: the pages have %d messages of %d, or in another order", n, back,
+					len(messages), n)
 			}
-			relations := api.QueryRelationsRequest{Viewer: as(Alice), RoomID: room, EventID: root, Limit: 1000, Backward: back}
+			relations := api.QueryRelationsRequest{Viewer: as(Alice), RoomID: room, EventID: root, Limit: 1000,
+				Backward: back}
 			for {
 				res := Must(w, w.QueryRelations, relations)
 				if size := bytesOf(t, res.Chunk...); size > mostBytes || len(res.Chunk) == 0 {
@@ -82,14 +88,18 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 				}
 			}
 			if !slices.Equal(related, want) {
-				t.Errorf("n %d, backward %v: the pages have %d relations of %d, or in another order", n, back, len(related), n)
+				t.Errorf("n %d, backward %v: the pages have %d relations of %d, or in another order", n, back,
+					len(related), n)
 			}
 		}
 
 		// What is around an event, and from there on in both directions.
-		around := Must(w, w.QueryContext, api.QueryContextRequest{Viewer: as(Alice), RoomID: room, EventID: sent[n/2], Limit: 1000, Filter: Messages()})
-		if size := bytesOf(t, append(around.Before, around.After...)...); size > mostBytes || len(around.Before) == 0 || len(around.After) == 0 {
-			t.Errorf("n %d: %d events before and %d after one have %d bytes", n, len(around.Before), len(around.After), size)
+		around := Must(w, w.QueryContext, api.QueryContextRequest{Viewer: as(Alice), RoomID: room, EventID: sent[n/2],
+			Limit: 1000, Filter: Messages()})
+		if size := bytesOf(t, append(around.Before, around.After...)...); size > mostBytes || len(around.Before) == 0 ||
+			len(around.After) == 0 {
+			t.Errorf("n %d: %d events before and %d after one have %d bytes", n, len(around.Before), len(around.After),
+				size)
 		}
 		all := ids(around.After)
 		for _, e := range append([]api.Event{around.Event}, around.Before...) {
@@ -97,7 +107,8 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 		}
 		for _, back := range []bool{true, false} {
 			from := map[bool]*api.OrderKey{true: &around.Start, false: &around.End}[back]
-			req := api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, Limit: 1000, From: from, Backward: back, Filter: Messages()}
+			req := api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, Limit: 1000, From: from, Backward: back,
+				Filter: Messages()}
 			for req.From != nil {
 				res := Must(w, w.QueryMessages, req)
 				for _, e := range res.Chunk {
@@ -111,7 +122,8 @@ func TestAnswersHaveABoundInBytes(t *testing.T) {
 			}
 		}
 		if want := append([]id.EventID{root}, sent...); !slices.Equal(all, want) {
-			t.Errorf("n %d: the context and what is beyond have %d messages of %d, or in another order", n, len(all), len(want))
+			t.Errorf("n %d: the context and what is beyond have %d messages of %d, or in another order", n, len(all),
+				len(want))
 		}
 	}
 }
@@ -164,13 +176,17 @@ func TestWhatIsAggregatedCounts(t *testing.T) {
 	if !slices.Equal(messages, roots) || !slices.Equal(threads, roots) {
 		t.Errorf("%d messages and %d threads of %d, or in another order", len(messages), len(threads), n)
 	}
-	around := Must(w, w.QueryContext, api.QueryContextRequest{Viewer: as(Alice), RoomID: room, EventID: last, Limit: 1000, Filter: Messages()})
+	around := Must(w, w.QueryContext, api.QueryContextRequest{Viewer: as(Alice), RoomID: room, EventID: last,
+		Limit: 1000, Filter: Messages()})
 	if size := bytesOf(t, around.Before...); size > mostBytes || len(around.Before) == 0 {
 		t.Errorf("%d events before the last have %d bytes", len(around.Before), size)
 	}
-	next := Must(w, w.QueryMessages, api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, From: &around.Start, Limit: 1, Backward: true, Filter: Messages()})
-	whole := Must(w, w.QueryMessages, api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, From: &around.Start, Limit: 1, Filter: Messages()})
-	if got, want := whole.Chunk[0].PDU.ID(), around.Before[len(around.Before)-1].PDU.ID(); got != want || len(next.Chunk) != 1 {
+	next := Must(w, w.QueryMessages, api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, From: &around.Start,
+		Limit: 1, Backward: true, Filter: Messages()})
+	whole := Must(w, w.QueryMessages, api.QueryMessagesRequest{Viewer: as(Alice), RoomID: room, From: &around.Start,
+		Limit: 1, Filter: Messages()})
+	if got, want := whole.Chunk[0].PDU.ID(), around.Before[len(around.Before)-1].PDU.ID(); got != want ||
+		len(next.Chunk) != 1 {
 		t.Errorf("the context begins at %s, its token at %s", want, got)
 	}
 }
@@ -185,11 +201,12 @@ func TestAPageOfASearchHasABoundInBytes(t *testing.T) {
 			word := map[bool]string{true: "new", false: "good"}[recent]
 			var sent []id.EventID
 			for i := range n {
-				sent = append(sent, w.Say(room, Alice, fmt.Sprint(strings.Repeat(word+" ", 1+i%3), strings.Repeat("x", 60_000))))
+				sent = append(sent, w.Say(room, Alice, fmt.Sprint(strings.Repeat(word+" ", 1+i%3),
+					strings.Repeat("x", 60_000))))
 			}
 			slices.Sort(sent)
-			req := api.QuerySearchRequest{Viewer: as(Alice), Term: word, Keys: []string{"body"}, Recent: recent, Limit: 100,
-				Context: true, Before: 50, After: 50, IncludeState: true}
+			req := api.QuerySearchRequest{Viewer: as(Alice), Term: word, Keys: []string{"body"}, Recent: recent,
+				Limit: 100, Context: true, Before: 50, After: 50, IncludeState: true}
 			var found []id.EventID
 			for more := true; more; more = req.From != nil {
 				res := Must(w, w.QuerySearch, req)
@@ -197,7 +214,8 @@ func TestAPageOfASearchHasABoundInBytes(t *testing.T) {
 				for i := range res.Results {
 					result := &res.Results[i]
 					found = append(found, result.Event.PDU.ID())
-					size += bytesOf(t, slices.Concat([]api.Event{result.Event}, result.Context.Before, result.Context.After)...)
+					size += bytesOf(t,
+						slices.Concat([]api.Event{result.Event}, result.Context.Before, result.Context.After)...)
 				}
 				if size > 1<<20+mostBytes || len(res.Results) == 0 || res.Count != n {
 					t.Fatalf("a page of %d results of %d has %d bytes", len(res.Results), res.Count, size)

@@ -259,8 +259,8 @@ func (r *Reader) fresh(ctx context.Context, nids []stateres.EventNID, keep bool)
 	return found, nil
 }
 
-// Timeline reads a page of a room's timeline, as Storage.Timeline lists it, up to about so many bytes. more says that the
-// timeline may go on behind the page. What is in memory is used if it has the redaction that the database has.
+// Timeline reads a page of a room's timeline, as Storage.Timeline lists it, up to about so many bytes. more says that
+// the timeline may go on behind the page. What is in memory is used if it has the redaction that the database has.
 func (r *Reader) Timeline(ctx context.Context, roomNID int64, from, to api.OrderKey, backward bool, limit, bytes int) (
 	page []*storage.Event, more bool, err error) {
 	placed, err := r.Storage.Timeline(ctx, roomNID, from, to, backward, limit)

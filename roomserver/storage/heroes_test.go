@@ -70,8 +70,8 @@ func fill(t *testing.T, db *sqlutil.DB) {
 	}
 	room := db.Stmt(`INSERT INTO roomserver_rooms VALUES (1, '!room', '11', 1, '', '[]', 0, 5, 4, 0, 1)`)
 	summary := db.Stmt(`INSERT INTO roomserver_summaries VALUES (1, '', '', '', '', '', '', '', '', '', '')`)
-	event := db.Stmt(`INSERT INTO roomserver_events (nid, room_nid, event_id, seg, idx, outcome, flags, root, visibility, joined,
-		invited, auth, redacted_by, device_id, txn_id, logged, trace, json)
+	event := db.Stmt(`INSERT INTO roomserver_events (nid, room_nid, event_id, seg, idx, outcome, flags, root,
+		visibility, joined, invited, auth, redacted_by, device_id, txn_id, logged, trace, json)
 		VALUES ($1, 1, $2, 0, $3, 0, 0, '', 1, 0, 0, '', '', '', '', 0, '', '')`)
 	membership := db.Stmt(`INSERT INTO roomserver_memberships VALUES (1, $1, $2, $3, FALSE)`)
 	err = db.Write(t.Context(), "test", func(ctx context.Context, tx *sqlutil.Tx) error {
@@ -98,7 +98,8 @@ func fill(t *testing.T, db *sqlutil.DB) {
 	}
 }
 
-// Heroes are read through indexes that have them in their order: neither are all members of a room looked at, nor sorted.
+// Heroes are read through indexes that have them in their order: neither are all members of a room looked at, nor
+// sorted.
 func TestHeroesAreReadInTheOrderOfAnIndex(t *testing.T) {
 	db := opened(t, "file:"+filepath.Join(t.TempDir(), "rooms.db"))
 	s, err := New(t.Context(), db)

@@ -37,9 +37,10 @@ type memberships struct {
 
 func newMemberships(db *sqlutil.DB) memberships {
 	return memberships{
-		put: db.Insert("roomserver_memberships", []string{"room_nid", "user_id", "membership", "event_id", "forgotten", "place"},
-			`ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership, event_id = excluded.event_id,
-			forgotten = excluded.forgotten, place = excluded.place`),
+		put: db.Insert("roomserver_memberships",
+			[]string{"room_nid", "user_id", "membership", "event_id", "forgotten", "place"},
+			`ON CONFLICT (user_id, room_nid) DO UPDATE SET membership = excluded.membership,
+			event_id = excluded.event_id, forgotten = excluded.forgotten, place = excluded.place`),
 		ofUser: db.Stmt(`SELECT r.room_id, m.membership, m.event_id, m.forgotten FROM roomserver_memberships m JOIN roomserver_rooms r ON r.nid = m.room_nid
 			WHERE m.user_id = $1`),
 		one:    db.Stmt(`SELECT membership, event_id, forgotten FROM roomserver_memberships WHERE user_id = $1 AND room_nid = $2`),

@@ -55,7 +55,8 @@ func newSearch(db *sqlutil.DB) search {
 	s.unindex = db.Stmt(`DELETE FROM roomserver_search WHERE ` + key + ` = ANY($1)`)
 	from = `SELECT * FROM (` + from + `) found `
 	// Of equal ranks the newest is first: numbers of events in different rooms have no order of their own.
-	s.byRank = db.Stmt(from + `WHERE (score, sent, nid) < ($4, $5, $6) ORDER BY score DESC, sent DESC, nid DESC LIMIT $7`)
+	s.byRank = db.Stmt(from + `WHERE (score, sent, nid) < ($4, $5, $6)
+		ORDER BY score DESC, sent DESC, nid DESC LIMIT $7`)
 	s.byTime = db.Stmt(from + `WHERE (sent, nid) < ($4, $5) ORDER BY sent DESC, nid DESC LIMIT $6`)
 	return s
 }

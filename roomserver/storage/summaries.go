@@ -38,8 +38,8 @@ func newSummaries(db *sqlutil.DB) summaries {
 			room_type = excluded.room_type, encryption = excluded.encryption, creator = excluded.creator, search = excluded.search`),
 		summary: db.Stmt(`SELECT ` + summaryColumns + from + `WHERE r.room_id = ANY($1)`),
 		heroes: db.Stmt(`SELECT ` + summaryColumns + `, CASE WHEN s.name <> '' OR s.canonical_alias <> '' THEN ''
-			ELSE COALESCE(` + firstMembers(`'join', 'invite'`) + `, ` + firstMembers(`'leave', 'ban'`) + `, '') END` + from +
-			`WHERE r.room_id = ANY($1)`),
+			ELSE COALESCE(` + firstMembers(`'join', 'invite'`) + `, ` + firstMembers(`'leave', 'ban'`) + `, '') END` +
+			from + `WHERE r.room_id = ANY($1)`),
 		publish:   db.Insert("roomserver_published", []string{"room_nid"}, "ON CONFLICT (room_nid) DO NOTHING"),
 		unpublish: db.Stmt(`DELETE FROM roomserver_published WHERE room_nid = $1`),
 		published: db.Stmt(`SELECT COUNT(*) FROM roomserver_published WHERE room_nid = $1`),
@@ -64,8 +64,8 @@ func collectSummaries(rows *sql.Rows, err error) ([]api.RoomSummary, error) {
 func scanSummary(rows *sql.Rows, more ...any) (r api.RoomSummary, err error) {
 	var root []byte
 	var visibility Visibility
-	columns := []any{&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited, &visibility,
-		&r.Name, &r.Topic, &r.AvatarURL, &r.CanonicalAlias, &r.JoinRule, &r.GuestAccess,
+	columns := []any{&r.RoomID, &r.RoomVersion, &root, &r.Last.Segment, &r.Last.Index, &r.Joined, &r.Invited,
+		&visibility, &r.Name, &r.Topic, &r.AvatarURL, &r.CanonicalAlias, &r.JoinRule, &r.GuestAccess,
 		&r.RoomType, &r.Encryption, &r.Creator}
 	err = rows.Scan(append(columns, more...)...)
 	if err == nil {
@@ -78,9 +78,10 @@ func scanSummary(rows *sql.Rows, more ...any) (r api.RoomSummary, err error) {
 // firstMembers is the text that reads the first members of a room with one of these memberships, but for the user $2:
 // clients name a room without a name after them. Each list has an index, so that this does not look at all members.
 func firstMembers(memberships string) string {
-	return `(SELECT string_agg(h.user_id, ' ' ORDER BY h.place) FROM (SELECT m.user_id, m.place FROM roomserver_memberships m
-		WHERE m.room_nid = s.room_nid AND m.membership IN (` + memberships + `) AND m.user_id <> $2 ORDER BY m.place LIMIT ` +
-		strconv.Itoa(api.MaxHeroes) + `) h)`
+	return `(SELECT string_agg(h.user_id, ' ' ORDER BY h.place) FROM (
+		SELECT m.user_id, m.place FROM roomserver_memberships m
+		WHERE m.room_nid = s.room_nid AND m.membership IN (` + memberships + `) AND m.user_id <> $2
+		ORDER BY m.place LIMIT ` + strconv.Itoa(api.MaxHeroes) + `) h)`
 }
 
 // Summaries reads those rooms that exist, in any order.

@@ -57,7 +57,8 @@ func (r *room) showsAll() bool {
 		}
 		at = row.RootAfter
 	}
-	if n := len(r.rows); r.own != r.membership && r.own.EventID != "" && (n == 0 || r.rows[n-1].EventID != r.own.EventID) {
+	if n := len(r.rows); r.own != r.membership && r.own.EventID != "" &&
+		(n == 0 || r.rows[n-1].EventID != r.own.EventID) {
 		return false
 	}
 	return at == r.root
@@ -71,9 +72,9 @@ func (a *answering) mayBeStale(r *room) bool {
 	return !a.StateAfter && !r.showsAll()
 }
 
-// cutStale cuts a timeline that would leave its client with a wrong state: after the last event that is not the state at
-// the end, where the timeline does not show what is. Clients apply the timeline after the state, so that nothing in the
-// state can mend that; what is cut they get by paging back.
+// cutStale cuts a timeline that would leave its client with a wrong state: after the last event that is not the state
+// at the end, where the timeline does not show what is. Clients apply the timeline after the state, so that nothing in
+// the state can mend that; what is cut they get by paging back.
 func (a *answering) cutStale(ctx context.Context, r *room) (err error) {
 	if r.later, err = a.laterOf(ctx, r); err != nil {
 		return err

@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 )
 
-// lazyDevices is how many devices it is remembered of which member events they have; lazyMembersOfAll is how many of these
-// there are together, some 100 bytes each, and lazyRooms and lazyMembersOfRoom limit what one device has of them.
+// lazyDevices is how many devices it is remembered of which member events they have; lazyMembersOfAll is how many of
+// these there are together, some 100 bytes each, and lazyRooms and lazyMembersOfRoom limit what one device has of them.
 const (
 	lazyDevices       = 2000
 	lazyMembersOfAll  = 1_000_000
@@ -118,7 +118,8 @@ func (l *lazyMembers) add(d *lazyDevice, room id.RoomID, sent []id.UserID, pos i
 	before := len(members)
 	for _, user := range sent {
 		if _, has := members[user]; !has {
-			user = id.UserID(strings.Clone(string(user))) // it is a part of an event, which would stay in memory with it
+			// It is a part of an event, which would stay in memory with it.
+			user = id.UserID(strings.Clone(string(user)))
 		}
 		members[user] = pos
 	}

@@ -20,8 +20,9 @@ func TestWhatIsRememberedOfLazyMembersIsBounded(t *testing.T) {
 	}
 	const devices, rooms = 30, 50
 	answer := func(n int) {
-		a := &answering{Engine: e, Request: &Request{UserID: "@alice:here", DeviceID: id.DeviceID(fmt.Sprint(n)), Filter: f},
-			next: Token{Pos: 7}, rooms: make(map[id.RoomID]*room)}
+		a := &answering{Engine: e,
+			Request: &Request{UserID: "@alice:here", DeviceID: id.DeviceID(fmt.Sprint(n)), Filter: f},
+			next:    Token{Pos: 7}, rooms: make(map[id.RoomID]*room)}
 		for i := range rooms {
 			name := id.RoomID(fmt.Sprint("!", i))
 			a.rooms[name] = &room{id: name, sent: sent}

@@ -17,7 +17,7 @@ type kind int
 
 const (
 	joined    kind = iota // the user was joined all the time since the token
-	joinedNew             // joined since the token, again or for the first time: nothing is built on what the client has
+	joinedNew             // joined since the token, again or for the first time: nothing builds on what the client has
 	left                  // joined at the token, and left since
 	leftNew               // joined and left since the token, or left at any time where the client knows nothing
 	outside               // not joined at any time that the answer is about: all that they see is their own membership
@@ -108,14 +108,16 @@ func (a *answering) plan() {
 		p := &w.Presence[i]
 		_, ignored := w.View.Ignored[p.UserID]
 		f := a.Filter.Presence
-		if p.UserID != a.UserID && !ignored && f.MatchesType("m.presence") && f.MatchesSender(p.UserID) && p.SharesRoom(w.View) {
+		if p.UserID != a.UserID && !ignored && f.MatchesType("m.presence") && f.MatchesSender(p.UserID) &&
+			p.SharesRoom(w.View) {
 			a.presence = append(a.presence, *p)
 		}
 	}
 	for i := range w.Typing {
 		t := &w.Typing[i]
 		f := a.Filter.Room.Ephemeral
-		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !f.MatchesType("m.typing") || !f.MatchesRoom(t.RoomID) {
+		if a.initial() && len(t.Users) == 0 || !a.Filter.WantsRoom(t.RoomID) || !f.MatchesType("m.typing") ||
+			!f.MatchesRoom(t.RoomID) {
 			continue
 		}
 		if r := a.joinedRoom(t.RoomID); r != nil {

@@ -10,9 +10,9 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// maxTimelines is how many bytes of events all timelines of an answer have together, and how many what relates to these.
-// They are cut to it, the oldest events first, and paging back leads to the rest. State cannot be cut: an answer is
-// larger by that, and by account data and receipts.
+// maxTimelines is how many bytes of events all timelines of an answer have together, and how many what relates to
+// these. They are cut to it, the oldest events first, and paging back leads to the rest. State cannot be cut: an answer
+// is larger by that, and by account data and receipts.
 const maxTimelines = 16 << 20
 
 // rowsAtATime is how many events of timelines are got at a time: what is got in vain where they are too large.

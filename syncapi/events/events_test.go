@@ -64,7 +64,9 @@ func TestLargeEventsAndStatesAreBoundedInMemory(t *testing.T) {
 func TestAnEventThatIsKeptKeepsNoOthers(t *testing.T) {
 	const answers, events = 20, 40
 	room := new(roomserver.RoomserverAPI)
-	room.QueryEvents = func(_ context.Context, req roomserver.QueryEventsRequest) (res roomserver.QueryEventsResponse, err error) {
+	room.QueryEvents = func(
+		_ context.Context, req roomserver.QueryEventsRequest,
+	) (res roomserver.QueryEventsResponse, err error) {
 		for _, i := range req.EventIDs {
 			n, err := strconv.Atoi(string(i[1:]))
 			if err != nil {

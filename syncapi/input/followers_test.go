@@ -24,7 +24,8 @@ func set(users ...id.UserID) map[id.UserID]struct{} {
 }
 
 func TestFollowers(t *testing.T) {
-	room := &roomRules{own: []follower{{user: "@a:x", displayName: "A"}, {user: "@b:x"}}, has: set("@a:x", "@b:x"), ignoring: set("@c:x", "@d:x")}
+	room := &roomRules{own: []follower{{user: "@a:x", displayName: "A"}, {user: "@b:x"}}, has: set("@a:x", "@b:x"),
+		ignoring: set("@c:x", "@d:x")}
 	for name, c := range map[string]struct {
 		ignoring  map[id.UserID]struct{} // the sender, anywhere
 		mentioned []id.UserID
@@ -49,8 +50,9 @@ func TestFollowers(t *testing.T) {
 
 func message(t *testing.T, body string) *pdu.Event {
 	t.Helper()
-	e, err := pdu.ParseTrusted("10", "$event", []byte(`{"type":"m.room.message","room_id":"!r:x","sender":"@s:x","origin_server_ts":1,"depth":1,`+
-		`"prev_events":[],"auth_events":[],"content":{"body":"`+body+`"}}`))
+	e, err := pdu.ParseTrusted("10", "$event",
+		[]byte(`{"type":"m.room.message","room_id":"!r:x","sender":"@s:x","origin_server_ts":1,"depth":1,`+
+			`"prev_events":[],"auth_events":[],"content":{"body":"`+body+`"}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +90,8 @@ func TestTheWorkOfAnEventHasABoundHoweverManyHostileUsersThereAreAndHurtsNoOther
 		cheapestFirst(list, rules)
 		all := &glob.Work{Left: notify.EventWork}
 		judge := new(notify.Judge)
-		results, err := evaluate(judge.Subject(t.Context(), message(t, text), "!r:x", roomserver.Root{}, 2000), list, rules, all)
+		results, err := evaluate(judge.Subject(t.Context(), message(t, text), "!r:x", roomserver.Root{}, 2000), list,
+			rules, all)
 		if err != nil {
 			t.Fatal(err)
 		}

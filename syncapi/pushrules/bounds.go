@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// What a user's rules may be. A client writes about 220 bytes for a room that is muted, and MaxRules of these fit into a
-// document. Each change rewrites the document, and each sync after a change shows it.
+// What a user's rules may be. A client writes about 220 bytes for a room that is muted, and MaxRules of these fit into
+// a document. Each change rewrites the document, and each sync after a change shows it.
 const (
 	MaxRules      = 1000      // of a user's own
 	MaxDocument   = 256 << 10 // bytes of JSON

@@ -37,16 +37,22 @@ func tooLargeRules() map[string]struct {
 		rule Rule
 		code string
 	}{
-		"pattern of content": {Content, Rule{RuleID: "r", Enabled: true, Actions: []json.RawMessage{notify}, Pattern: long}, "M_TOO_LARGE"},
-		"pattern":            {Override, override("r", "content.x", long), "M_TOO_LARGE"},
-		"key":                {Underride, override("r", long, "x"), "M_TOO_LARGE"},
-		"is":                 {Override, with(Condition{Kind: "room_member_count", Is: long}), "M_TOO_LARGE"},
-		"kind":               {Override, with(Condition{Kind: long}), "M_TOO_LARGE"},
-		"value":              {Override, with(Condition{Kind: "event_property_is", Key: "x", Value: value}), "M_TOO_LARGE"},
-		"conditions":         {Override, with(times(MaxConditions+1, Condition{Kind: "contains_display_name"})...), "M_INVALID_PARAM"},
-		"rule":               {Override, with(times(9, override("r", "content.x", long[:MaxText]).Conditions[0])...), "M_TOO_LARGE"},
-		"action":             {Sender, Rule{RuleID: "r", Enabled: true, Actions: []json.RawMessage{value}}, "M_TOO_LARGE"},
-		"actions":            {Room, Rule{RuleID: "r", Enabled: true, Actions: times(MaxActions+1, notify)}, "M_INVALID_PARAM"},
+		"pattern of content": {Content, Rule{RuleID: "r", Enabled: true, Actions: []json.RawMessage{notify},
+			Pattern: long}, "M_TOO_LARGE"},
+		"pattern": {Override, override("r", "content.x", long), "M_TOO_LARGE"},
+		"key":     {Underride, override("r", long, "x"), "M_TOO_LARGE"},
+		"is":      {Override, with(Condition{Kind: "room_member_count", Is: long}), "M_TOO_LARGE"},
+		"kind":    {Override, with(Condition{Kind: long}), "M_TOO_LARGE"},
+		"value": {Override, with(Condition{Kind: "event_property_is", Key: "x", Value: value}),
+			"M_TOO_LARGE"},
+		"conditions": {Override, with(times(MaxConditions+1, Condition{Kind: "contains_display_name"})...),
+			"M_INVALID_PARAM"},
+		"rule": {Override, with(times(9, override("r", "content.x", long[:MaxText]).Conditions[0])...),
+			"M_TOO_LARGE"},
+		"action": {Sender, Rule{RuleID: "r", Enabled: true, Actions: []json.RawMessage{value}},
+			"M_TOO_LARGE"},
+		"actions": {Room, Rule{RuleID: "r", Enabled: true, Actions: times(MaxActions+1, notify)},
+			"M_INVALID_PARAM"},
 	}
 	return rules
 }
@@ -111,7 +117,8 @@ func TestAStoredRuleBeyondABoundIsSeenAndDeletedAndNeverMatches(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	d := decoded(t, encoded(t, &Document{Changes: map[string]Change{".m.rule.message": {Actions: times(MaxActions+1, notify)}}}))
+	d := decoded(t,
+		encoded(t, &Document{Changes: map[string]Change{".m.rule.message": {Actions: times(MaxActions+1, notify)}}}))
 	if r, err := d.Get(alice, Underride, ".m.rule.message"); err != nil || len(r.Actions) != 1 {
 		t.Errorf("a default rule with many actions: %+v, %v, want the default", r, err)
 	}
@@ -119,7 +126,8 @@ func TestAStoredRuleBeyondABoundIsSeenAndDeletedAndNeverMatches(t *testing.T) {
 
 func muted(i int) Rule {
 	room := fmt.Sprintf("!%018d:matrix.example.org", i)
-	return Rule{RuleID: room, Enabled: true, Actions: []json.RawMessage{}, Conditions: override("", "room_id", room).Conditions}
+	return Rule{RuleID: room, Enabled: true, Actions: []json.RawMessage{},
+		Conditions: override("", "room_id", room).Conditions}
 }
 
 // Whoever had muted as many rooms as they may before documents had a bound has them muted still.

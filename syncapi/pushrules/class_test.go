@@ -57,7 +57,9 @@ func TestAnExactClassSaysWhatTheRulesSay(t *testing.T) {
 		exacts++
 		e := Compile(d.Merge(alice))
 		for _, fields := range []string{
-			`"type":"m.room.message","content":{"body":"x"}`, `"type":"m.room.message","content":{"m.mentions":{"room":true}}`, `"type":"m.reaction","content":{}`,
+			`"type":"m.room.message","content":{"body":"x"}`,
+			`"type":"m.room.message","content":{"m.mentions":{"room":true}}`,
+			`"type":"m.reaction","content":{}`,
 		} {
 			s := &Subject{Event: event(t, fields), Members: 3, Power: all}
 			byClass, err := ByClass(s)
@@ -67,7 +69,8 @@ func TestAnExactClassSaysWhatTheRulesSay(t *testing.T) {
 			want := evaluate(t, e, s)
 			if got := byClass[class]; got.Notify != want.Notify || got.Highlight != want.Highlight {
 				raw, _ := json.Marshal(d)
-				t.Fatalf("%s: the class is %d, which says %+v of %s, but the rules say %+v", raw, class, got, fields, want)
+				t.Fatalf("%s: the class is %d, which says %+v of %s, but the rules say %+v", raw, class, got, fields,
+					want)
 			}
 		}
 	}

@@ -72,7 +72,8 @@ func TestDefaultRules(t *testing.T) {
 		}
 	}
 	mention := event(t, `"type":"m.room.message","content":{"m.mentions":{"room":true}}`)
-	if evaluate(t, rules, &Subject{Event: mention, Members: 3, Power: power(func(string) bool { return false })}).Highlight {
+	if evaluate(t, rules, &Subject{Event: mention, Members: 3,
+		Power: power(func(string) bool { return false })}).Highlight {
 		t.Error("a room mention highlights without the power to notify the room")
 	}
 }

@@ -35,15 +35,22 @@ func hostile(t *testing.T) map[string]*Document {
 	add("question marks", Content, 100, func(int) Rule { return Rule{Pattern: strings.Repeat("?", MaxText-1) + "b"} })
 	add("stars on a property", Override, 100, func(int) Rule { return override("", "content.x", stars) })
 	add("many conditions", Override, 20, func(int) Rule {
-		return Rule{Conditions: times(MaxConditions, override("", "content.x", strings.Repeat("a*", 90)+"b").Conditions[0])}
+		return Rule{Conditions: times(MaxConditions,
+			override("", "content.x", strings.Repeat("a*", 90)+"b").Conditions[0])}
 	})
-	add("many properties", Underride, 600, func(i int) Rule { return override("", fmt.Sprintf("content.d.d.d.%d", i), "*b") })
-	add("deep properties", Underride, 100, func(i int) Rule { return override("", "content"+strings.Repeat(".d", 90)+fmt.Sprint(".", i), "*b") })
+	add("many properties", Underride, 600, func(i int) Rule {
+		return override("", fmt.Sprintf("content.d.d.d.%d", i), "*b")
+	})
+	add("deep properties", Underride, 100, func(i int) Rule {
+		return override("", "content"+strings.Repeat(".d", 90)+fmt.Sprint(".", i), "*b")
+	})
 	add("powers", Override, 500, func(i int) Rule {
 		return Rule{Conditions: []Condition{{Kind: "sender_notification_permission", Key: fmt.Sprint(i)}}}
 	})
 	add("names", Override, 500, func(int) Rule { return Rule{Conditions: []Condition{{Kind: displayNameKind}}} })
-	add("other letters", Content, 500, func(i int) Rule { return Rule{Pattern: fmt.Sprintf("ключевое слово %d", i)} })
+	add("other letters", Content, 500, func(i int) Rule {
+		return Rule{Pattern: fmt.Sprintf("ключевое слово %d", i)}
+	})
 	return documents
 }
 
@@ -64,7 +71,8 @@ func TestTheWorkOfAUsersRulesHasABoundWhateverTheyAreAndTheDefaultRulesStillMatc
 			displayName := strings.Repeat("a", MaxText) + "b"
 			result, err := e.Evaluate(large(t, size), displayName, limited)
 			if err != nil || !result.Notify {
-				t.Errorf("%s: a message of %d bytes counts as %+v, %v, want as the default rules say", name, size, result, err)
+				t.Errorf("%s: a message of %d bytes counts as %+v, %v, want as the default rules say", name, size,
+					result, err)
 			}
 			if name == "question marks" && !limited.Spent() {
 				t.Errorf("%s take %d steps only: the test is none", name, budget-limited.Left)
@@ -79,7 +87,8 @@ func TestTheWorkOfAUsersRulesHasABoundWhateverTheyAreAndTheDefaultRulesStillMatc
 func TestKeywordsTakeTheSameWorkHoweverLongTheMessage(t *testing.T) {
 	d := new(Document)
 	for i := range 500 {
-		if err := d.Put(Content, Rule{RuleID: fmt.Sprint(i), Pattern: fmt.Sprint("word", i), Actions: []json.RawMessage{notify, highlight}}, "", ""); err != nil {
+		if err := d.Put(Content, Rule{RuleID: fmt.Sprint(i), Pattern: fmt.Sprint("word", i),
+			Actions: []json.RawMessage{notify, highlight}}, "", ""); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -122,7 +131,8 @@ func TestCompiledRulesAreAsLargeAsTheirTexts(t *testing.T) {
 	for _, part := range []string{"*?", "a*", "Ä?"} {
 		small, large := size(strings.Repeat(part, 50)), size(strings.Repeat(part, 500))
 		if most := small + 50*900*4; large > most {
-			t.Errorf("50 patterns of %q take %d bytes of memory, ten times as long ones %d, want %d at most", part, small, large, most)
+			t.Errorf("50 patterns of %q take %d bytes of memory, ten times as long ones %d, want %d at most", part,
+				small, large, most)
 		}
 	}
 }
@@ -135,10 +145,11 @@ func TestThePowerOfTheSenderIsAskedForOnceAndWhereARuleWantsIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	e, asked := Compile(d.Merge(alice)), 0
-	s := &Subject{Event: message(t, `{"body":"hello everybody"}`), Members: 3, Power: func() (func(string) bool, error) {
-		asked++
-		return func(key string) bool { return key == "room" }, nil
-	}}
+	s := &Subject{Event: message(t, `{"body":"hello everybody"}`), Members: 3,
+		Power: func() (func(string) bool, error) {
+			asked++
+			return func(key string) bool { return key == "room" }, nil
+		}}
 	for range 2 {
 		if !evaluate(t, e, s).Highlight {
 			t.Error("a rule on the power of the sender does not match an event without m.mentions")
@@ -155,14 +166,16 @@ func TestThePowerOfTheSenderIsAskedForOnceAndWhereARuleWantsIt(t *testing.T) {
 }
 
 func TestPathsGoThroughObjectsOnly(t *testing.T) {
-	s := &Subject{Event: message(t, `{"list":["a"],"text":"b","obj":{"0":"c","#":"d","*":"e"},"m.mentions":{"user_ids":"@alice:test"}}`)}
+	s := &Subject{Event: message(t,
+		`{"list":["a"],"text":"b","obj":{"0":"c","#":"d","*":"e"},"m.mentions":{"user_ids":"@alice:test"}}`)}
 	for _, c := range []struct {
 		key, pattern string
 		want         bool
 	}{
-		{"content.list.0", "a", false}, {"content.list.#", "*", false}, {"content.text.x", "*", false}, {"content.obj.0", "c", true},
-		{"content.obj.#", "d", true}, {"content.obj.*", "e", true}, {"content.obj.?", "*", false}, {"content.@this", "*", false},
-		{"content.obj.@keys", "*", false}, {"content.", "*", false}, {"", "*", false}, {`content\.text`, "*", false},
+		{"content.list.0", "a", false}, {"content.list.#", "*", false}, {"content.text.x", "*", false},
+		{"content.obj.0", "c", true}, {"content.obj.#", "d", true}, {"content.obj.*", "e", true},
+		{"content.obj.?", "*", false}, {"content.@this", "*", false}, {"content.obj.@keys", "*", false},
+		{"content.", "*", false}, {"", "*", false}, {`content\.text`, "*", false},
 	} {
 		holds, _ := eventMatch(c.key, c.pattern)
 		if holds(&trial{Subject: s}) != c.want {

@@ -117,7 +117,8 @@ func (d *Database) WithRules(ctx context.Context, tx *sqlutil.Tx) (map[id.UserID
 }
 
 // RulesOf returns the push rules of those of the users who have changed theirs.
-func (d *Database) RulesOf(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (map[id.UserID]json.RawMessage, error) {
+func (d *Database) RulesOf(ctx context.Context, tx *sqlutil.Tx,
+	users []id.UserID) (map[id.UserID]json.RawMessage, error) {
 	return contents[id.UserID](d.accountData.rules.Query(ctx, tx, sqlutil.Array(users)))
 }
 

@@ -10,6 +10,7 @@ import (
 
 // ForeignUser has the form of identity.ForeignUser.
 func ForeignUser(ctx context.Context, db *sqlutil.DB, server id.ServerName) (string, error) {
-	const query = `SELECT user_id FROM syncapi_memberships WHERE membership = 'join' AND user_id NOT LIKE '%:' || $1::text LIMIT 1`
+	const query = `SELECT user_id FROM syncapi_memberships
+		WHERE membership = 'join' AND user_id NOT LIKE '%:' || $1::text LIMIT 1`
 	return identity.Foreign(ctx, db, Component, query, server)
 }

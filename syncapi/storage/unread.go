@@ -45,7 +45,8 @@ const (
 	// order, finds it now; until then it reaches as far as the one before it. The comparison of rooms keeps SQLite from
 	// looking through the whole room.
 	reachText = `COALESCE((
-		SELECT MAX(CASE WHEN receipt.seg <> 0 OR receipt.idx <> 0 THEN receipt.place ELSE GREATEST(receipt.place, COALESCE((
+		SELECT MAX(CASE WHEN receipt.seg <> 0 OR receipt.idx <> 0 THEN receipt.place
+		ELSE GREATEST(receipt.place, COALESCE((
 			SELECT MAX(late.pos) FROM syncapi_timeline late
 			WHERE late.event_id = receipt.event_id AND late.room_id || '' = receipt.room_id), 0)) END)
 		FROM syncapi_receipts receipt

@@ -137,7 +137,8 @@ func TestAMessageOfAnotherReleaseIsAsOneThatIsLost(t *testing.T) {
 				<-time.After(2 * patience)
 				synctest.Wait()
 				if h.pos != 102 || h.floor != 102 || !s.isWoken() {
-					t.Errorf("position %d, floor %d: want 102, and everybody woken to read the database", h.pos, h.floor)
+					t.Errorf("position %d, floor %d: want 102, and everybody woken to read the database", h.pos,
+						h.floor)
 				}
 			})
 		})

@@ -39,8 +39,8 @@ func ownPostgres(t *testing.T, kind deploy.Kind) (*deployment, *parts.Postgres) 
 	return own(t, kind, func(c *config.Config) { c.Database.ConnectionString = url }), postgres
 }
 
-// While Postgres is away, for a moment or for longer than a lease lasts, requests are answered with 503; when it is back, the same
-// processes go on, and nothing is lost.
+// While Postgres is away, for a moment or for longer than a lease lasts, requests are answered with 503; when it is
+// back, the same processes go on, and nothing is lost.
 func TestAPostgresThatIsAwayEndsNobody(t *testing.T) {
 	for kind, away := range map[deploy.Kind][]time.Duration{
 		deploy.MonolithPostgres: {3 * time.Second, 9 * time.Second},
@@ -61,7 +61,8 @@ func TestAPostgresThatIsAwayEndsNobody(t *testing.T) {
 				back := time.Now().Add(long)
 				w := l.writers[0]
 				l.until(time.Now().Add(recoverWithin), "a request is answered with 503", func() bool {
-					return w.call("PUT", at("rooms", l.rooms[0], "state", "x.away", w.name), object{}).status == http.StatusServiceUnavailable
+					return w.call("PUT", at("rooms", l.rooms[0], "state", "x.away", w.name),
+						object{}).status == http.StatusServiceUnavailable
 				})
 				l.until(time.Now().Add(recoverWithin), "health says 503", func() bool {
 					return parts.Healthy("http://"+d.config.Listen.For(d.mainProcess()).Internal)(t.Context()) != nil
@@ -112,7 +113,8 @@ func TestAMonolithEndsWhenAnotherHasTakenOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	_, err = db.ExecContext(t.Context(), `UPDATE roomserver_log_leases SET holder = 'another', epoch = epoch + 1, expires = expires + 3600000 WHERE name = 'monolith'`)
+	_, err = db.ExecContext(t.Context(), `UPDATE roomserver_log_leases
+		SET holder = 'another', epoch = epoch + 1, expires = expires + 3600000 WHERE name = 'monolith'`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +126,8 @@ func TestAMonolithEndsWhenAnotherHasTakenOver(t *testing.T) {
 	if err != nil || !strings.Contains(string(log), "another monolith has taken over the database") {
 		t.Errorf("its last words: %v %s", err, log[max(0, len(log)-1000):])
 	}
-	if _, err := db.ExecContext(t.Context(), `UPDATE roomserver_log_leases SET expires = 0 WHERE name = 'monolith'`); err != nil {
+	if _, err := db.ExecContext(t.Context(), `UPDATE roomserver_log_leases SET expires = 0
+		WHERE name = 'monolith'`); err != nil {
 		t.Fatal(err)
 	}
 	if err := server.Start(t.Context()); err != nil {

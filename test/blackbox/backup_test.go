@@ -21,8 +21,8 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// installCommands are the command lines that INSTALL.md has in the section on backups: the one that makes a backup, and the one that
-// restores it. The paths in them are those of this test.
+// installCommands are the command lines that INSTALL.md has in the section on backups: the one that makes a backup, and
+// the one that restores it. The paths in them are those of this test.
 func installCommands(t *testing.T, d *deployment, backup string) (save, restore []string) {
 	t.Helper()
 	f, err := os.Open(filepath.Join("..", "..", "INSTALL.md"))
@@ -53,8 +53,9 @@ func installCommands(t *testing.T, d *deployment, backup string) (save, restore 
 	return commands[0], commands[1]
 }
 
-// What INSTALL.md says of backups is true: one that is made while others write has all that was acknowledged before it began, with the key,
-// the configuration and the media, and a server that lost everything goes on from it, also for clients that have newer sync tokens.
+// What INSTALL.md says of backups is true: one that is made while others write has all that was acknowledged before it
+// began, with the key, the configuration and the media, and a server that lost everything goes on from it, also for
+// clients that have newer sync tokens.
 func TestABackupHasEverything(t *testing.T) {
 	for _, kind := range deploy.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
@@ -79,7 +80,8 @@ func TestABackupHasEverything(t *testing.T) {
 			}
 			refused := func(want string, command []string) {
 				t.Helper()
-				if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err == nil || !strings.Contains(string(out), want) {
+				if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err == nil ||
+					!strings.Contains(string(out), want) {
 					t.Errorf("%v: %v: %s", command[1:], err, out)
 				}
 			}
@@ -89,8 +91,11 @@ func TestABackupHasEverything(t *testing.T) {
 			l := newLoad(t, d, test.Seed(t))
 			l.start()
 			t.Cleanup(l.stop)
-			l.until(time.Now().Add(recoverWithin), "there is something to save", func() bool { return l.acknowledged() > 300 })
-			kept := make(map[string]acknowledgement) // by writer: all up to this one were acknowledged before the backup
+			l.until(time.Now().Add(recoverWithin), "there is something to save", func() bool {
+				return l.acknowledged() > 300
+			})
+			// By writer: all up to this one were acknowledged before the backup.
+			kept := make(map[string]acknowledgement)
 			for _, w := range l.writers {
 				kept[w.name] = *w.newest.Load()
 			}
@@ -267,7 +272,8 @@ func damage(t *testing.T, backup string, databases int, restore []string, refuse
 			SHA256 string
 		}
 	}
-	if err := json.Unmarshal(text, &manifest); err != nil || manifest.ServerName != "test.example" || len(manifest.Databases) != databases {
+	if err := json.Unmarshal(text, &manifest); err != nil || manifest.ServerName != "test.example" ||
+		len(manifest.Databases) != databases {
 		t.Fatalf("the manifest: %v %s", err, text)
 	}
 	file := filepath.Join(backup, manifest.Databases[0].File)

@@ -19,7 +19,8 @@ func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
 		const length, chunked = "Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
 		requests := []string{"POST /nope HTTP/1.1\r\n" + length, "POST /nope HTTP/1.1\r\n" + chunked,
 			"POST " + at("createRoom") + " HTTP/1.1\r\n" + length, "GET /_matrix/client/versions HTTP/1.1\r\n" + length,
-			"OPTIONS " + at("login") + " HTTP/1.1\r\n" + length, "POST " + at("logout") + " HTTP/1.1\r\nAuthorization: Bearer bad\r\n" + length,
+			"OPTIONS " + at("login") + " HTTP/1.1\r\n" + length,
+			"POST " + at("logout") + " HTTP/1.1\r\nAuthorization: Bearer bad\r\n" + length,
 			"POST " + at("sync") + " HTTP/1.1\r\n" + length, "GET " + at("sync") + " HTTP/1.1\r\n" + length}
 		var all sync.WaitGroup
 		for _, base := range d.urls {
@@ -61,14 +62,16 @@ func TestPagesOfLargeEventsAreCut(t *testing.T) {
 		root := alice.say(room, "root")
 		var sent []string
 		for i := range n {
-			sent = append(sent, alice.send(room, "m.room.message", object{"msgtype": "m.text", "body": fmt.Sprint(i) + strings.Repeat("x", 60_000),
-				"m.relates_to": object{"rel_type": "m.reference", "event_id": root}}))
+			sent = append(sent, alice.send(room, "m.room.message",
+				object{"msgtype": "m.text", "body": fmt.Sprint(i) + strings.Repeat("x", 60_000),
+					"m.relates_to": object{"rel_type": "m.reference", "event_id": root}}))
 		}
 		backward := slices.Clone(sent)
 		slices.Reverse(backward)
 		for path, want := range map[string][]string{
-			at("rooms", room, "messages") + "?dir=b&limit=1000&filter=" + url.QueryEscape(`{"types":["m.room.message"]}`): append(slices.Clone(backward), root),
-			v1("rooms", room, "relations", root) + "?dir=f&limit=1000":                                                    sent,
+			at("rooms", room, "messages") + "?dir=b&limit=1000&filter=" +
+				url.QueryEscape(`{"types":["m.room.message"]}`): append(slices.Clone(backward), root),
+			v1("rooms", room, "relations", root) + "?dir=f&limit=1000": sent,
 		} {
 			var got []string
 			token, from := "end", ""
@@ -90,11 +93,13 @@ func TestPagesOfLargeEventsAreCut(t *testing.T) {
 				t.Errorf("%s: the pages have %d events, not %d, or in another order", path, len(got), len(want))
 			}
 		}
-		around := alice.must("GET", at("rooms", room, "context", sent[n/2])+"?limit=1000&filter="+url.QueryEscape(`{"types":["m.room.message"]}`), nil)
+		around := alice.must("GET", at("rooms", room, "context", sent[n/2])+"?limit=1000&filter="+
+			url.QueryEscape(`{"types":["m.room.message"]}`), nil)
 		if size := len(around.Get("events_before").Raw) + len(around.Get("events_after").Raw); size > most+64<<10 {
 			t.Errorf("a context has %d bytes", size)
 		}
-		older := alice.must("GET", at("rooms", room, "messages")+"?dir=b&limit=1&from="+url.QueryEscape(around.Get("start").Str), nil)
+		older := alice.must("GET",
+			at("rooms", room, "messages")+"?dir=b&limit=1&from="+url.QueryEscape(around.Get("start").Str), nil)
 		before := ids(around.Get("events_before"))
 		if got, want := ids(older.Get("chunk"))[0], sent[n/2-len(before)-1]; got != want {
 			t.Errorf("what comes before a context is %s, not %s", got, want)

@@ -24,8 +24,8 @@ func tool(t *testing.T, args ...string) (string, error) {
 	return string(out), err
 }
 
-// A server that has another name in its configuration than before would write what no other server believes. It does not start, nor does
-// any tool; with its own name again all is as it was.
+// A server that has another name in its configuration than before would write what no other server believes. It does
+// not start, nor does any tool; with its own name again all is as it was.
 func TestAServerCannotBeRenamed(t *testing.T) {
 	for _, kind := range []deploy.Kind{monolithSQLite, deploy.MonolithPostgres} {
 		t.Run(string(kind), func(t *testing.T) {
@@ -48,8 +48,9 @@ func TestAServerCannotBeRenamed(t *testing.T) {
 				}
 			}
 			edit("test.example", "two.example")
-			for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"}, {"create-account", "--username", "x"},
-				{"consumers", "list"}, {"dead-letters", "list"}, {"check-config"}} {
+			for _, args := range [][]string{{"--listen", "127.0.0.1:0", "--internal-listen", "127.0.0.1:0"},
+				{"create-account", "--username", "x"}, {"consumers", "list"}, {"dead-letters", "list"},
+				{"check-config"}} {
 				if args[0] == "--listen" {
 					// A server that starts in spite of all does not end by itself.
 					args = append([]string{"timeout", "20", mustBinary(t)}, append(args, "--config", d.file)...)
@@ -57,7 +58,8 @@ func TestAServerCannotBeRenamed(t *testing.T) {
 					args = append([]string{mustBinary(t)}, append(args, "--config", d.file)...)
 				}
 				out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
-				if err == nil || !strings.Contains(string(out), "it belongs to test.example, and matrix.server_name is two.example") {
+				if err == nil || !strings.Contains(string(out),
+					"it belongs to test.example, and matrix.server_name is two.example") {
 					t.Errorf("%v: %v %s", args[1:], err, out)
 				}
 			}
@@ -85,7 +87,8 @@ func mustBinary(t *testing.T) string {
 	return path
 }
 
-// What was signed with a key stays verifiable when the server signs with another one, and the first is current again when it returns.
+// What was signed with a key stays verifiable when the server signs with another one, and the first is current again
+// when it returns.
 func TestAnOldSigningKeyIsPublished(t *testing.T) {
 	d := own(t, monolithSQLite, nil)
 	server := d.process(t, "monolith")
@@ -129,12 +132,14 @@ func TestAnOldSigningKeyIsPublished(t *testing.T) {
 	})
 	oldID, newID := name(first.Get("verify_keys")), name(second.Get("verify_keys"))
 	old := second.Get("old_verify_keys." + gjson.Escape(oldID))
-	if oldID == newID || old.Get("key").Str != first.Get("verify_keys."+gjson.Escape(oldID)+".key").Str || old.Get("expired_ts").Int() < 1e12 ||
-		len(second.Get("verify_keys").Map()) != 1 || len(second.Get("old_verify_keys").Map()) != 1 {
+	if oldID == newID || old.Get("key").Str != first.Get("verify_keys."+gjson.Escape(oldID)+".key").Str ||
+		old.Get("expired_ts").Int() < 1e12 || len(second.Get("verify_keys").Map()) != 1 ||
+		len(second.Get("old_verify_keys").Map()) != 1 {
 		t.Fatalf("after another key: %s", second.Raw)
 	}
 	third := restart(func() error { return os.Rename(file+".old", file) })
-	if name(third.Get("verify_keys")) != oldID || name(third.Get("old_verify_keys")) != newID || len(third.Get("old_verify_keys").Map()) != 1 {
+	if name(third.Get("verify_keys")) != oldID || name(third.Get("old_verify_keys")) != newID ||
+		len(third.Get("old_verify_keys").Map()) != 1 {
 		t.Errorf("after the first key again: %s", third.Raw)
 	}
 }
@@ -186,7 +191,8 @@ func TestWhatIsMissingDoesNotMakeANewServer(t *testing.T) {
 	moved(d.config.Matrix.PrivateKey, func() {
 		refused("no key", "bring the server's key", serve...)
 		moved(d.file, func() {
-			refused("neither key nor configuration", "signing key", "generate-config", "--server-name", "test.example", "--dir", dir)
+			refused("neither key nor configuration", "signing key", "generate-config", "--server-name", "test.example",
+				"--dir", dir)
 		})
 	})
 	if err := server.Start(t.Context()); err != nil {
@@ -217,7 +223,8 @@ func TestTheFileOfAServerThatHasEndedIsWhole(t *testing.T) {
 		}
 	}
 	whole("after the end")
-	for _, args := range [][]string{{"create-account", "--username", "bob"}, {"consumers", "list"}, {"dead-letters", "list"}} {
+	for _, args := range [][]string{{"create-account", "--username", "bob"}, {"consumers", "list"},
+		{"dead-letters", "list"}} {
 		if out, err := tool(t, append(args, "--config", d.file)...); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}

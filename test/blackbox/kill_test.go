@@ -104,8 +104,8 @@ func ownBroker(t *testing.T, dir string, twice []string) (*deployment, *parts.Ka
 	return deployed(deploy.Own(t, polylith, deploy.Options{Broker: broker.Address, Replicas: twice})), broker
 }
 
-// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components: each once, and some
-// again until there are so many kills.
+// killParts kills the parts of a polylith that has a broker of its own, and two processes of these components: each
+// once, and some again until there are so many kills.
 func killParts(t *testing.T, twice []string, kills int) {
 	dir := t.TempDir()
 	d, broker := ownBroker(t, dir, twice)

@@ -32,18 +32,25 @@ func TestPushRulesHaveBounds(t *testing.T) {
 		errcode    string
 	}{
 		{"a pattern", "content", highlights(object{"pattern": long + "x"}), 413, "M_TOO_LARGE"},
-		{"a pattern of 80 KB", "content", highlights(object{"pattern": strings.Repeat("a*", 40_000) + "b"}), 413, "M_TOO_LARGE"},
-		{"a pattern of a condition", "override", highlights(object{"conditions": []object{match("content.x", long+"x")}}), 413, "M_TOO_LARGE"},
+		{"a pattern of 80 KB", "content", highlights(object{"pattern": strings.Repeat("a*", 40_000) + "b"}),
+			413, "M_TOO_LARGE"},
+		{"a pattern of a condition", "override",
+			highlights(object{"conditions": []object{match("content.x", long+"x")}}), 413, "M_TOO_LARGE"},
 		{"a key", "underride", highlights(object{"conditions": []object{match(long+"x", "x")}}), 413, "M_TOO_LARGE"},
-		{"a rule", "override", highlights(object{"conditions": slices.Repeat([]object{match("content.x", long)}, 9)}), 413, "M_TOO_LARGE"},
-		{"conditions", "override", highlights(object{"conditions": slices.Repeat([]object{match("content.x", "x")}, 21)}), 400, "M_INVALID_PARAM"},
+		{"a rule", "override", highlights(object{"conditions": slices.Repeat([]object{match("content.x", long)}, 9)}),
+			413, "M_TOO_LARGE"},
+		{"conditions", "override",
+			highlights(object{"conditions": slices.Repeat([]object{match("content.x", "x")}, 21)}),
+			400, "M_INVALID_PARAM"},
 		{"actions", "sender", object{"actions": slices.Repeat([]string{"notify"}, 21)}, 400, "M_INVALID_PARAM"},
 		{"an action", "room", object{"actions": []object{{"set_tweak": "sound", "value": long}}}, 413, "M_TOO_LARGE"},
 	} {
 		alice.refused(c.status, c.errcode, "PUT", path(c.kind, "!large:x"), c.body)
 	}
-	alice.refused(400, "M_INVALID_PARAM", "PUT", path("sender", strings.Repeat("x", 256)), object{"actions": []string{}})
-	alice.refused(413, "M_TOO_LARGE", "PUT", path("underride", ".m.rule.message")+"/actions", object{"actions": []string{long}})
+	alice.refused(400, "M_INVALID_PARAM", "PUT", path("sender", strings.Repeat("x", 256)),
+		object{"actions": []string{}})
+	alice.refused(413, "M_TOO_LARGE", "PUT", path("underride", ".m.rule.message")+"/actions",
+		object{"actions": []string{long}})
 	equal(t, "rules after these", len(ruleIDs(alice.must("GET", at("pushrules")+"/", nil).Get("global.content"))), 0)
 
 	n := 0
@@ -66,8 +73,8 @@ func TestPushRulesHaveBounds(t *testing.T) {
 	alice.must("PUT", path("content", "another"), object{"pattern": "x", "actions": []string{}})
 }
 
-// A user's most expensive rules and another's largest messages keep nobody waiting. A sync that begins after a send got its answer has
-// what was sent: if the rules took seconds, it would come back without.
+// A user's most expensive rules and another's largest messages keep nobody waiting. A sync that begins after a send got
+// its answer has what was sent: if the rules took seconds, it would come back without.
 func TestHostilePushRulesStopNobody(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		hostile, helper, other := d.user(t, "hostile"), d.user(t, "helper"), d.user(t, "other")
@@ -89,8 +96,10 @@ func TestHostilePushRulesStopNobody(t *testing.T) {
 		put("content", -1, object{"pattern": strings.Repeat("a*", 40_000) + "b"})
 		since, otherSince := bob.now(), other.now()
 		for range 3 {
-			large := helper.send(trap, "m.room.message", text(strings.Repeat("a", 40_000), "x", strings.Repeat("a", 15_000)))
-			if got := ids(roomIn(other.sync(otherSince), "join", trap).Get("timeline.events")); !slices.Contains(got, large) {
+			large := helper.send(trap, "m.room.message",
+				text(strings.Repeat("a", 40_000), "x", strings.Repeat("a", 15_000)))
+			if got := ids(roomIn(other.sync(otherSince), "join",
+				trap).Get("timeline.events")); !slices.Contains(got, large) {
 				t.Fatalf("a member of the room sees %q and not the large message", got)
 			}
 			said := alice.say(room, "hello")
@@ -103,7 +112,8 @@ func TestHostilePushRulesStopNobody(t *testing.T) {
 	})
 }
 
-// Whom an event mentions is no matter of how many others it mentions before, and the counts agree with the list of notifications.
+// Whom an event mentions is no matter of how many others it mentions before, and the counts agree with the list of
+// notifications.
 func TestEveryMentionCounts(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
@@ -120,7 +130,8 @@ func TestEveryMentionCounts(t *testing.T) {
 			counts   bool
 		}{
 			{"the last of many", object{"user_ids": append(many, bob.userID)}, true},
-			{"among what is no user id", object{"user_ids": []any{1, "x", nil, object{}, bob.userID, bob.userID}}, true},
+			{"among what is no user id", object{"user_ids": []any{1, "x", nil, object{}, bob.userID, bob.userID}},
+				true},
 			{"a string", object{"user_ids": bob.userID}, false},
 			{"an object", object{"user_ids": object{"x": bob.userID}}, false},
 			{"a list within a list", object{"user_ids": [][]string{{bob.userID}}}, false},
@@ -144,7 +155,8 @@ func TestARuleOnThePowerOfTheSender(t *testing.T) {
 	bob.join(room)
 	carol.join(room)
 	bob.must("PUT", at("pushrules", "global", "override", "roomnotif"), highlights(object{
-		"conditions": []object{match("content.body", "@room"), {"kind": "sender_notification_permission", "key": "room"}}}))
+		"conditions": []object{match("content.body", "@room"),
+			{"kind": "sender_notification_permission", "key": "room"}}}))
 	alice.say(room, "@room, look")
 	carol.say(room, "@room, look")
 	equal(t, "counts", bob.counts(room), [2]int64{2, 1})

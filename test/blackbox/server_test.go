@@ -82,13 +82,15 @@ func TestProcessesServeHealthMetricsAndNothingToStrangers(t *testing.T) {
 				}
 				return answer
 			}
-			for path, token := range map[string]string{"/health": "", "/metrics": "", "/debug/pprof/goroutine?debug=1": d.config.InternalSecret,
-				"/debug/pprof/heap": d.config.InternalSecret} {
+			for path, token := range map[string]string{"/health": "", "/metrics": "",
+				"/debug/pprof/goroutine?debug=1": d.config.InternalSecret,
+				"/debug/pprof/heap":              d.config.InternalSecret} {
 				if a := get(path, token); a.StatusCode != http.StatusOK {
 					t.Errorf("%s: %s answers %s", name, path, a.Status)
 				}
 			}
-			for _, profile := range []string{"", "heap", "goroutine?debug=1", "cmdline", "symbol", "profile?seconds=1", "trace?seconds=1"} {
+			for _, profile := range []string{"", "heap", "goroutine?debug=1", "cmdline", "symbol", "profile?seconds=1",
+				"trace?seconds=1"} {
 				for _, token := range []string{"", "another", d.config.InternalSecret + "x"} {
 					if a := get("/debug/pprof/"+profile, token); a.StatusCode != http.StatusForbidden {
 						t.Errorf("%s: a stranger gets the profile %s with %s", name, profile, a.Status)

@@ -187,7 +187,8 @@ func TestDelayedRedactions(t *testing.T) {
 			equal(t, "number of events that wait", alice.must("GET", delayedPath, nil).Get("delayed_events.#").Int(), 0)
 			for _, event := range []string{one, two} {
 				got := alice.must("GET", at("rooms", room, "event", event), nil)
-				if got.Get("content.body").Exists() || got.Get("unsigned.redacted_because.content.reason").Str != "gone" {
+				if got.Get("content.body").Exists() ||
+					got.Get("unsigned.redacted_because.content.reason").Str != "gone" {
 					t.Errorf("version %s: %s is not redacted", version, got.Raw)
 				}
 			}

@@ -215,7 +215,8 @@ func TestStateThatTheTimelineLeavesOut(t *testing.T) {
 	})
 }
 
-// An answer has no more than some 16 MiB of timelines, however large the events are that came: the rest is found by paging back.
+// An answer has no more than some 16 MiB of timelines, however large the events are that came: the rest is found by
+// paging back.
 func TestAnAnswerOfLargeEventsIsCut(t *testing.T) {
 	deploy.Chosen(t, monolithSQLite)
 	d := own(t, monolithSQLite, nil)

@@ -97,7 +97,8 @@ func newSyncWorld(t *testing.T, d *deployment, chance *rand.Rand) *syncWorld {
 		{"limit": 50, "not_types": []string{"m.room.member"}}, {"limit": 10, "not_senders": []string{other}},
 		{"limit": 10, "types": []string{"m.room.message", "m.room.topic"}}, {"limit": 3, "senders": []string{other}},
 	}
-	states := []object{{}, {}, {"lazy_load_members": true}, {"lazy_load_members": true, "include_redundant_members": true},
+	states := []object{{}, {}, {"lazy_load_members": true},
+		{"lazy_load_members": true, "include_redundant_members": true},
 		{"not_types": []string{"m.room.topic"}}, {"not_senders": []string{other}}}
 	for _, user := range w.users {
 		for i, timeline := range timelines {
@@ -152,7 +153,8 @@ func (w *syncWorld) act() {
 		visibility := pick(w.chance, []string{"joined", "invited", "shared", "world_readable"})
 		state("m.room.history_visibility", "", object{"history_visibility": visibility})
 	case 9:
-		state("m.room.join_rules", "", object{"join_rule": pick(w.chance, []string{"public", "public", "knock", "invite"})})
+		state("m.room.join_rules", "",
+			object{"join_rule": pick(w.chance, []string{"public", "public", "knock", "invite"})})
 	case 10:
 		if w.is[room][user] == "join" {
 			state("m.room.member", user.userID, object{"membership": "join", "displayname": fmt.Sprint(w.clock)})
@@ -208,7 +210,8 @@ func (w *syncWorld) ignore(user *client) {
 			ignored[other.userID], users[other.userID] = true, object{}
 		}
 	}
-	if w.do(user, "", "PUT", at("user", user.userID, "account_data", "m.ignored_user_list"), object{"ignored_users": users}) {
+	if w.do(user, "", "PUT", at("user", user.userID, "account_data", "m.ignored_user_list"),
+		object{"ignored_users": users}) {
 		w.ignores[user] = ignored
 	}
 }
@@ -381,7 +384,8 @@ func (w *syncWorld) pageBack(v *syncView, room string, timeline gjson.Result) {
 func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	w.t.Helper()
 	is, k := w.is[room][v.user], v.rooms[room]
-	section := map[string]string{"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}[is]
+	section := map[string]string{
+		"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}[is]
 	if k == nil {
 		hidden := section == "invite" && w.ignores[v.user] != nil || section == "leave" && w.forgot[room][v.user]
 		if !hidden && (section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "") {
@@ -405,7 +409,8 @@ func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	}
 	spans := w.joined[room][v.user]
 	inAnswer := answer.Get("rooms." + section + "." + escape(room))
-	if !inAnswer.Exists() || spans == nil || w.forgot[room][v.user] || section == "leave" && spans[1] <= v.clock && v.since != "" {
+	if !inAnswer.Exists() || spans == nil || w.forgot[room][v.user] ||
+		section == "leave" && spans[1] <= v.clock && v.since != "" {
 		return // nothing can have changed, or nothing that the user sees
 	}
 	w.compareState(v, room, k, section)

@@ -57,7 +57,8 @@ func TestStateChangesThatATimelineDoesNotShow(t *testing.T) {
 		"power levels before the join": func(alice, bob, carol *client) (string, string, []string) {
 			room := alice.createRoom(hidden("joined"))
 			carol.join(room)
-			alice.setState(room, "m.room.power_levels", "", object{"users": object{alice.userID: 100, carol.userID: 50}})
+			alice.setState(room, "m.room.power_levels", "",
+				object{"users": object{alice.userID: 100, carol.userID: 50}})
 			bob.join(room)
 			return room, "", timelineOf(object{"limit": 50})
 		},
@@ -107,7 +108,8 @@ func TestStateChangesThatATimelineDoesNotShow(t *testing.T) {
 					for _, e := range bob.must("GET", messages, nil).Get("chunk").Array() {
 						left := name == "a sender that is filtered" && e.Get("sender").Str == carol.userID
 						if !left && !slices.Contains(events, e.Get("event_id").Str) {
-							t.Errorf("use_state_after %s: neither the timeline nor what is before it has %s", after, e.Raw)
+							t.Errorf("use_state_after %s: neither the timeline nor what is before it has %s", after,
+								e.Raw)
 						}
 					}
 				}
@@ -155,10 +157,11 @@ func TestALeaveOfSomebodyWhoWasNotInTheRoom(t *testing.T) {
 		}, func(alice, bob *client, room string) {
 			alice.must("POST", at("rooms", room, "unban"), object{"user_id": bob.userID})
 		}},
-		"kick and ban": {"ban", func(_, bob *client, room string) { bob.join(room) }, func(alice, bob *client, room string) {
-			alice.must("POST", at("rooms", room, "kick"), object{"user_id": bob.userID})
-			alice.must("POST", at("rooms", room, "ban"), object{"user_id": bob.userID})
-		}},
+		"kick and ban": {"ban", func(_, bob *client, room string) { bob.join(room) },
+			func(alice, bob *client, room string) {
+				alice.must("POST", at("rooms", room, "kick"), object{"user_id": bob.userID})
+				alice.must("POST", at("rooms", room, "ban"), object{"user_id": bob.userID})
+			}},
 		"a leave, and later a ban": {"ban", func(_, bob *client, room string) {
 			bob.join(room)
 			bob.must("POST", at("rooms", room, "leave"), object{})

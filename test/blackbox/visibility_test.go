@@ -200,11 +200,13 @@ func (r table) check(create string) {
 		}
 	}
 	if now := r.life[2]; now == "join" || r.life[1] == "join" && now == "" || r.life[0] == "join" && r.life[1] == "" && now == "" {
-		// A timeline is also cut where a change of state that the user may not see would leave their client with an older one.
+		// A timeline is also cut where a change of state that the user may not see would leave their client with an
+		// older one.
 		timeline := roomIn(sync, "join", r.room).Get("timeline")
 		got := r.said(answer{status: 200, body: timeline}, "events", body)
 		if timeline.Get("limited").Bool() {
-			got = append(r.said(get(at("rooms", r.room, "messages")+"?dir=b&limit=100&from="+timeline.Get("prev_batch").Str), "chunk", body), got...)
+			got = append(r.said(get(at("rooms", r.room, "messages")+"?dir=b&limit=100&from="+
+				timeline.Get("prev_batch").Str), "chunk", body), got...)
 		}
 		same(t, r.name+": /sync", got, want)
 	}

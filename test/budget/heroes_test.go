@@ -11,8 +11,8 @@ import (
 	"github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// A lazily loading client that syncs a room without a name gets the members who name it, and nobody reads all the others
-// for that.
+// A lazily loading client that syncs a room without a name gets the members who name it, and nobody reads all the
+// others for that.
 func TestTheBudgetOfHeroes(t *testing.T) {
 	lazy := "filter=" + url.QueryEscape(`{"room":{"state":{"lazy_load_members":true},"timeline":{"limit":3}}}`)
 	dir := t.TempDir()

@@ -41,7 +41,8 @@ func TestADatabaseKeepsItsServer(t *testing.T) {
 		foreign := func(user string) identity.ForeignUser {
 			return func(context.Context, *sqlutil.DB, id.ServerName) (string, error) { return user, nil }
 		}
-		if err := identity.Claim(t.Context(), db, "two.org", foreign(""), foreign("@al:one.org")); !errors.Is(err, identity.ErrAnotherServer) {
+		if err := identity.Claim(t.Context(), db, "two.org", foreign(""),
+			foreign("@al:one.org")); !errors.Is(err, identity.ErrAnotherServer) {
 			t.Errorf("a database with another server's users: %v", err)
 		}
 		for range 2 {
@@ -49,7 +50,8 @@ func TestADatabaseKeepsItsServer(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if err := identity.Claim(t.Context(), open(), "two.org", foreign("")); !errors.Is(err, identity.ErrAnotherServer) {
+		if err := identity.Claim(t.Context(), open(), "two.org",
+			foreign("")); !errors.Is(err, identity.ErrAnotherServer) {
 			t.Errorf("another name: %v", err)
 		}
 	})
@@ -73,7 +75,8 @@ func TestKeysThatWereUsedAreKept(t *testing.T) {
 			for began, now := clock(t, db), int64(0); now <= began; now = clock(t, db) {
 			}
 			keys, err := identity.Keys(t.Context(), db)
-			if err != nil || len(keys) != all || keys[0].ID != current || !bytes.Equal(keys[0].Public, public(keys[0].ID[8]-'a')) {
+			if err != nil || len(keys) != all || keys[0].ID != current ||
+				!bytes.Equal(keys[0].Public, public(keys[0].ID[8]-'a')) {
 				t.Fatalf("%v, %v: the current key is not %s of %d", keys, err, current, all)
 			}
 		}
@@ -99,7 +102,9 @@ func TestKeysThatWereUsedAreKept(t *testing.T) {
 func clock(t *testing.T, db *sqlutil.DB) (now int64) {
 	t.Helper()
 	q := db.Stmt(`SELECT NOW_MS()`)
-	err := db.ReadOne(t.Context(), "clock", func(ctx context.Context, tx *sqlutil.Tx) error { return q.QueryRow(ctx, tx).Scan(&now) })
+	err := db.ReadOne(t.Context(), "clock", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return q.QueryRow(ctx, tx).Scan(&now)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}

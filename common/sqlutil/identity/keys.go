@@ -40,8 +40,8 @@ func UseKey(ctx context.Context, db *sqlutil.DB, keyID string, public ed25519.Pu
 		return fmt.Errorf("the signing key in the database: %w", err)
 	}
 	if !bytes.Equal(known, public) {
-		return fmt.Errorf("matrix.private_key: the server has signed with another key of the id %s, by which other servers know it: "+
-			"bring that key back, or give this one another id", keyID)
+		return fmt.Errorf("matrix.private_key: the server has signed with another key of the id %s, by which other "+
+			"servers know it: bring that key back, or give this one another id", keyID)
 	}
 	return nil
 }

@@ -13,7 +13,8 @@ import (
 
 const schema = `
 CREATE TABLE IF NOT EXISTS sqlutil_server (id BIGINT PRIMARY KEY, name TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS sqlutil_keys (key_id TEXT PRIMARY KEY, public_key BYTEA NOT NULL, since BIGINT NOT NULL, used BIGINT NOT NULL);
+CREATE TABLE IF NOT EXISTS sqlutil_keys (key_id TEXT PRIMARY KEY, public_key BYTEA NOT NULL, since BIGINT NOT NULL,
+	used BIGINT NOT NULL);
 `
 
 // ErrAnotherServer says that a database belongs to a server of another name.
@@ -59,8 +60,9 @@ func Check(ctx context.Context, db *sqlutil.DB, server id.ServerName, foreign ..
 			return fmt.Errorf("the users in the database: %w", err)
 		}
 		if user != "" {
-			return fmt.Errorf("%w: it has the user %s, and matrix.server_name is %s: a server cannot be renamed: write the name that its "+
-				"users have, or give %[3]s a database of its own", ErrAnotherServer, user, server)
+			return fmt.Errorf("%w: it has the user %s, and matrix.server_name is %s: a server cannot be renamed: "+
+				"write the name that its users have, or give %[3]s a database of its own",
+				ErrAnotherServer, user, server)
 		}
 	}
 	return nil
@@ -85,7 +87,8 @@ func Name(ctx context.Context, db *sqlutil.DB) (id.ServerName, error) {
 
 // Foreign runs the query of a ForeignUser, whose parameter is the server's name, if the component has tables.
 func Foreign(ctx context.Context, db *sqlutil.DB, component, query string, server id.ServerName) (string, error) {
-	version, err := first[int](ctx, db, `SELECT version FROM sqlutil_migrations WHERE component = $1 AND version > 0`, component)
+	version, err := first[int](ctx, db, `SELECT version FROM sqlutil_migrations WHERE component = $1 AND version > 0`,
+		component)
 	if sqlutil.IsNoTable(err) {
 		return "", nil
 	}

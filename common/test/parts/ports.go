@@ -8,10 +8,11 @@ import (
 	"sync"
 )
 
-// Ports come in blocks. A process that gives ports holds the first port of a block open until it ends: so no other process gives
-// ports of that block, and it gives each of them once.
+// Ports come in blocks. A process that gives ports holds the first port of a block open until it ends: so no other
+// process gives ports of that block, and it gives each of them once.
 const (
-	// Ports are below those from which systems pick for outgoing connections: one of those could be taken before the server listens.
+	// Ports are below those from which systems pick for outgoing connections: one of those could be taken before the
+	// server listens.
 	firstPort, lastPort = 15_000, 30_000
 	blockSize           = 100
 )
