@@ -266,9 +266,15 @@ func TestOneAddressHasSoManyConnections(t *testing.T) {
 		for range test.served {
 			_ = (<-accepted).Close()
 		}
-		if limited, is := l.(*limitedListener); !is || len(limited.open) != 0 {
+		limited, is := l.(*limitedListener)
+		if !is {
+			t.Fatalf("the listener is a %T", l)
+		}
+		limited.mu.Lock() // it goes on accepting
+		if len(limited.open) != 0 {
 			t.Error("connections that have ended are counted")
 		}
+		limited.mu.Unlock()
 		if test.proxies == nil { // one more is accepted again
 			c, err := net.Dial("tcp", inner.Addr().String())
 			if err != nil {
