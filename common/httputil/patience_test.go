@@ -225,65 +225,63 @@ func TestAnAnswerThatIsReadSlowlyArrives(t *testing.T) {
 }
 
 func TestOneAddressHasSoManyConnections(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, test := range []struct {
+	for name, test := range map[string]struct {
 		proxies Proxies
 		served  int
-	}{{nil, 5}, {proxies(t, "127.0.0.1"), 50}} {
-		l := LimitConnections(inner, 5, test.proxies)
-		accepted := make(chan net.Conn, 100)
-		go func() {
-			for range test.served {
-				c, err := l.Accept()
+	}{"of a client": {nil, 5}, "of a proxy": {proxies(t, "127.0.0.1"), 50}} {
+		t.Run(name, func(t *testing.T) {
+			inner, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			l := LimitConnections(inner, 5, test.proxies)
+			accepted := make(chan net.Conn, 100)
+			go func() {
+				defer close(accepted)
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return // the listener is closed
+					}
+					if _, err := c.Write([]byte("x")); err != nil {
+						t.Error(err)
+					}
+					accepted <- c
+				}
+			}()
+			isServed := func() bool {
+				c, err := net.Dial("tcp", inner.Addr().String())
 				if err != nil {
-					t.Error(err)
-					return
+					t.Fatal(err)
 				}
-				if _, err := c.Write([]byte("x")); err != nil {
-					t.Error(err)
+				t.Cleanup(func() { _ = c.Close() }) // the test is over
+				n, _ := c.Read(make([]byte, 1))
+				return n == 1
+			}
+			served := 0
+			for range 50 {
+				if isServed() {
+					served++
 				}
-				accepted <- c
 			}
-			_, _ = l.Accept() // refuses the rest until the listener is closed, or serves the one behind
-		}()
-		served := 0
-		for range 50 {
-			c, err := net.Dial("tcp", inner.Addr().String())
-			if err != nil {
-				t.Fatal(err)
+			if served != test.served {
+				t.Errorf("%d of 50 connections of one address are served", served)
 			}
-			defer c.Close() //nolint:errcheck // the test is over
-			if n, _ := c.Read(make([]byte, 1)); n == 1 {
-				served++
+			for range served {
+				_ = (<-accepted).Close()
 			}
-		}
-		if served != test.served {
-			t.Errorf("%d of 50 connections of one address are served", served)
-		}
-		for range test.served {
-			_ = (<-accepted).Close()
-		}
-		limited, is := l.(*limitedListener)
-		if !is {
-			t.Fatalf("the listener is a %T", l)
-		}
-		limited.mu.Lock() // it goes on accepting
-		if len(limited.open) != 0 {
-			t.Error("connections that have ended are counted")
-		}
-		limited.mu.Unlock()
-		if test.proxies == nil { // one more is accepted again
-			c, err := net.Dial("tcp", inner.Addr().String())
-			if err != nil {
-				t.Fatal(err)
+			if !isServed() {
+				t.Error("connections that have ended are counted")
 			}
-			defer c.Close() //nolint:errcheck // the test is over
-		}
-	}
-	if err := inner.Close(); err != nil {
-		t.Error(err)
+			if err := inner.Close(); err != nil {
+				t.Error(err)
+			}
+			for c := range accepted {
+				_ = c.Close()
+			}
+			if limited, is := l.(*limitedListener); !is || len(limited.open) != 0 {
+				t.Errorf("all connections of the listener, a %T, have ended, and some are counted", l)
+			}
+		})
 	}
 }
