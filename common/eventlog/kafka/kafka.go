@@ -230,6 +230,10 @@ func (t *Transport) Ready(ctx context.Context) error {
 	}
 }
 
+// closeFor is how long a process that ends waits for its last ephemeral messages. A broker that is away, or was wiped, may take none of
+// them for many seconds; they may be lost.
+const closeFor = time.Second
+
 // Close ends the connections that Relay, Follow and Subscribe do not end themselves. It is called after those have returned.
 func (t *Transport) Close() error {
 	t.mu.Lock()
@@ -240,7 +244,16 @@ func (t *Transport) Close() error {
 	if waiting != nil {
 		close(waiting)
 	}
-	t.producers.Wait()
+	sent := make(chan struct{})
+	go func() {
+		t.producers.Wait()
+		close(sent)
+	}()
+	select {
+	case <-sent:
+	case <-time.After(closeFor):
+		t.o.Log.Debug("the last ephemeral messages are not waited for")
+	}
 	if client != nil {
 		if err := client.Close(); err != nil {
 			return fmt.Errorf("close kafka: %w", err)
