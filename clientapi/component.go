@@ -24,6 +24,7 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -87,6 +88,18 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			QueryOpenID: func(ctx context.Context, q api.QueryOpenIDRequest) (api.QueryOpenIDResponse, error) {
 				user, err := owned.accounts.OpenIDUser(ctx, q.Token)
 				return api.QueryOpenIDResponse{UserID: user}, err
+			},
+			QueryDevices: func(ctx context.Context, q api.QueryDevicesRequest) (api.QueryDevicesResponse, error) {
+				return api.QueryDevicesResponse{}, mxerr.Unavailable("keys are not wired")
+			},
+			QueryDehydratedDevice: func(ctx context.Context, q api.QueryDehydratedDeviceRequest) (api.QueryDehydratedDeviceResponse, error) {
+				return api.QueryDehydratedDeviceResponse{}, mxerr.Unavailable("keys are not wired")
+			},
+			QueryKeys: func(ctx context.Context, q api.QueryKeysRequest) (api.QueryKeysResponse, error) {
+				return api.QueryKeysResponse{}, mxerr.Unavailable("keys are not wired")
+			},
+			ClaimKeys: func(ctx context.Context, q api.ClaimKeysRequest) (api.ClaimKeysResponse, error) {
+				return api.ClaimKeysResponse{}, mxerr.Unavailable("keys are not wired")
 			},
 			ReadLog: users.Read,
 			Heads:   users.Heads,

@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/accountdata"
@@ -145,6 +146,9 @@ func newAPI(engine *answer.Engine, data *accountdata.Service, output *eventlog.T
 		) (res api.TranslateTokenResponse, err error) {
 			res.Order, err = engine.Translate(ctx, req.RoomID, req.Token)
 			return res, err
+		},
+		SendToDevice: func(ctx context.Context, req api.SendToDeviceRequest) (api.Empty, error) {
+			return api.Empty{}, mxerr.Unavailable("messages to devices are not wired")
 		},
 		ReadLog: output.Read,
 		Heads:   output.Heads,

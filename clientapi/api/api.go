@@ -24,6 +24,16 @@ type ClientAPI struct {
 	// QueryOpenID tells whose an OpenID token is. M_UNKNOWN_TOKEN if nobody's who is active.
 	QueryOpenID rpc.Call[QueryOpenIDRequest, QueryOpenIDResponse]
 
+	// QueryDevices lists the devices of local users, dehydrated ones included. Unknown users are left out.
+	QueryDevices rpc.Call[QueryDevicesRequest, QueryDevicesResponse]
+	// QueryDehydratedDevice tells which device of a user is dehydrated (MSC3814). M_NOT_FOUND if none is.
+	QueryDehydratedDevice rpc.Call[QueryDehydratedDeviceRequest, QueryDehydratedDeviceResponse]
+	// QueryKeys returns identity keys of local users, as a viewer may see them.
+	QueryKeys rpc.Call[QueryKeysRequest, QueryKeysResponse]
+	// ClaimKeys takes one-time keys of local users, or fallback keys where there are none left. A call that is repeated
+	// with its request key gets the keys that it took.
+	ClaimKeys rpc.Call[ClaimKeysRequest, ClaimKeysResponse]
+
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
 }
@@ -86,6 +96,9 @@ const (
 	TypeProfile       = "profile"        // OutputProfile
 	TypeErased        = "erased"         // OutputErased
 	TypeTokens        = "tokens"         // OutputDevice: tokens of the device, or of all devices, ceased to be valid
+	TypeDeviceList    = "device_list"    // OutputDeviceList
+	TypeSignedUsers   = "signed_users"   // OutputSignedUsers
+	TypeKeyCounts     = "key_counts"     // OutputKeyCounts
 )
 
 // OutputDevice names a device; an empty DeviceID stands for all devices of the user.

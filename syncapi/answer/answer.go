@@ -137,6 +137,12 @@ func (a *answering) collect(ctx context.Context) error {
 	if err := a.dropForgotten(ctx); err != nil {
 		return err
 	}
+	if err := a.loadToDevice(ctx); err != nil {
+		return err
+	}
+	if err := a.loadDeviceLists(ctx); err != nil {
+		return err
+	}
 	if err := a.load(ctx); err != nil {
 		return err
 	}

@@ -285,4 +285,7 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 }
 
 // empty tells whether there is nothing to say.
-func (a *answering) empty() bool { return len(a.rooms)+len(a.accountData)+len(a.presence) == 0 }
+func (a *answering) empty() bool {
+	return len(a.rooms)+len(a.accountData)+len(a.presence) == 0 &&
+		!a.hasToDevice() && !a.hasDeviceLists() && !a.hasKeyCounts()
+}

@@ -90,9 +90,10 @@ func (a *answering) write() []byte {
 	}
 	o.raw(`}`)
 	o.batch("presence", len(a.presence), func(i int) { o.presence(&a.presence[i]) })
-	// Messages to devices and device lists are streams of their own, which have nothing to say.
-	o.raw(`,"to_device":{"events":[]},"device_lists":{"changed":[],"left":[]},` +
-		`"device_one_time_keys_count":{},"device_unused_fallback_key_types":[]}`)
+	a.writeToDevice(o)
+	a.writeDeviceLists(o)
+	a.writeKeyCounts(o)
+	o.raw(`}`)
 	return o.b
 }
 

@@ -27,6 +27,10 @@ type SyncAPI struct {
 	// TagRoom adds a tag to a user's room. A tag that is there stays as it is.
 	TagRoom rpc.Call[TagRoomRequest, Empty]
 
+	// SendToDevice keeps messages for devices of this server, and hands those for other servers over. Devices that do
+	// not exist get nothing.
+	SendToDevice rpc.Call[SendToDeviceRequest, Empty]
+
 	ReadLog rpc.Call[eventlog.ReadRequest, eventlog.ReadResponse]
 	Heads   rpc.Call[eventlog.HeadsRequest, eventlog.HeadsResponse]
 }
@@ -81,7 +85,8 @@ type QueryIgnoredResponse struct {
 
 // Types of the messages on Topic.
 const (
-	TypeReceipt = "receipt" // OutputReceipt
+	TypeReceipt  = "receipt"   // OutputReceipt
+	TypeToDevice = "to_device" // OutputToDevice
 )
 
 // OutputReceipt is a public read receipt of a user of this server.

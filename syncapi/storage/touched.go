@@ -15,6 +15,10 @@ const (
 	KindSettings    Kind = "settings"     // a user's account data that decides what they are shown
 	KindMemberships Kind = "memberships"  // a user's
 	KindPushers     Kind = "pushers"      // a user's
+	KindToDevice    Kind = "to_device"    // messages to a device
+	KindKeyCounts   Kind = "key_counts"   // keys of a device that can be claimed
+	// KindDeviceLists: a user's keys have changed, with Room for all who are joined there, without for the user alone.
+	KindDeviceLists Kind = "device_lists"
 )
 
 // Touched names what has changed, and for whom: a device of a user, all devices of a user, or, without a user, all who
