@@ -110,15 +110,9 @@ func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u 
 	if c.public == "" {
 		return c, before, nil
 	}
-	there := make(map[string]bool, len(before.oneTime))
-	for i := range before.oneTime {
-		there[before.oneTime[i].KeyID] = true
-	}
+	// One key of each kind is checked: who signs one wrongly does so with all, and whoever claims a key checks it.
 	for _, keys := range [][]oneTimeKey{c.oneTime, c.fallback} {
-		for i := range keys {
-			if there[keys[i].id] {
-				continue // it was checked when it came first
-			}
+		if i := slices.IndexFunc(keys, func(k oneTimeKey) bool { return k.form != nil }); i >= 0 {
 			if err := keys[i].verify(c.public); err != nil {
 				return nil, nil, err
 			}
