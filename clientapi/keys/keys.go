@@ -21,7 +21,8 @@ const (
 	MaxOneTimeKey = 8192 // bytes of JSON
 	// MaxOneTimeKeys are those that a device has of an algorithm and that were not claimed; one upload may have as many.
 	MaxOneTimeKeys = 500
-	// MaxGiven is of how many keys that were claimed a device's id is remembered, for each algorithm.
+	// MaxGiven is how many ids of keys that were claimed are remembered of a device for each algorithm, with those of keys
+	// that were uploaded together with them.
 	MaxGiven          = 200
 	MaxKeyAlgorithms  = 10    // with one-time or fallback keys of a device
 	MaxIdentity       = 16384 // bytes of the JSON of a device's keys, or of a cross-signing key
