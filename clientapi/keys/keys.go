@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -48,9 +49,12 @@ type Deps struct {
 }
 
 // Service has the keys of this server's users.
-type Service struct{ Deps }
+type Service struct {
+	Deps
+	published *lru.Cache[id.UserID, *published]
+}
 
 // New makes a Service.
-func New(d Deps) *Service { return &Service{d} }
+func New(d Deps) *Service { return &Service{d, newPublished()} }
 
 func (s *Service) db() *sqlutil.DB { return s.Store.DB }
