@@ -92,7 +92,7 @@ func TestDeviceListsSayWhoseKeysToFetch(t *testing.T) {
 		all("a stranger's keys", "", "", "", "", "carol", "")
 		alice.invite(room, carol.client)
 		all("an invite", "carol", "", "carol", "", "", "")
-		carol.encrypted2(t)
+		carol.login().encrypted(0)
 		all("keys of who is invited", "carol", "", "carol", "", "carol", "")
 		carol.leave(room)
 		all("a rejected invite", "", "carol", "", "carol", "", "")
@@ -128,12 +128,6 @@ func TestDeviceListsSayWhoseKeysToFetch(t *testing.T) {
 		}
 		all("since the beginning", "bob carol", "", "alice bob carol", "", "alice bob carol", "")
 	})
-}
-
-// encrypted2 uploads keys of another device of the same user.
-func (c *client) encrypted2(t *testing.T) {
-	t.Helper()
-	c.login().encrypted(0)
 }
 
 func TestAChangeOfKeysWakesThoseWhoSeeIt(t *testing.T) {

@@ -37,9 +37,11 @@ func TestEverySyncHasTheCountsOfKeys(t *testing.T) {
 		phone := bob.login()
 		keys := bob.crypto()
 		const quiet = `{"presence":{"not_types":["*"]}}`
-		poll := bob.poll(first.Get("next_batch").Str, "filter", quiet)
-		bob.must("POST", at("keys", "upload"), object{"device_keys": keys.deviceKeys(), "one_time_keys": keys.oneTimeKeys(2),
-			"fallback_keys": keys.fallbackKey()})
+		bob.must("POST", at("keys", "upload"), object{"device_keys": keys.deviceKeys()})
+		bob.hasKeys("keys of the device alone", bob.sync(""), 0, `[]`)
+		poll := bob.poll(bob.now(), "filter", quiet)
+		bob.must("POST", at("keys", "upload"),
+			object{"one_time_keys": keys.oneTimeKeys(2), "fallback_keys": keys.fallbackKey()})
 		answer := poll()
 		bob.hasKeys("after the upload", answer, 2, `["signed_curve25519"]`)
 		for _, want := range []struct {
