@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"math"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -111,9 +112,16 @@ const AllUpdates int64 = math.MaxInt64
 // DeviceLists finds those who may belong to the lists of a viewer, however long ago the time began. Of each user only
 // the last change of their keys is known: it counts if it was up to updatesUpTo.
 func (d *Database) DeviceLists(
-	ctx context.Context, tx *sqlutil.Tx, viewer id.UserID, s devicelists.Span, updatesUpTo int64,
-) ([]devicelists.Candidate, error) {
-	return d.deviceListsOf(ctx, tx, viewer, s, updatesUpTo, manyUpdated)
+	ctx context.Context, viewer id.UserID, s devicelists.Span, updatesUpTo int64,
+) (candidates []devicelists.Candidate, err error) {
+	err = d.db.ReadOne(ctx, "device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
+		candidates, err = d.deviceListsOf(ctx, tx, viewer, s, updatesUpTo, manyUpdated)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device lists of %s: %w", viewer, err)
+	}
+	return candidates, nil
 }
 
 func (d *Database) deviceListsOf(
@@ -128,8 +136,19 @@ func (d *Database) deviceListsOf(
 	})
 }
 
-// People returns what lists need to know of users, as it is in the snapshot of the transaction.
-func (d *Database) People(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
+// People returns what lists need to know of users, up to the last position.
+func (d *Database) People(ctx context.Context, users []id.UserID) (people map[id.UserID]*devicelists.Person, err error) {
+	err = d.db.ReadOne(ctx, "memberships of others", func(ctx context.Context, tx *sqlutil.Tx) error {
+		people, err = d.peopleIn(ctx, tx, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("memberships of %d users: %w", len(users), err)
+	}
+	return people, nil
+}
+
+func (d *Database) peopleIn(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
 ) (map[id.UserID]*devicelists.Person, error) {
 	people := make(map[id.UserID]*devicelists.Person, len(users))
 	for _, user := range users {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -112,4 +113,51 @@ func TestTheStatementOfDeviceListsIsRightForEverySpan(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// A database of the release before has memberships, from which lists are made for tokens of that release.
+func TestDeviceListsOfADatabaseOfTheReleaseBefore(t *testing.T) {
+	for name, at := range map[string]func(*testing.T) string{
+		"sqlite":   func(t *testing.T) string { return "file:" + filepath.Join(t.TempDir(), "sync.db") },
+		"postgres": func(t *testing.T) string { return test.Postgres(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: at(t)}, sqlutil.Deps{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := db.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			if err := db.Migrate(t.Context(), Component, before(t, "008")); err != nil {
+				t.Fatal(err)
+			}
+			const bob, carol = id.UserID("@bob:test"), id.UserID("@carol:test")
+			memberships := newMembershipTable(db)
+			err = db.Write(t.Context(), "old release", func(ctx context.Context, tx *sqlutil.Tx) error {
+				return memberships.put(ctx, tx, []Membership{
+					{UserID: alice, RoomID: roomA, Pos: 1, Membership: "join"},
+					{UserID: bob, RoomID: roomA, Pos: 2, Membership: "join"},
+					{UserID: carol, RoomID: roomA, Pos: 3, Membership: "invite"},
+					{UserID: bob, RoomID: roomA, Pos: 4, Membership: "leave"},
+				})
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, err := New(t.Context(), db, func(Changes) {})
+			if err != nil {
+				t.Fatal(err)
+			}
+			found, err := d.DeviceLists(t.Context(), alice, devicelists.Span{Since: 2, UpTo: 5}, 5)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(devicelists.Of(found)); got != "{[@carol:test] [@bob:test]}" {
+				t.Errorf("lists: %s, want carol and, left, bob", got)
+			}
+		})
+	}
 }
