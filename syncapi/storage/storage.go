@@ -43,6 +43,10 @@ type Database struct {
 	usage       usageStatements
 	threads     threadStatements
 	filterQuota filterQuotaStatements
+
+	toDevice     toDeviceTable
+	toDeviceTxns toDeviceTxns
+	gone         goneTable
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -75,6 +79,9 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.usage = newUsageStatements(db)
 	d.threads = newThreadStatements(db, d.receipts)
 	d.filterQuota = newFilterQuotaStatements(db)
+	d.toDevice = newToDeviceTable(db)
+	d.toDeviceTxns = newToDeviceTxns(db)
+	d.gone = newGoneTable(db)
 	return d, nil
 }
 

@@ -65,6 +65,9 @@ func (c *Changes) AllTouched() []Touched {
 	for i := range c.Memberships {
 		add(Touched{Kind: KindMemberships, User: c.Memberships[i].UserID})
 	}
+	for _, t := range touchedByMessages(c.ToDevice) {
+		add(t)
+	}
 	for _, t := range c.Touched {
 		add(t)
 	}

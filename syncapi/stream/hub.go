@@ -87,6 +87,7 @@ type user struct {
 	view     *View
 	counts   map[id.RoomID]storage.Unread // as they were when they were read
 	sleepers map[*Sleeper]struct{}
+	inboxes  inboxes
 }
 
 // update is what a commit means for a Hub.
