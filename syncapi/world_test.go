@@ -49,6 +49,7 @@ type world struct {
 	stop     func()
 
 	transport *eventlog.Embedded
+	client    *clientapi.ClientAPI
 	shared    bool // other replicas use the same database
 }
 
@@ -91,7 +92,7 @@ func postgres(t *testing.T) string {
 
 func newWorld(t *testing.T, connection string) *world {
 	t.Helper()
-	w := &world{t: t}
+	w := &world{t: t, client: quiet()}
 	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +151,7 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: quiet(), Typing: typing})
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.client, Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,6 +90,12 @@ func (s *server) start() {
 	}
 	client := clientapi.ClientAPI{Heads: func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 		return eventlog.HeadsResponse{LogID: "quiet", Heads: make([]int64, eventlog.Partitions)}, nil
+	}, QueryDevices: func(_ context.Context, q clientapi.QueryDevicesRequest) (clientapi.QueryDevicesResponse, error) {
+		res := clientapi.QueryDevicesResponse{Devices: make(map[id.UserID][]id.DeviceID)}
+		for _, user := range q.UserIDs {
+			res.Devices[user] = []id.DeviceID{"D"}
+		}
+		return res, nil
 	}}
 	var typing typingapi.TypingserverAPI
 	typer, err := typingserver.New(t.Context(), deps)
