@@ -18,6 +18,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/tidwall/gjson"
 
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -49,6 +50,7 @@ type world struct {
 	stop     func()
 
 	transport *eventlog.Embedded
+	client    *clientapi.ClientAPI
 	shared    bool // other replicas use the same database
 }
 
@@ -102,6 +104,7 @@ func newWorld(t *testing.T, connection string) *world {
 		}
 	})
 	w.db, w.rooms, w.users, w.transport = db, newRooms(t, db), newUsers(t, db), eventlog.NewEmbedded()
+	w.client = w.users.api()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	for _, log := range []*eventlog.Log{w.rooms.log, w.users.log} {
@@ -152,7 +155,7 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.users.api(), Typing: typing})
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.client, Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}

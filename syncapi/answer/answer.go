@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
+	"github.com/matrix-org/dendrite/syncapi/todevice"
 )
 
 // MaxTimeout is the longest that a sync waits for something new.
@@ -47,6 +48,8 @@ type Engine struct {
 	Storage *storage.Database
 	Hub     *stream.Hub
 	Events  *events.Cache
+	// ToDevice keeps messages to devices.
+	ToDevice *todevice.Service
 	// Barrier waits until what the roomserver had committed when a request began can be seen here.
 	Barrier func(ctx context.Context)
 	// Draining is closed when the process is about to end.
@@ -76,6 +79,10 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 	if req.Since != nil {
 		since = *req.Since
 	}
+	since.bind(req.UserID, req.DeviceID)
+	if req.takesMessages() {
+		e.ToDevice.Acknowledge(req.UserID, req.DeviceID, since.ToDevice)
+	}
 	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
 	for {
 		window, err := e.Hub.LookAs(ctx, req.UserID, req.DeviceID, since.Pos, since.Ephemeral)
@@ -84,7 +91,8 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 		}
 		a := &answering{Engine: e, Request: req, since: since, window: window, rooms: make(map[id.RoomID]*room)}
 		// A token from the future is one of a database that was restored: what it has seen is not to be known.
-		a.next = Token{Pos: max(window.UpTo, since.Pos), ToDevice: since.ToDevice, Ephemeral: window.Number}
+		a.next = since
+		a.next.Pos, a.next.Ephemeral = max(window.UpTo, since.Pos), window.Number
 		if err := a.collect(ctx); err != nil {
 			return httputil.Raw{}, err
 		}
@@ -130,6 +138,7 @@ type answering struct {
 	presence    []stream.Presence
 	unread      []storage.Unread // as it was read
 	lists       devicelists.Lists
+	messages    []storage.ToDevice
 }
 
 // initial tells whether the client has seen nothing yet.

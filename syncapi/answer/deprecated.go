@@ -28,6 +28,7 @@ var withRoomID = pdu.ClientOptions{WithRoomID: true}
 
 // InitialSync is GET /initialSync: an initial sync in another form.
 func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, error) {
+	req.OnlyRooms = true
 	return e.answer(ctx, req, func(a *answering) ([]byte, error) {
 		a.addPushRules()
 		published, err := a.published(ctx)
@@ -62,6 +63,7 @@ func (e *Engine) InitialSync(ctx context.Context, req *Request) (httputil.Raw, e
 
 // RoomInitialSync is GET /rooms/{roomId}/initialSync. The filter selects the room. M_FORBIDDEN for those who are not and never were in it.
 func (e *Engine) RoomInitialSync(ctx context.Context, req *Request, room id.RoomID) (httputil.Raw, error) {
+	req.OnlyRooms = true
 	return e.answer(ctx, req, func(a *answering) ([]byte, error) {
 		r := a.rooms[room]
 		if r == nil || r.kind == invited || r.kind == knocked || r.kind == outside {

@@ -20,8 +20,9 @@ func whatSuspendedMay() map[string]string {
 		"leave rooms and reject invites": "leave forget",
 		"redact their own events":        "send redact",
 		"cancel what they delayed":       "delayed_event",
+		"verify their devices":           "send_to_device",
 		"see and receive messages": "search user_directory_search public_rooms_search put_filter receipt " +
-			"read_markers",
+			"read_markers post_dehydrated_events",
 		"verify devices, and write what belongs to that": "keys_upload keys_query keys_claim device_signing_upload " +
 			"signatures_upload",
 		"change what nobody else sees": "put_account_data put_room_account_data put_tag delete_tag set_pusher",
