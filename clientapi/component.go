@@ -11,6 +11,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/backups"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
@@ -60,6 +61,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	profileService := profiles.New(store, users, matrix.ServerName, time.Now)
 	seen := accounts.NewLastSeen(store, time.Now)
 	sessions := uia.New(store, time.Now)
+	keyBackups := backups.New(store)
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
 	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
 		Now: time.Now})
@@ -105,7 +107,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			Heads:   users.Heads,
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions,
-			Profiles: profileService, Propagate: propagation, Delayed: later,
+			Profiles: profileService, Propagate: propagation, Delayed: later, Backups: keyBackups,
 			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
@@ -126,6 +128,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(accounts.SeenFlush, "devices are not marked as seen", seen.Flush)
 		again(propagate.RetryEvery, "what is pending cannot be read", propagation.Retry)
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
+		again(backups.SweepEvery, "keys of deleted backups stay", keyBackups.Sweep)
 		group.Go(func() error {
 			later.Run(ctx)
 			return nil

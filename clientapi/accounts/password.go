@@ -134,6 +134,9 @@ func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) (p
 		if err := s.removeOthers(ctx, tx, user, ""); err != nil {
 			return err
 		}
+		if err := s.Store.DeleteBackups(ctx, tx, user); err != nil {
+			return fmt.Errorf("delete the backups of keys: %w", err)
+		}
 		return s.Store.PutPending(ctx, tx, user, pending, s.Now())
 	})
 	if err != nil {

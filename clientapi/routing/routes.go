@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/backups"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
@@ -32,6 +33,7 @@ type Deps struct {
 	Propagate *propagate.Service
 	Delayed   *delayed.Service
 	Notices   *notices.Service
+	Backups   *backups.Service
 	Room      *roomserver.RoomserverAPI
 	Sync      *syncapi.SyncAPI
 	Typing    *typingserver.TypingserverAPI
@@ -58,7 +60,7 @@ func Routes(d Deps) []httputil.Route {
 		// Guests may use what § Guest Access lists, and log out, and join by alias.
 		user, guest = httputil.AuthUser, httputil.AuthGuest
 	)
-	return []httputil.Route{
+	return append(backupRoutes(e), []httputil.Route{
 		{Method: get, Path: root + "/versions", Name: "versions", Auth: nobody, Handler: e.versions},
 		{Method: get, Path: "/.well-known/matrix/client", Name: "wellknown_client", Auth: nobody, Handler: e.wellKnownClient},
 		{Method: get, Path: "/.well-known/matrix/server", Name: "wellknown_server", Auth: nobody, Handler: e.wellKnownServer},
@@ -172,5 +174,5 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/search", Name: "search", Auth: user, Limit: "directory", Large: true, Handler: e.searchEvents},
 		{Method: get, Path: v3 + "/publicRooms", Name: "public_rooms", Auth: nobody, Limit: "directory", Large: true, Handler: e.publicRooms},
 		{Method: post, Path: v3 + "/publicRooms", Name: "public_rooms_search", Auth: user, Limit: "directory", Large: true, Handler: e.searchPublicRooms},
-	}
+	}...)
 }

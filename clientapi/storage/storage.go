@@ -29,6 +29,8 @@ type Store struct {
 	pendingStatements
 	reportStatements
 	delayedStatements
+	backupStatements
+	backupKeyStatements
 }
 
 // Open brings the tables to their newest version.
@@ -37,15 +39,17 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		return nil, fmt.Errorf("tables of clientapi: %w", err)
 	}
 	return &Store{
-		DB:                db,
-		accountStatements: prepareAccounts(db),
-		deviceStatements:  prepareDevices(db),
-		tokenStatements:   prepareTokens(db),
-		profileStatements: prepareProfiles(db),
-		sessionStatements: prepareSessions(db),
-		onceStatements:    prepareOnce(db),
-		pendingStatements: preparePending(db),
-		reportStatements:  prepareReports(db),
-		delayedStatements: prepareDelayed(db),
+		DB:                  db,
+		accountStatements:   prepareAccounts(db),
+		deviceStatements:    prepareDevices(db),
+		tokenStatements:     prepareTokens(db),
+		profileStatements:   prepareProfiles(db),
+		sessionStatements:   prepareSessions(db),
+		onceStatements:      prepareOnce(db),
+		pendingStatements:   preparePending(db),
+		reportStatements:    prepareReports(db),
+		delayedStatements:   prepareDelayed(db),
+		backupStatements:    prepareBackups(db),
+		backupKeyStatements: prepareBackupKeys(db),
 	}, nil
 }

@@ -22,6 +22,7 @@ func whatSuspendedMay() map[string]string {
 		"cancel what they delayed":       "delayed_event",
 		"see and receive messages": "search user_directory_search public_rooms_search put_filter receipt " +
 			"read_markers",
+		"populate their key backup":    "create_backup update_backup delete_backup put_backup_keys delete_backup_keys",
 		"change what nobody else sees": "put_account_data put_room_account_data put_tag delete_tag set_pusher",
 		"change their push rules":      "put_push_rule delete_push_rule put_push_rule_enabled put_push_rule_actions",
 		"report, and say who they are": "report_room report_event report_user openid",
@@ -44,7 +45,7 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 			"statekey": "", "alias": "#x-" + bob.localpart + ":test.example", "key": "displayname",
 			"deviceid": bob.deviceID, "delayid": "x", "action": "cancel",
 			"filterid": "0", "tag": "x", "kind": "content", "ruleid": "x", "receipttype": "m.read", "reltype": "m.x",
-			"eventtype": "m.x"}
+			"eventtype": "m.x", "version": "1", "sessionid": "x"}
 		admin.must("PUT", v1("admin", "suspend", bob.userID), object{"suspended": true})
 		bob.everywhere(403, "M_USER_SUSPENDED", "POST", at("createRoom"), object{})
 		may := whatSuspendedMay()
