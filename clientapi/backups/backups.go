@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
@@ -53,8 +54,11 @@ func parseVersion(text string) int64 {
 
 func unknownVersion() error { return mxerr.NotFound("Unknown backup version") }
 
-func checkAuthData(authData json.RawMessage) error {
-	if len(authData) > MaxAuthData {
+func check(algorithm string, authData json.RawMessage) error {
+	switch {
+	case algorithm == "" || len(algorithm) > MaxAlgorithm || strings.ContainsRune(algorithm, 0):
+		return mxerr.InvalidParam("the name of an algorithm has 1 to %d bytes and no NUL", MaxAlgorithm)
+	case len(authData) > MaxAuthData:
 		return mxerr.TooLarge("auth_data may have %d bytes", MaxAuthData)
 	}
 	return nil
@@ -62,10 +66,7 @@ func checkAuthData(authData json.RawMessage) error {
 
 // Create makes a backup without keys, which is the user's newest, and returns its version.
 func (s *Service) Create(ctx context.Context, user id.UserID, algorithm string, authData json.RawMessage) (string, error) {
-	if algorithm == "" || len(algorithm) > MaxAlgorithm {
-		return "", mxerr.InvalidParam("the name of an algorithm has 1 to %d bytes", MaxAlgorithm)
-	}
-	if err := checkAuthData(authData); err != nil {
+	if err := check(algorithm, authData); err != nil {
 		return "", err
 	}
 	nid, err := s.nids.Next(ctx, 1)
@@ -120,7 +121,7 @@ func (s *Service) one(ctx context.Context, missing string,
 
 // Update replaces the auth_data of a backup. M_NOT_FOUND if it is not there, M_INVALID_PARAM for another algorithm.
 func (s *Service) Update(ctx context.Context, user id.UserID, version, algorithm string, authData json.RawMessage) error {
-	if err := checkAuthData(authData); err != nil {
+	if err := check(algorithm, authData); err != nil {
 		return err
 	}
 	b := &storage.Backup{Version: parseVersion(version), Algorithm: algorithm, AuthData: authData}
