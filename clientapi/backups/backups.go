@@ -174,7 +174,7 @@ func (s *Service) wrongVersion(ctx context.Context, tx *sqlutil.Tx, user id.User
 const SweepEvery = 20 * time.Second
 
 // sweepAtOnce is how many keys are swept in one transaction: others wait for it.
-const sweepAtOnce = 500
+const sweepAtOnce = 250
 
 // Sweep removes the keys that no backup has any more. Where it is stopped, it goes on the next time.
 func (s *Service) Sweep(ctx context.Context) error {
