@@ -30,9 +30,6 @@ CREATE TABLE clientapi_backup_keys (
     replaced BIGINT NOT NULL, -- bytes of the session data that this one took the place of; 0: it was the first
     PRIMARY KEY (nid, room_id, session_id)
 );
--- Dehydrated devices (MSC3814): what their owner needs to rehydrate them. They have a row in clientapi_devices beside.
-CREATE TABLE clientapi_dehydrated (
-    user_id TEXT PRIMARY KEY,
-    device_id TEXT NOT NULL,
-    device_data TEXT NOT NULL -- a JSON object
-);
+-- What the owner of a dehydrated device (MSC3814) needs to rehydrate it: a JSON object. A user has one such device at most.
+ALTER TABLE clientapi_devices ADD COLUMN device_data TEXT NOT NULL DEFAULT '';
+CREATE UNIQUE INDEX clientapi_devices_dehydrated ON clientapi_devices (user_id) WHERE dehydrated = TRUE;

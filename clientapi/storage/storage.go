@@ -31,6 +31,7 @@ type Store struct {
 	delayedStatements
 	backupStatements
 	backupKeyStatements
+	dehydratedStatements
 	deviceKeyStatements
 	crossSigningStatements
 	signatureStatements
@@ -57,6 +58,7 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		delayedStatements:      prepareDelayed(db),
 		backupStatements:       prepareBackups(db),
 		backupKeyStatements:    prepareBackupKeys(db),
+		dehydratedStatements:   prepareDehydrated(db),
 		deviceKeyStatements:    prepareDeviceKeys(db),
 		crossSigningStatements: prepareCrossSigning(db),
 		signatureStatements:    prepareSignatures(db),
