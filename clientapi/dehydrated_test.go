@@ -12,8 +12,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
@@ -51,6 +55,26 @@ func newKey(t *testing.T) (string, ed25519.PrivateKey) {
 	return base64Of(public), private
 }
 
+// told lists the types of the messages about a user, each with the device that it names, whatever its form.
+func (s *server) told(user id.UserID) []string {
+	s.t.Helper()
+	page, err := s.api.ReadLog(s.t.Context(), eventlog.ReadRequest{Topic: api.Topic, Partition: eventlog.Partition(string(user)), From: 1, Limit: 100})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var all []string
+	for _, record := range page.Records {
+		text := []byte(record.Value)
+		if record.Decoded != nil {
+			if text, err = json.Marshal(record.Decoded); err != nil {
+				s.t.Fatal(err)
+			}
+		}
+		all = append(all, record.Type+" "+gjson.GetBytes(text, "device_id").Str)
+	}
+	return all
+}
+
 func TestADehydratedDeviceIsReplacedInOneStep(t *testing.T) {
 	each(t, nil, func(t *testing.T, s *server) {
 		alice := s.register("alice")
@@ -72,11 +96,11 @@ func TestADehydratedDeviceIsReplacedInOneStep(t *testing.T) {
 				"device_keys": signed(t, signed(t, keys, device, private), self, selfKey), "fallback_keys": object{"signed_curve25519:A": key}})
 			return device
 		}
-		at := len(s.log("@alice:test"))
+		at := len(s.told("@alice:test"))
 		first := dehydrate()
 		told := func(want ...string) {
 			t.Helper()
-			log := s.log("@alice:test")
+			log := s.told("@alice:test")
 			if !slices.Equal(log[at:], want) {
 				t.Errorf("it is told %q, want %q", log[at:], want)
 			}
