@@ -1,11 +1,8 @@
 package clientapi
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -20,40 +17,10 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/test/keytest"
 )
 
 const dehydratedPath = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
-
-func base64Of(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
-
-// signed returns the object with a signature of alice.
-func signed(t *testing.T, o object, name string, private ed25519.PrivateKey) object {
-	t.Helper()
-	plain := maps.Clone(o)
-	delete(plain, "signatures")
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(plain); err != nil {
-		t.Fatal(err)
-	}
-	mine := object{}
-	if before, has := o["signatures"].(object); has {
-		mine = maps.Clone(before["@alice:test"].(object))
-	}
-	mine["ed25519:"+name] = base64Of(ed25519.Sign(private, bytes.TrimSpace(text.Bytes())))
-	plain["signatures"] = object{"@alice:test": mine}
-	return plain
-}
-
-func newKey(t *testing.T) (string, ed25519.PrivateKey) {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return base64Of(public), private
-}
 
 // told lists the types of the messages about a user, each with the device that it names, whatever its form.
 func (s *server) told(user id.UserID) []string {
@@ -78,26 +45,23 @@ func (s *server) told(user id.UserID) []string {
 func TestADehydratedDeviceIsReplacedInOneStep(t *testing.T) {
 	each(t, nil, func(t *testing.T, s *server) {
 		alice := s.register("alice")
-		master, masterKey := newKey(t)
-		self, selfKey := newKey(t)
-		cross := func(usage, public string) object {
-			return object{"user_id": "@alice:test", "usage": []string{usage}, "keys": object{"ed25519:" + public: public}}
-		}
-		s.want(200, "", "POST", "/keys/device_signing/upload", alice, object{"master_key": cross("master", master),
-			"self_signing_key": signed(t, cross("self_signing", self), master, masterKey)})
-		dehydrate := func() string {
+		master, self := keytest.Cross("@alice:test", "master"), keytest.Cross("@alice:test", "self")
+		s.want(200, "", "POST", "/keys/device_signing/upload", alice, object{"master_key": master.CrossKey("master"),
+			"self_signing_key": master.Sign(self.CrossKey("self_signing"))})
+		dehydrate := func(name string) string {
 			t.Helper()
-			public, private := newKey(t)
-			device := base64Of([]byte(rand.Text() + rand.Text())[:32])
-			keys := object{"user_id": "@alice:test", "device_id": device, "dehydrated": true, "algorithms": []string{"m.olm"},
-				"keys": object{"curve25519:" + device: device, "ed25519:" + device: public}}
-			key := signed(t, object{"key": base64Of([]byte(rand.Text() + rand.Text())[:32]), "fallback": true}, device, private)
-			s.want(200, "", "PUT", dehydratedPath, alice, object{"device_id": device, "device_data": object{"algorithm": "x"},
-				"device_keys": signed(t, signed(t, keys, device, private), self, selfKey), "fallback_keys": object{"signed_curve25519:A": key}})
-			return device
+			k := keytest.Device("@alice:test", keytest.Curve(name))
+			keys := k.DeviceKeys()
+			keys["dehydrated"], keys["keys"] = true, object{k.ID(): k.Public(), "curve25519:" + k.Device: k.Device}
+			signed := k.Sign(keys)
+			both, _ := signed["signatures"].(object)["@alice:test"].(object)
+			maps.Copy(both, self.Sign(keys)["signatures"].(object)["@alice:test"].(object))
+			s.want(200, "", "PUT", dehydratedPath, alice, object{"device_id": k.Device, "device_data": object{"algorithm": "x"},
+				"device_keys": signed, "fallback_keys": k.Fallback(1)})
+			return k.Device
 		}
 		at := len(s.told("@alice:test"))
-		first := dehydrate()
+		first := dehydrate("first")
 		told := func(want ...string) {
 			t.Helper()
 			log := s.told("@alice:test")
@@ -108,7 +72,7 @@ func TestADehydratedDeviceIsReplacedInOneStep(t *testing.T) {
 		}
 		told("device_list "+first, "key_counts "+first)
 		before := s.db.Count()
-		second := dehydrate()
+		second := dehydrate("second")
 		if n := s.db.Count().Since(before).Commits; n != 1 {
 			t.Errorf("it is replaced in %d steps", n)
 		}

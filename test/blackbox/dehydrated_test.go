@@ -32,12 +32,12 @@ func (c *client) dry(x *crossSigning) (object, *cryptoDevice) {
 		"device_keys": x.self.sign(k.sign(keys)), "one_time_keys": k.oneTimeKeys(3), "fallback_keys": k.fallbackKey()}, k
 }
 
-// dehydrates uploads a dehydrated device and returns its id.
-func (c *client) dehydrates(x *crossSigning) string {
+// dehydrates uploads a dehydrated device and returns its keys.
+func (c *client) dehydrates(x *crossSigning) *cryptoDevice {
 	c.t.Helper()
 	body, k := c.dry(x)
 	equal(c.t, "the answer", c.must("PUT", dehydratedPath, body).Get("device_id").Str, k.deviceID)
-	return k.deviceID
+	return k
 }
 
 // dehydrated is the id of the user's dehydrated device; empty if there is none.
@@ -54,18 +54,14 @@ func (c *client) dehydrated() string {
 // keysOfDevices are the device_keys of a user, by device.
 func (c *client) keysOfDevices(of *client) map[string]gjson.Result {
 	c.t.Helper()
-	return c.must("POST", at("keys", "query"), object{"device_keys": object{of.userID: []string{}}}).
-		Get("device_keys").Map()[of.userID].Map()
+	return in(c.query(of.userID), "device_keys", of.userID).Map()
 }
 
 // claimed is the id of a key that is claimed of a device; empty if there is none.
-func (c *client) claimed(of *client, device string) string {
+func (c *client) claimed(of *cryptoDevice) string {
 	c.t.Helper()
-	answer := c.must("POST", at("keys", "claim"), object{"one_time_keys": object{of.userID: object{device: "signed_curve25519"}}})
-	for name := range answer.Get("one_time_keys").Map()[of.userID].Map()[device].Map() {
-		return name
-	}
-	return ""
+	name, _ := c.claim(of)
+	return name
 }
 
 func TestADeviceIsDehydrated(t *testing.T) {
@@ -90,26 +86,26 @@ func TestADeviceIsDehydrated(t *testing.T) {
 		}
 		given := make(map[string]bool)
 		for range 4 {
-			given[bob.claimed(alice, k.deviceID)] = true
+			given[bob.claimed(k)] = true
 		}
 		equal(t, "keys that were given", len(given), 4)
-		equal(t, "what is left to give is the fallback key", given[bob.claimed(alice, k.deviceID)], true)
+		equal(t, "what is left to give is the fallback key", given[bob.claimed(k)], true)
 
 		// What is sent twice changes nothing; data with the same keys is replaced.
 		alice.must("PUT", dehydratedPath, body)
 		body["device_data"] = object{"algorithm": "x"}
 		alice.must("PUT", dehydratedPath, body)
 		equal(t, "its data", alice.must("GET", dehydratedPath, nil).Get("device_data").Raw, `{"algorithm":"x"}`)
-		equal(t, "what is given again", given[bob.claimed(alice, k.deviceID)], true)
+		equal(t, "what is given again", given[bob.claimed(k)], true)
 
 		// A new one takes its place.
-		next := alice.dehydrates(x)
+		next := alice.dehydrates(x).deviceID
 		equal(t, "the new one", alice.dehydrated(), next)
 		alice.refused(404, "M_NOT_FOUND", "GET", at("devices", k.deviceID), nil)
 		if all := bob.keysOfDevices(alice); all[k.deviceID].Exists() || !all[next].Exists() {
 			t.Errorf("bob sees %v", all)
 		}
-		equal(t, "a key of the old one", bob.claimed(alice, k.deviceID), "")
+		equal(t, "a key of the old one", bob.claimed(k), "")
 
 		equal(t, "what is deleted", alice.must("DELETE", dehydratedPath, object{}).Get("device_id").Str, next)
 		equal(t, "after that", alice.dehydrated(), "")
@@ -126,7 +122,7 @@ func TestADehydratedDeviceStaysAndGoes(t *testing.T) {
 		proof := func() object {
 			return object{"type": "m.login.password", "password": alice.password, "identifier": object{"type": "m.id.user", "user": alice.localpart}}
 		}
-		device := alice.dehydrates(x)
+		device := alice.dehydrates(x).deviceID
 		alice.must("POST", at("logout"), object{})
 		alice = alice.login()
 		equal(t, "after logging the last device out", alice.dehydrated(), device)
@@ -135,10 +131,10 @@ func TestADehydratedDeviceStaysAndGoes(t *testing.T) {
 
 		alice.must("DELETE", at("devices", device), object{"auth": proof()})
 		equal(t, "after deleting it", alice.dehydrated(), "")
-		device = alice.dehydrates(x)
+		device = alice.dehydrates(x).deviceID
 		alice.must("POST", at("delete_devices"), object{"devices": []string{device}, "auth": proof()})
 		equal(t, "after deleting it with others", alice.dehydrated(), "")
-		device = alice.dehydrates(x)
+		device = alice.dehydrates(x).deviceID
 		alice.must("POST", at("logout", "all"), object{})
 		alice = alice.login()
 		equal(t, "after logging out everywhere", alice.dehydrated(), "")
@@ -156,8 +152,10 @@ func TestDehydratingTwoAtOnce(t *testing.T) {
 		x := alice.crossSigned()
 		for range 5 {
 			var group sync.WaitGroup
+			var made []*cryptoDevice
 			for range 4 {
-				body, _ := alice.dry(x)
+				body, k := alice.dry(x)
+				made = append(made, k)
 				other := *alice
 				group.Go(func() {
 					if a := other.call("PUT", dehydratedPath, body); a.status != 200 {
@@ -171,8 +169,10 @@ func TestDehydratingTwoAtOnce(t *testing.T) {
 				t.Errorf("the device is %s, and bob sees %v", device, all)
 			}
 			equal(t, "devices", len(alice.must("GET", at("devices"), nil).Get("devices").Array()), 2)
-			if bob.claimed(alice, device) == "" {
-				t.Errorf("%s has no keys", device)
+			for _, k := range made {
+				if has := bob.claimed(k) != ""; has != (k.deviceID == device) {
+					t.Errorf("%s is there, and it is %t that %s has keys", device, has, k.deviceID)
+				}
 			}
 		}
 	})
@@ -185,7 +185,7 @@ func TestBadDehydratedDevices(t *testing.T) {
 		early, _ := alice.dry(stranger)
 		alice.refused(400, "M_INVALID_PARAM", "PUT", dehydratedPath, early) // nobody knows the self-signing key
 		x := alice.crossSigned()
-		device := alice.dehydrates(x)
+		device := alice.dehydrates(x).deviceID
 		before := alice.must("GET", dehydratedPath, nil).Raw + alice.must("GET", at("devices"), nil).Raw
 		since := bob.keysOfDevices(alice)[device].Raw
 

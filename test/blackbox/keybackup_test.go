@@ -13,9 +13,10 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/matrix-org/dendrite/common/test"
+	"github.com/matrix-org/dendrite/test/keytest"
 )
 
-const megolmBackup = "m.megolm_backup.v1.curve25519-aes-sha2"
+const megolmBackup = keytest.Backup
 
 // backsUp begins a backup and returns its version.
 func (c *client) backsUp() string {
