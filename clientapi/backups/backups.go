@@ -1,9 +1,9 @@
 // Package backups keeps the keys of users' sessions for them, encrypted by their clients (Client-Server API,
 // § Server-side key backups).
 //
-// A user has versions of the backup, of which the newest takes keys. Count and ETag of a version move in the transaction
-// that changes its keys, and only if it does. A version that is deleted is gone at once, however large: its keys are
-// swept afterwards, by any replica. All keys are the user's own, so nothing here is told to others.
+// A user has versions of the backup, of which the newest takes keys. Count and ETag of a version move in the
+// transaction that changes its keys, and only if it does. A version that is deleted is gone at once, however large: its
+// keys are swept afterwards, by any replica. All keys are the user's own, so nothing here is told to others.
 package backups
 
 import (
@@ -65,7 +65,8 @@ func check(algorithm string, authData json.RawMessage) error {
 }
 
 // Create makes a backup without keys, which is the user's newest, and returns its version.
-func (s *Service) Create(ctx context.Context, user id.UserID, algorithm string, authData json.RawMessage) (string, error) {
+func (s *Service) Create(ctx context.Context, user id.UserID, algorithm string,
+	authData json.RawMessage) (string, error) {
 	if err := check(algorithm, authData); err != nil {
 		return "", err
 	}
@@ -120,7 +121,8 @@ func (s *Service) one(ctx context.Context, missing string,
 }
 
 // Update replaces the auth_data of a backup. M_NOT_FOUND if it is not there, M_INVALID_PARAM for another algorithm.
-func (s *Service) Update(ctx context.Context, user id.UserID, version, algorithm string, authData json.RawMessage) error {
+func (s *Service) Update(ctx context.Context, user id.UserID, version, algorithm string,
+	authData json.RawMessage) error {
 	if err := check(algorithm, authData); err != nil {
 		return err
 	}

@@ -223,7 +223,8 @@ func TestKeysThatNoBackupHasAreSwept(t *testing.T) {
 		if n := s.keptKeys(t); n != 20 {
 			t.Errorf("%d keys are kept, want 20", n)
 		}
-		if latest, err := s.Latest(t.Context(), alice); err != nil || VersionText(latest.Version) != kept || latest.Sessions != 20 {
+		latest, err := s.Latest(t.Context(), alice)
+		if err != nil || VersionText(latest.Version) != kept || latest.Sessions != 20 {
 			t.Error(latest, err)
 		}
 	})
@@ -277,7 +278,8 @@ func TestBoundsOfBackups(t *testing.T) {
 		if err := s.Delete(t.Context(), alice, "1"); err != nil {
 			t.Errorf("the oldest was deleted before: %v", err)
 		}
-		if _, err := s.Create(t.Context(), alice, "m.x", json.RawMessage(`{"a":"`+strings.Repeat("x", MaxAuthData)+`"}`)); !mxerr.Is(err, "M_TOO_LARGE") {
+		authData := json.RawMessage(`{"a":"` + strings.Repeat("x", MaxAuthData) + `"}`)
+		if _, err := s.Create(t.Context(), alice, "m.x", authData); !mxerr.Is(err, "M_TOO_LARGE") {
 			t.Errorf("large auth_data: %v", err)
 		}
 	})

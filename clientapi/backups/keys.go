@@ -95,7 +95,8 @@ func checkSessionID(session string) error {
 }
 
 // move counts a change of a backup's keys, if it is one.
-func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *storage.Backup, c storage.BackupChange) error {
+func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *storage.Backup,
+	c storage.BackupChange) error {
 	if !c.Changed {
 		return nil
 	}
@@ -107,7 +108,8 @@ func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *s
 }
 
 // Key returns the key of a session. M_NOT_FOUND if there is none, or no such backup.
-func (s *Service) Key(ctx context.Context, user id.UserID, version string, room id.RoomID, session string) (k *storage.BackupKey, err error) {
+func (s *Service) Key(ctx context.Context, user id.UserID, version string, room id.RoomID,
+	session string) (k *storage.BackupKey, err error) {
 	err = s.store.DB.Read(ctx, "key of a backup", func(ctx context.Context, tx *sqlutil.Tx) error {
 		b, err := s.store.Backup(ctx, tx, user, parseVersion(version))
 		if err == nil && b == nil {
@@ -179,7 +181,8 @@ func (p *Pages) Next(ctx context.Context) (keys []storage.BackupKey, err error) 
 
 // DeleteKeys removes keys from a backup, whether it is the newest or not: that of a session, or all of a room, or all.
 // M_NOT_FOUND if there is no such backup.
-func (s *Service) DeleteKeys(ctx context.Context, user id.UserID, version string, room id.RoomID, session string) (State, error) {
+func (s *Service) DeleteKeys(ctx context.Context, user id.UserID, version string, room id.RoomID,
+	session string) (State, error) {
 	var nid int64
 	if room == "" {
 		var err error

@@ -1,5 +1,5 @@
-// Package dehydration keeps a device for each user who wants one that nobody is logged in on (MSC3814): it gets messages
-// while the user has no other device, and whoever logs in next reads them as that device.
+// Package dehydration keeps a device for each user who wants one that nobody is logged in on (MSC3814): it gets
+// messages while the user has no other device, and whoever logs in next reads them as that device.
 //
 // A user has one at most. It is a device like any other: others see its keys, it is listed, and it can be deleted, then
 // with its keys and messages, and this is told. Only logging out of other devices leaves it.
@@ -76,7 +76,8 @@ func (s *Service) Put(ctx context.Context, user id.UserID, d Device) error {
 	return nil
 }
 
-func (s *Service) put(ctx context.Context, tx *sqlutil.Tx, d storage.Device, data json.RawMessage, upload *keys.Checked) error {
+func (s *Service) put(ctx context.Context, tx *sqlutil.Tx, d storage.Device, data json.RawMessage,
+	upload *keys.Checked) error {
 	old, err := s.Store.Dehydrated(ctx, tx, d.UserID)
 	if err != nil {
 		return fmt.Errorf("look for an older one: %w", err)

@@ -6,8 +6,9 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// CheckDehydrated fails for an upload that cannot be that of a dehydrated device (MSC3814, § Dehydrating a device): others
-// must see that it is one, that its user has signed it, and have a key to write to it however late. M_INVALID_PARAM.
+// CheckDehydrated fails for an upload that cannot be that of a dehydrated device (MSC3814, § Dehydrating a device):
+// others must see that it is one and that its user has signed it, and have a key to write to it however late.
+// M_INVALID_PARAM.
 func (c *Checked) CheckDehydrated() error {
 	if c.identity == nil {
 		return mxerr.BadJSON("device_keys must be an object")

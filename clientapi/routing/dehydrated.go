@@ -21,19 +21,28 @@ func (e *endpoints) putDehydrated(ctx context.Context, r *httputil.Request) (any
 		DisplayName string          `json:"initial_device_display_name"`
 		keys.Upload
 	}
-	if err := r.JSON(&body); err != nil {
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	if err := httputil.Unmarshal(raw, &body); err != nil {
 		return nil, err
 	}
 	data, err := object("device_data", body.DeviceData)
 	switch {
 	case err != nil:
 		return nil, err
-	case data == nil || gjson.GetBytes(data, "algorithm").Type != gjson.String:
-		return nil, mxerr.BadJSON("device_data must be an object with an algorithm, which is a string")
+	case data == nil:
+		return nil, lacks(raw, "device_data", "an object")
+	case gjson.GetBytes(data, "algorithm").Type != gjson.String:
+		return nil, mxerr.BadJSON("device_data must have an algorithm, which is a string")
 	case body.DeviceID == nil:
-		return nil, mxerr.BadJSON("device_id must be a string")
+		return nil, lacks(raw, "device_id", "a string")
+	case isNull(body.DeviceKeys):
+		return nil, lacks(raw, "device_keys", "an object")
 	}
-	err = e.Dehydration.Put(ctx, r.Caller.UserID, dehydration.Device{ID: *body.DeviceID, Data: data, DisplayName: body.DisplayName, Keys: body.Upload})
+	err = e.Dehydration.Put(ctx, r.Caller.UserID, dehydration.Device{ID: *body.DeviceID, Data: data,
+		DisplayName: body.DisplayName, Keys: body.Upload})
 	return httputil.Object{"device_id": *body.DeviceID}, err
 }
 

@@ -82,9 +82,16 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	body := new(roomBody)
-	if err := r.JSON(body); err != nil {
+	raw, err := r.Object()
+	if err != nil {
 		return nil, err
+	}
+	body := new(roomBody)
+	if err := httputil.Unmarshal(raw, body); err != nil {
+		return nil, err
+	}
+	if body.Sessions == nil {
+		return nil, lacks(raw, "sessions", "an object")
 	}
 	keys, err := body.keys(room, nil)
 	if err != nil {
@@ -95,14 +102,18 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 
 // putAllKeys is PUT /room_keys/keys.
 func (e *endpoints) putAllKeys(ctx context.Context, r *httputil.Request) (any, error) {
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
 	var body struct {
 		Rooms map[string]*roomBody `json:"rooms"`
 	}
-	if err := r.JSON(&body); err != nil {
+	if err := httputil.Unmarshal(raw, &body); err != nil {
 		return nil, err
 	}
 	if body.Rooms == nil {
-		return nil, mxerr.BadJSON("rooms must be an object")
+		return nil, lacks(raw, "rooms", "an object")
 	}
 	var keys []storage.BackupKey
 	for name, inRoom := range body.Rooms {

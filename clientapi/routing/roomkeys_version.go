@@ -53,16 +53,20 @@ type backupBody struct {
 }
 
 func readBackup(r *httputil.Request) (*backupBody, error) {
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
 	body := new(backupBody)
-	if err := r.JSON(body); err != nil {
+	if err := httputil.Unmarshal(raw, body); err != nil {
 		return nil, err
 	}
 	if body.Algorithm == nil {
-		return nil, mxerr.BadJSON("algorithm must be a string")
+		return nil, lacks(raw, "algorithm", "a string")
 	}
 	authData, err := object("auth_data", body.AuthData)
 	if err == nil && authData == nil {
-		err = mxerr.BadJSON("auth_data must be an object")
+		err = lacks(raw, "auth_data", "an object")
 	}
 	return body, err
 }

@@ -1,4 +1,5 @@
--- Server-side key backups. Versions of a user count up, and nid names the keys of one: it changes when they are all deleted.
+-- Server-side key backups. Versions of a user count up, and nid names the keys of one: it changes when they are all
+-- deleted.
 CREATE TABLE clientapi_backups (
     user_id TEXT NOT NULL,
     version BIGINT NOT NULL,
@@ -30,6 +31,7 @@ CREATE TABLE clientapi_backup_keys (
     replaced BIGINT NOT NULL, -- bytes of the session data that this one took the place of; 0: it was the first
     PRIMARY KEY (nid, room_id, session_id)
 );
--- What the owner of a dehydrated device (MSC3814) needs to rehydrate it: a JSON object. A user has one such device at most.
+-- What the owner of a dehydrated device (MSC3814) needs to rehydrate it: a JSON object. A user has one such device at
+-- most.
 ALTER TABLE clientapi_devices ADD COLUMN device_data TEXT NOT NULL DEFAULT '';
 CREATE UNIQUE INDEX clientapi_devices_dehydrated ON clientapi_devices (user_id) WHERE dehydrated = TRUE;

@@ -96,7 +96,8 @@ func scanBackupKey(row interface{ Scan(...any) error }) (k BackupKey, err error)
 }
 
 // BackupKey returns the key of a session; nil if there is none.
-func (s *Store) BackupKey(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID, session string) (*BackupKey, error) {
+func (s *Store) BackupKey(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID,
+	session string) (*BackupKey, error) {
 	k, err := scanBackupKey(s.oneBackupKey.QueryRow(ctx, tx, nid, room, session))
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
@@ -119,14 +120,16 @@ func (s *Store) RoomBackupKeys(ctx context.Context, tx *sqlutil.Tx, nid int64, r
 }
 
 // DeleteBackupKey removes the key of a session.
-func (s *Store) DeleteBackupKey(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID, session string) (BackupChange, error) {
+func (s *Store) DeleteBackupKey(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID,
+	session string) (BackupChange, error) {
 	rows, err := s.deleteKey.Query(ctx, tx, nid, room, session)
 	sizes, err := sqlutil.Collect(rows, err, scanOne[int64])
 	return removed(sizes), err
 }
 
 // DeleteRoomKeys removes some keys of a room.
-func (s *Store) DeleteRoomKeys(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID, limit int) (BackupChange, error) {
+func (s *Store) DeleteRoomKeys(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID,
+	limit int) (BackupChange, error) {
 	last := ""
 	rows, err := s.roomKeySizes.Query(ctx, tx, nid, room, limit)
 	sizes, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (size int64, err error) {

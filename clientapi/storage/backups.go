@@ -22,12 +22,14 @@ type Backup struct {
 }
 
 type backupStatements struct {
-	nextBackup, insertBackup, surplusBackup, oneBackup, latestBackup, lockBackup, lockLatest, updateBackup, moveBackup, emptyBackup,
-	deleteBackup, deleteBackups, deleteVersions, lastVersion, totalBackups, insertSweep, selectSweep, deleteSweep *sqlutil.Stmt
+	nextBackup, insertBackup, surplusBackup, oneBackup, latestBackup, lockBackup, lockLatest, updateBackup, moveBackup,
+	emptyBackup, deleteBackup, deleteBackups, deleteVersions, lastVersion, totalBackups *sqlutil.Stmt
+	insertSweep, selectSweep, deleteSweep *sqlutil.Stmt
 }
 
 func prepareBackups(db *sqlutil.DB) backupStatements {
-	selected := `SELECT version, nid, algorithm, auth_data, etag, sessions, bytes FROM clientapi_backups WHERE user_id = $1 `
+	selected := `SELECT version, nid, algorithm, auth_data, etag, sessions, bytes FROM clientapi_backups
+		WHERE user_id = $1 `
 	return backupStatements{
 		nextBackup: db.Stmt(`INSERT INTO clientapi_backup_versions (user_id, last) VALUES ($1, 1) ON CONFLICT (user_id)
 			DO UPDATE SET last = clientapi_backup_versions.last + 1 RETURNING last`),
@@ -99,7 +101,8 @@ func (s *Store) LockLatest(ctx context.Context, tx *sqlutil.Tx, user id.UserID, 
 }
 
 // SurplusBackup is the newest of a user's versions beyond so many; 0 if there is none.
-func (s *Store) SurplusBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, most int) (version int64, err error) {
+func (s *Store) SurplusBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID,
+	most int) (version int64, err error) {
 	err = s.surplusBackup.QueryRow(ctx, tx, user, most).Scan(&version)
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
@@ -114,7 +117,8 @@ func (s *Store) UpdateBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID
 }
 
 // MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone.
-func (s *Store) MoveBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *Backup, sessions, bytes int64) (bool, error) {
+func (s *Store) MoveBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *Backup,
+	sessions, bytes int64) (bool, error) {
 	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, sessions, bytes), b)
 }
 

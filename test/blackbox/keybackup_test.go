@@ -137,11 +137,13 @@ func TestKeysAreBackedUpAndRestored(t *testing.T) {
 			"s2": sessionKey(true, 0, 0, "2")}}), 2, true)
 		changed(alice.must("PUT", keysAt(version), object{"rooms": object{
 			"!a:x": object{"sessions": object{odd: sessionKey(false, 4, 9, "same"), "s2": sessionKey(false, 0, 0, "worse")}},
-			"!b":   object{"sessions": object{"s3": sessionKey(false, 0, 0, "3")}}, "!c:x": object{"sessions": object{}}}}), 3, true)
+			"!b":   object{"sessions": object{"s3": sessionKey(false, 0, 0, "3")}},
+			"!c:x": object{"sessions": object{}}}}), 3, true)
 		changed(alice.must("PUT", keysAt(version), object{"rooms": object{}}), 3, false)
 
 		one := alice.must("GET", keysAt(version, "!a:x", odd), nil)
-		equal(t, "a key", one.Raw, `{"first_message_index":4,"forwarded_count":9,"is_verified":false,"session_data":{"ciphertext":"better"}}`)
+		equal(t, "a key", one.Raw,
+			`{"first_message_index":4,"forwarded_count":9,"is_verified":false,"session_data":{"ciphertext":"better"}}`)
 		inRoom := alice.must("GET", keysAt(version, "!a:x"), nil)
 		equal(t, "keys of a room", len(inRoom.Get("sessions").Map()), 2)
 		equal(t, "one of them", inRoom.Get("sessions").Map()[odd].Raw, one.Raw)
@@ -151,7 +153,8 @@ func TestKeysAreBackedUpAndRestored(t *testing.T) {
 		equal(t, "a room of all", all["!a:x"].Raw, inRoom.Raw)
 		equal(t, "another", all["!b"].Get("sessions.s3.session_data.ciphertext").Str, "3")
 		alice.refused(404, "M_NOT_FOUND", "GET", keysAt(version, "!a:x", "none"), nil)
-		equal(t, "the old version", alice.must("GET", keysAt(old, "!old:x", "s"), nil).Get("session_data.ciphertext").Str, "old")
+		equal(t, "the old version",
+			alice.must("GET", keysAt(old, "!old:x", "s"), nil).Get("session_data.ciphertext").Str, "old")
 
 		// Another device restores; another user does not.
 		equal(t, "another device", alice.login().must("GET", keysAt(version), nil).Get("rooms").Map()["!a:x"].Raw, inRoom.Raw)
@@ -177,15 +180,21 @@ func TestBadKeysChangeNothing(t *testing.T) {
 		alice := d.user(t, "alice")
 		version := alice.backsUp()
 		alice.must("PUT", keysAt(version, "!a:x", "s"), sessionKey(false, 5, 5, "1"))
-		before := alice.must("GET", at("room_keys", "version"), nil).Raw + alice.must("GET", keysAt(version), nil).Raw
+		all := func() string {
+			t.Helper()
+			return alice.must("GET", at("room_keys", "version"), nil).Raw + alice.must("GET", keysAt(version), nil).Raw
+		}
+		before := all()
 		deep := strings.Repeat(`{"a":`, 200) + "1" + strings.Repeat("}", 200)
 		good := `"first_message_index":1,"forwarded_count":0,"is_verified":true,"session_data":{}`
-		bad := map[string]string{"an empty object": `{}`, "null": `null`, "a list": `[]`, "a deep object": `{` + good + `,"a":` + deep + `}`}
+		bad := map[string]string{"an empty object": `{}`, "null": `null`, "a list": `[]`,
+			"a deep object": `{` + good + `,"a":` + deep + `}`}
 		for member, values := range map[string][]string{
-			"first_message_index": {"null", "-1", `"1"`, "1.5", "9007199254740992", "1e400", "123456789012345678901234567890", "{}", "true"},
-			"forwarded_count":     {"null", "-1", `"1"`, "1.5", "9007199254740992", "[]"},
-			"is_verified":         {"null", "1", `"true"`, "{}"},
-			"session_data":        {"null", "1", `"x"`, "[]"},
+			"first_message_index": {"null", "-1", `"1"`, "1.5", "9007199254740992", "1e400",
+				"123456789012345678901234567890", "{}", "true"},
+			"forwarded_count": {"null", "-1", `"1"`, "1.5", "9007199254740992", "[]"},
+			"is_verified":     {"null", "1", `"true"`, "{}"},
+			"session_data":    {"null", "1", `"x"`, "[]"},
 		} {
 			for _, value := range values {
 				bad[member+" "+value] = `{` + strings.Replace(good, `"`+member+`":`, `"`+member+`":`+value+`,"x":`, 1) + `}`
@@ -204,19 +213,28 @@ func TestBadKeysChangeNothing(t *testing.T) {
 				}
 			}
 		}
-		for _, body := range []string{`{}`, `{"rooms":null}`, `{"rooms":[]}`, `{"rooms":{"!a:x":null}}`, `{"rooms":{"!a:x":{}}}`,
-			`{"rooms":{"!a:x":{"sessions":null}}}`, `{"rooms":{"#a:x":{"sessions":{}}}}`, `{"rooms":{"!\u0000":{"sessions":{}}}}`} {
+		alice.refused(400, "M_MISSING_PARAM", "PUT", keysAt(version), object{})
+		alice.refused(400, "M_MISSING_PARAM", "PUT", keysAt(version, "!a:x"), object{})
+		for _, body := range []string{`{}`, `{"algorithm":"m.x"}`, `{"auth_data":{}}`} {
+			alice.refused(400, "M_MISSING_PARAM", "POST", at("room_keys", "version"), []byte(body))
+			alice.refused(400, "M_MISSING_PARAM", "PUT", at("room_keys", "version", version), []byte(body))
+		}
+		for _, body := range []string{`{"rooms":null}`, `{"rooms":[]}`, `{"rooms":{"!a:x":null}}`, `{"rooms":{"!a:x":{}}}`,
+			`{"rooms":{"!a:x":{"sessions":null}}}`, `{"rooms":{"#a:x":{"sessions":{}}}}`,
+			`{"rooms":{"!\u0000":{"sessions":{}}}}`} {
 			alice.refused(400, "M_BAD_JSON", "PUT", keysAt(version), []byte(body))
 		}
-		for _, body := range []string{`{}`, `{"sessions":null}`, `{"sessions":[]}`, `{"sessions":"x"}`} {
+		for _, body := range []string{`{"sessions":null}`, `{"sessions":[]}`, `{"sessions":"x"}`} {
 			alice.refused(400, "M_BAD_JSON", "PUT", keysAt(version, "!a:x"), []byte(body))
 		}
 		for _, session := range []string{"", `\u0000`, strings.Repeat("s", 256)} {
 			alice.refused(400, "M_INVALID_PARAM", "PUT", keysAt(version, "!a:x"),
 				[]byte(`{"sessions":{`+better+`"`+session+`":{`+good+`}}}`))
 		}
-		alice.refused(413, "M_TOO_LARGE", "PUT", keysAt(version, "!a:x", "s"), sessionKey(true, 0, 0, strings.Repeat("x", 20_000)))
-		alice.refused(413, "M_TOO_LARGE", "PUT", keysAt(version, "!a:x", "s"), sessionKey(true, 0, 0, strings.Repeat("x", 2<<20)))
+		for _, size := range []int{20_000, 2 << 20} {
+			alice.refused(413, "M_TOO_LARGE", "PUT", keysAt(version, "!a:x", "s"),
+				sessionKey(true, 0, 0, strings.Repeat("x", size)))
+		}
 		for _, method := range []string{"GET", "PUT", "DELETE"} {
 			var body any
 			if method == "PUT" {
@@ -229,8 +247,9 @@ func TestBadKeysChangeNothing(t *testing.T) {
 			}
 			alice.refused(400, "M_INVALID_PARAM", method, keysAt(version, "a:x", "s"), body)
 		}
-		for _, body := range []string{`{}`, `{"algorithm":"m.x"}`, `{"algorithm":"m.x","auth_data":null}`, `{"algorithm":"m.x","auth_data":[]}`,
-			`{"algorithm":null,"auth_data":{}}`, `{"algorithm":1,"auth_data":{}}`, `{"algorithm":"m.x","auth_data":` + deep + `}`} {
+		for _, body := range []string{`{"algorithm":"m.x","auth_data":null}`, `{"algorithm":"m.x","auth_data":[]}`,
+			`{"algorithm":null,"auth_data":{}}`, `{"algorithm":1,"auth_data":{}}`,
+			`{"algorithm":"m.x","auth_data":` + deep + `}`} {
 			alice.refused(400, "M_BAD_JSON", "POST", at("room_keys", "version"), []byte(body))
 			alice.refused(400, "M_BAD_JSON", "PUT", at("room_keys", "version", version), []byte(body))
 		}
@@ -241,7 +260,7 @@ func TestBadKeysChangeNothing(t *testing.T) {
 		}
 		alice.refused(413, "M_TOO_LARGE", "POST", at("room_keys", "version"),
 			object{"algorithm": megolmBackup, "auth_data": object{"a": strings.Repeat("x", 70_000)}})
-		if after := alice.must("GET", at("room_keys", "version"), nil).Raw + alice.must("GET", keysAt(version), nil).Raw; after != before {
+		if after := all(); after != before {
 			t.Errorf("refused requests changed something:\n%s\n%s", before, after)
 		}
 		// What is odd in data that nobody but clients read is kept.
@@ -345,7 +364,8 @@ func TestWritersWhoRaceEndWithTheBetterKeys(t *testing.T) {
 	})
 }
 
-// A backup that is large goes in by parts and comes out whole, and deleting it takes no longer than deleting a small one.
+// A backup that is large goes in by parts and comes out whole, and deleting it takes no longer than deleting a small
+// one.
 func TestALargeBackup(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice := d.user(t, "alice")
@@ -394,8 +414,7 @@ func TestDeactivationEndsBackups(t *testing.T) {
 		alice := d.user(t, "alice")
 		version := alice.backsUp()
 		alice.must("PUT", keysAt(version, "!a:x", "s"), sessionKey(true, 0, 0, "x"))
-		alice.must("POST", at("account", "deactivate"), object{"auth": object{"type": "m.login.password", "password": alice.password,
-			"identifier": object{"type": "m.id.user", "user": alice.localpart}}})
+		alice.must("POST", at("account", "deactivate"), object{"auth": alice.proof()})
 		alice.refused(401, "M_UNKNOWN_TOKEN", "GET", at("room_keys", "version"), nil)
 		alice.refused(401, "M_UNKNOWN_TOKEN", "PUT", keysAt(version, "!a:x", "t"), sessionKey(true, 0, 0, "x"))
 	})
