@@ -162,15 +162,17 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 		return nil, err
 	}
 	err = s.Store.DB.Write(ctx, "register", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		add := s.addDevice
 		if r.Upgrade {
 			err = s.upgrade(ctx, tx, account, session.DeviceID)
 		} else {
 			err = s.insert(ctx, tx, account, r.DisplayName)
+			add = s.Store.PutDevice // a new account has nothing that its first device could be too much for
 		}
 		if err != nil || r.Device == nil {
 			return err
 		}
-		return s.open(ctx, tx, session, device, r.Device.Refreshable)
+		return s.open(ctx, tx, session, device, r.Device.Refreshable, add)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("register %s: %w", account.UserID, err)
@@ -236,7 +238,7 @@ func (s *Service) Login(ctx context.Context, user id.UserID, r DeviceRequest) (*
 		if ended > 0 {
 			s.tell(ctx, tx, api.TypeTokens, user, session.DeviceID)
 		}
-		return s.open(ctx, tx, session, device, r.Refreshable)
+		return s.open(ctx, tx, session, device, r.Refreshable, s.addDevice)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log %s in: %w", user, err)
@@ -264,8 +266,9 @@ func (s *Service) device(r *DeviceRequest, session *Session) (storage.Device, er
 		LastSeenIP: r.IP}, nil
 }
 
-func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, refreshable bool) error {
-	if err := s.addDevice(ctx, tx, device); err != nil {
+func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, refreshable bool,
+	add func(context.Context, *sqlutil.Tx, storage.Device) error) error {
+	if err := add(ctx, tx, device); err != nil {
 		return err
 	}
 	issued, err := s.Tokens.Issue(ctx, tx, session.UserID, session.DeviceID, refreshable)

@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/devicelists"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/filter"
 	"github.com/matrix-org/dendrite/syncapi/presence"
@@ -36,6 +37,7 @@ type Request struct {
 	FullState  bool
 	StateAfter bool                  // state_after instead of state
 	Presence   presence.State        // what the client makes of its user
+	OnlyRooms  bool                  // the answer has nothing of keys, nor of messages to the device
 	Lend       func(size int) []byte // gives room for the answer
 }
 
@@ -76,7 +78,7 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 	}
 	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
 	for {
-		window, err := e.Hub.Look(ctx, req.UserID, since.Pos, since.Ephemeral)
+		window, err := e.Hub.LookAs(ctx, req.UserID, req.DeviceID, since.Pos, since.Ephemeral)
 		if err != nil {
 			return httputil.Raw{}, err
 		}
@@ -127,6 +129,7 @@ type answering struct {
 	accountData []storage.AccountData // global
 	presence    []stream.Presence
 	unread      []storage.Unread // as it was read
+	lists       devicelists.Lists
 }
 
 // initial tells whether the client has seen nothing yet.

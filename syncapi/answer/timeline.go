@@ -29,11 +29,17 @@ func (p place) get() *storage.TimelineRow { return &p.room.rows[p.row] }
 // fetchTimelines gets the events of all rooms, the newest of each first, until there are as many as an answer may have.
 func (a *answering) fetchTimelines(ctx context.Context) error {
 	places := a.newestFirst()
-	found := make(map[id.EventID]*roomserver.Event, len(places))
+	var found map[id.EventID]*roomserver.Event
 	for size := 0; len(places) > 0 && size <= maxTimelines; {
 		chunk := places[:min(len(places), rowsAtATime)]
-		if err := a.find(ctx, chunk, found); err != nil {
+		more, err := a.find(ctx, chunk)
+		switch {
+		case err != nil:
 			return err
+		case found == nil:
+			found = more
+		default:
+			maps.Copy(found, more)
 		}
 		for _, p := range chunk {
 			if e := found[p.get().EventID]; e != nil {
@@ -63,21 +69,28 @@ func cutBehind(places []place) {
 	}
 }
 
-// newestFirst is all rows of the answer, in the order in which they are worth having.
+// newestFirst is all rows of the answer, in the order in which they are worth having: the last of each room, then the
+// one before it of each, and so on.
 func (a *answering) newestFirst() []place {
-	var places []place
+	n := 0
+	rooms := make([]*room, 0, len(a.rooms))
 	for _, r := range a.rooms {
-		for i := range r.rows {
-			places = append(places, place{r, i})
+		n += len(r.rows)
+		rooms = append(rooms, r)
+	}
+	places := make([]place, 0, n)
+	for back := 1; len(rooms) > 0; back++ {
+		rooms = slices.DeleteFunc(rooms, func(r *room) bool { return len(r.rows) < back })
+		for _, r := range rooms {
+			places = append(places, place{r, len(r.rows) - back})
 		}
 	}
-	slices.SortFunc(places, func(p, q place) int { return (len(p.room.rows) - p.row) - (len(q.room.rows) - q.row) })
 	return places
 }
 
 // find gets the events that the user may see. Who was joined when an event came sees it, whatever the room's history
 // visibility is; for all other events the roomserver decides.
-func (a *answering) find(ctx context.Context, places []place, found map[id.EventID]*roomserver.Event) error {
+func (a *answering) find(ctx context.Context, places []place) (map[id.EventID]*roomserver.Event, error) {
 	var shared, checked []id.EventID
 	for _, p := range places {
 		if row := p.get(); a.certainlySees(row) {
@@ -86,27 +99,29 @@ func (a *answering) find(ctx context.Context, places []place, found map[id.Event
 			checked = append(checked, row.EventID)
 		}
 	}
-	seen, err := a.Events.Get(ctx, shared)
+	found, err := a.Events.Get(ctx, shared)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	visible, err := a.Events.Visible(ctx, a.viewer(), checked)
-	if err != nil {
-		return err
-	}
-	maps.Copy(found, seen)
 	maps.Copy(found, visible)
-	return nil
+	return found, err
 }
 
 // show makes a room's timeline of those rows whose events were found, and leaves out the others.
 func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
-	shown := make([]storage.TimelineRow, 0, len(r.rows))
+	kept := r.rows[:0:0] // as in selected, of the same array
+	r.timeline = make([]*roomserver.Event, 0, len(r.rows))
 	for i := range r.rows {
 		row := &r.rows[i]
 		event := found[row.EventID]
-		if event == nil {
+		switch {
+		case event == nil:
 			continue
+		case len(kept) == i:
+			kept = r.rows[: i+1 : i+1]
+		default:
+			kept = append(kept, *row)
 		}
 		one := *event
 		one.Membership = leave
@@ -114,9 +129,8 @@ func (a *answering) show(r *room, found map[id.EventID]*roomserver.Event) {
 			one.Membership = m.Membership
 		}
 		r.timeline = append(r.timeline, &one)
-		shown = append(shown, *row)
 	}
-	r.rows = shown
+	r.rows = kept
 }
 
 // aggregate adds what relates to the events of those timelines that are limited (Client-Server API, § Aggregations of

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"sync"
-	"unsafe"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/lru"
@@ -19,10 +18,8 @@ const (
 	// who is woken by one finds it here, and who comes back after a while has the roomserver asked, which keeps some
 	// itself.
 	keptBytes = 16 << 20
-	// keptStateBytes is what whole states of rooms take that stay in memory: 10,000 events of the usual size together.
+	// keptStateBytes is what states of rooms take that stay in memory: 10,000 events of the usual size together.
 	keptStateBytes = 16 << 20
-	// maxStateKept is how many events a state may have that is kept.
-	maxStateKept = 2000
 )
 
 // maxAsk is how many events one call to the roomserver asks for.
@@ -32,16 +29,11 @@ const maxAsk = 1000
 type Cache struct {
 	room  *roomserver.RoomserverAPI
 	byID  *lru.Cache[id.EventID, *roomserver.Event]
-	state *lru.Cache[stateKey, []*roomserver.Event]
+	state *lru.Cache[stateKey, *keptState]
 	// drops counts what was forgotten: an answer that was under way meanwhile may be old and is not kept. The lock makes looking and
 	// keeping one step.
 	mu    sync.Mutex
 	drops int64
-}
-
-type stateKey struct {
-	room id.RoomID
-	root roomserver.Root
 }
 
 // New makes an empty Cache. The contract is called when it is filled.
@@ -49,14 +41,6 @@ func New(room *roomserver.RoomserverAPI) *Cache {
 	return &Cache{room: room,
 		byID:  lru.New(keptBytes, func(i id.EventID, e *roomserver.Event) int { return len(i) + e.Size() }),
 		state: lru.New(keptStateBytes, stateSize)}
-}
-
-func stateSize(k stateKey, events []*roomserver.Event) int {
-	n := len(k.room) + len(events)*int(unsafe.Sizeof(events[0]))
-	for _, e := range events {
-		n += e.Size()
-	}
-	return n
 }
 
 // Put adds an event that was just sent.
@@ -142,58 +126,4 @@ func (c *Cache) Visible(ctx context.Context, viewer roomserver.Viewer, ids []id.
 		}
 	}
 	return found, nil
-}
-
-// State returns the state of a room at a root. With lazy members, only the member events of these users are among it.
-func (c *Cache) State(ctx context.Context, room id.RoomID, root roomserver.Root, lazy bool, members []id.UserID) ([]*roomserver.Event, error) {
-	if root.IsZero() {
-		return nil, nil
-	}
-	key := stateKey{room, root}
-	if whole, has := c.state.Get(key); has {
-		if !lazy {
-			return whole, nil
-		}
-		return slices.DeleteFunc(slices.Clone(whole), func(e *roomserver.Event) bool {
-			user, _ := e.PDU.StateKey()
-			return e.PDU.Type() == "m.room.member" && !slices.Contains(members, id.UserID(user))
-		}), nil
-	}
-	req := roomserver.QueryStateRequest{RoomID: room, Root: &root}
-	if lazy {
-		req.Filter, req.Members = &roomserver.EventFilter{LazyLoadMembers: true}, members
-	}
-	drops := c.dropped()
-	answer, err := c.room.QueryState(ctx, req)
-	if err != nil {
-		return nil, fmt.Errorf("state of %s: %w", room, err)
-	}
-	state := make([]*roomserver.Event, len(answer.Events))
-	for i := range answer.Events {
-		state[i] = &answer.Events[i]
-	}
-	if !lazy && len(state) <= maxStateKept {
-		c.keep(drops, func() { c.state.AddMissing(key, state) })
-	}
-	return state, nil
-}
-
-// Members returns member events of users at a root.
-func (c *Cache) Members(ctx context.Context, room id.RoomID, root roomserver.Root, users []id.UserID) ([]*roomserver.Event, error) {
-	if len(users) == 0 || root.IsZero() {
-		return nil, nil
-	}
-	keys := make([]roomserver.StateKeyTuple, len(users))
-	for i, user := range users {
-		keys[i] = roomserver.StateKeyTuple{Type: "m.room.member", StateKey: string(user)}
-	}
-	answer, err := c.room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room, Root: &root, Keys: keys})
-	if err != nil {
-		return nil, fmt.Errorf("members of %s: %w", room, err)
-	}
-	state := make([]*roomserver.Event, len(answer.Events))
-	for i := range answer.Events {
-		state[i] = &answer.Events[i]
-	}
-	return state, nil
 }

@@ -101,3 +101,72 @@ func TestAnEventThatIsKeptKeepsNoOthers(t *testing.T) {
 		t.Errorf("events take %d bytes where %d are counted", n, kept)
 	}
 }
+
+// A state that lazily loading clients get is asked for once, and then the members only that nobody had asked for.
+func TestStatesOfLazilyLoadingClientsAreKept(t *testing.T) {
+	event := func(eventType, key string) roomserver.Event {
+		text := fmt.Sprintf(`{"content":{},"room_id":"!r:here","sender":"@a:here","state_key":%q,"type":%q}`, key, eventType)
+		e, err := pdu.ParseTrusted("11", id.EventID("$"+eventType+key), json.RawMessage(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return roomserver.Event{PDU: e}
+	}
+	var asked []id.UserID // by the last call
+	questions := 0
+	room := new(roomserver.RoomserverAPI)
+	room.QueryState = func(
+		_ context.Context, req roomserver.QueryStateRequest,
+	) (res roomserver.QueryStateResponse, err error) {
+		questions++
+		users := req.Members
+		for _, key := range req.Keys {
+			users = append(users, id.UserID(key.StateKey))
+		}
+		asked = append(asked, users...)
+		if req.Keys == nil {
+			res.Events = append(res.Events, event("m.room.create", ""))
+		}
+		if req.Filter == nil && req.Keys == nil {
+			users = []id.UserID{"@a:here", "@b:here", "@c:here"}
+		}
+		for _, user := range users {
+			if user != "@gone:here" {
+				res.Events = append(res.Events, event(typeMember, string(user)))
+			}
+		}
+		return res, nil
+	}
+	c := New(room)
+	state := func(lazy bool, users ...id.UserID) string {
+		t.Helper()
+		asked = nil
+		events, err := c.State(t.Context(), "!r:here", roomserver.Root{1}, lazy, users)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var keys []string
+		for _, e := range events {
+			key, _ := e.PDU.StateKey()
+			keys = append(keys, key)
+		}
+		return fmt.Sprint(keys, asked, questions)
+	}
+	for i, step := range []struct{ got, want string }{
+		{state(true, "@a:here", "@gone:here"), "[ @a:here] [@a:here @gone:here] 1"},
+		{state(true, "@gone:here", "@a:here", "@a:here"), "[ @a:here] [] 1"},
+		{state(true, "@a:here", "@b:here", "@b:here"), "[ @a:here @b:here] [@b:here] 2"},
+		{state(true, "@b:here"), "[ @b:here] [] 2"},
+		{state(false), "[ @a:here @b:here @c:here] [] 3"},
+		{state(true, "@c:here"), "[ @c:here] [] 3"},
+		{state(false), "[ @a:here @b:here @c:here] [] 3"},
+	} {
+		if step.got != step.want {
+			t.Errorf("step %d: %s, want %s", i, step.got, step.want)
+		}
+	}
+	c.Drop([]id.EventID{"$any"})
+	if got := state(true, "@a:here"); got != "[ @a:here] [@a:here] 4" {
+		t.Errorf("after an event changed: %s", got)
+	}
+}
