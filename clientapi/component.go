@@ -11,6 +11,8 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/backups"
+	"github.com/matrix-org/dendrite/clientapi/dehydration"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/notices"
@@ -25,7 +27,6 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -61,6 +62,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	profileService := profiles.New(store, users, matrix.ServerName, time.Now)
 	seen := accounts.NewLastSeen(store, time.Now)
 	sessions := uia.New(store, time.Now)
+	keyBackups := backups.New(store)
+	dehydrated := &dehydration.Service{Store: store, Accounts: owned.accounts, Keys: owned.keys, Now: time.Now}
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
 	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
 		Now: time.Now})
@@ -95,7 +98,11 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				return api.QueryDevicesResponse{Devices: devices}, err
 			},
 			QueryDehydratedDevice: func(ctx context.Context, q api.QueryDehydratedDeviceRequest) (api.QueryDehydratedDeviceResponse, error) {
-				return api.QueryDehydratedDeviceResponse{}, mxerr.Unavailable("keys are not wired")
+				d, err := dehydrated.Get(ctx, q.UserID)
+				if err != nil {
+					return api.QueryDehydratedDeviceResponse{}, err
+				}
+				return api.QueryDehydratedDeviceResponse{DeviceID: d.DeviceID}, nil
 			},
 			QueryKeys: func(ctx context.Context, q api.QueryKeysRequest) (api.QueryKeysResponse, error) {
 				found, err := owned.keys.QueryLocal(ctx, q.Viewer, q.Devices)
@@ -113,7 +120,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			Heads:   users.Heads,
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions, Keys: owned.keys,
-			Profiles: profileService, Propagate: propagation, Delayed: later,
+			Profiles: profileService, Propagate: propagation, Delayed: later, Backups: keyBackups, Dehydration: dehydrated,
 			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
@@ -134,6 +141,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(accounts.SeenFlush, "devices are not marked as seen", seen.Flush)
 		again(propagate.RetryEvery, "what is pending cannot be read", propagation.Retry)
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
+		again(backups.SweepEvery, "keys of deleted backups stay", keyBackups.Sweep)
 		again(sweepEvery, "old claims of keys stay", owned.keys.DropOldClaims)
 		group.Go(func() error {
 			later.Run(ctx)

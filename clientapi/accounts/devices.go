@@ -110,6 +110,11 @@ func (s *Service) RemoveDevices(ctx context.Context, user id.UserID, devices ...
 	return nil
 }
 
+// RemoveIn is RemoveDevices in a transaction of the caller.
+func (s *Service) RemoveIn(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices ...id.DeviceID) error {
+	return s.remove(ctx, tx, user, devices)
+}
+
 func (s *Service) remove(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices []id.DeviceID) error {
 	removed, err := s.Store.DeleteDevices(ctx, tx, user, devices)
 	if err != nil {

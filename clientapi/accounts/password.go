@@ -135,6 +135,9 @@ func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) (p
 		if err := s.removeAll(ctx, tx, user); err != nil {
 			return err
 		}
+		if err := s.Store.DeleteBackups(ctx, tx, user); err != nil {
+			return fmt.Errorf("delete the backups of keys: %w", err)
+		}
 		if err := s.Keys.RemoveUser(ctx, tx, user); err != nil {
 			return fmt.Errorf("remove the keys: %w", err)
 		}

@@ -7,6 +7,8 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/tidwall/gjson"
+
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -60,6 +62,14 @@ func object(name string, raw json.RawMessage) (json.RawMessage, error) {
 		return nil, mxerr.BadJSON("%s must be an object", name)
 	}
 	return raw, nil
+}
+
+// lacks is the error where a member that a body must have is absent, or null; must says what it has to be.
+func lacks(body json.RawMessage, name, must string) error {
+	if gjson.GetBytes(body, name).Exists() {
+		return mxerr.BadJSON("%s must be %s", name, must)
+	}
+	return mxerr.MissingParam("%s is missing: it must be %s", name, must)
 }
 
 // oneOf fails for a parameter that is neither empty nor one of the values.

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
+	"github.com/matrix-org/dendrite/clientapi/backups"
+	"github.com/matrix-org/dendrite/clientapi/dehydration"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
 	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/notices"
@@ -24,20 +26,22 @@ import (
 
 // Deps are what the endpoints use.
 type Deps struct {
-	Config    *config.Matrix
-	TURN      *config.TURN
-	Accounts  *accounts.Service
-	Tokens    *tokens.Service
-	UIA       *uia.Service
-	Profiles  *profiles.Service
-	Propagate *propagate.Service
-	Delayed   *delayed.Service
-	Keys      *keys.Service
-	Notices   *notices.Service
-	Room      *roomserver.RoomserverAPI
-	Sync      *syncapi.SyncAPI
-	Typing    *typingserver.TypingserverAPI
-	Now       func() time.Time
+	Config      *config.Matrix
+	TURN        *config.TURN
+	Accounts    *accounts.Service
+	Tokens      *tokens.Service
+	UIA         *uia.Service
+	Profiles    *profiles.Service
+	Propagate   *propagate.Service
+	Delayed     *delayed.Service
+	Keys        *keys.Service
+	Notices     *notices.Service
+	Backups     *backups.Service
+	Dehydration *dehydration.Service
+	Room        *roomserver.RoomserverAPI
+	Sync        *syncapi.SyncAPI
+	Typing      *typingserver.TypingserverAPI
+	Now         func() time.Time
 }
 
 type endpoints struct{ Deps }
@@ -49,6 +53,7 @@ const (
 	v1   = root + "/v1"
 
 	msc4140 = root + "/unstable/org.matrix.msc4140/delayed_events"
+	msc3814 = root + "/unstable/org.matrix.msc3814.v1/dehydrated_device"
 )
 
 // Routes lists the endpoints.
@@ -60,7 +65,7 @@ func Routes(d Deps) []httputil.Route {
 		// Guests may use what § Guest Access lists, and log out, and join by alias.
 		user, guest = httputil.AuthUser, httputil.AuthGuest
 	)
-	return []httputil.Route{
+	return append(backupRoutes(e), []httputil.Route{
 		{Method: get, Path: root + "/versions", Name: "versions", Auth: nobody, Handler: e.versions},
 		{Method: get, Path: "/.well-known/matrix/client", Name: "wellknown_client", Auth: nobody, Handler: e.wellKnownClient},
 		{Method: get, Path: "/.well-known/matrix/server", Name: "wellknown_server", Auth: nobody, Handler: e.wellKnownServer},
@@ -154,6 +159,9 @@ func Routes(d Deps) []httputil.Route {
 		{Method: put, Path: v3 + "/rooms/{roomID}/redact/{eventID}/{txnID}", Name: "redact", Auth: user, Limit: "message", Handler: e.redact},
 		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}", Name: "put_state", Auth: guest, Limit: "message", Handler: e.putState},
 		{Method: put, Path: v3 + "/rooms/{roomID}/state/{type}/{stateKey}", Name: "put_state", Auth: guest, Limit: "message", Handler: e.putState},
+		{Method: get, Path: msc3814, Name: "dehydrated_device", Auth: user, Handler: e.dehydrated},
+		{Method: put, Path: msc3814, Name: "put_dehydrated_device", Auth: user, Limit: "keys", Handler: e.putDehydrated},
+		{Method: del, Path: msc3814, Name: "delete_dehydrated_device", Auth: user, Limit: "keys", Handler: e.deleteDehydrated},
 		{Method: get, Path: msc4140, Name: "delayed_events", Auth: guest, Handler: e.delayedEvents},
 		{Method: post, Path: msc4140 + "/{delayID}", Name: "delayed_event", Auth: optional, Limit: "message", Handler: e.updateDelayed},
 		{Method: post, Path: msc4140 + "/{delayID}/{action}", Name: "delayed_event", Auth: optional, Limit: "message", Handler: e.updateDelayed},
@@ -183,5 +191,5 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/search", Name: "search", Auth: user, Limit: "directory", Large: true, Handler: e.searchEvents},
 		{Method: get, Path: v3 + "/publicRooms", Name: "public_rooms", Auth: nobody, Limit: "directory", Large: true, Handler: e.publicRooms},
 		{Method: post, Path: v3 + "/publicRooms", Name: "public_rooms_search", Auth: user, Limit: "directory", Large: true, Handler: e.searchPublicRooms},
-	}
+	}...)
 }

@@ -29,6 +29,9 @@ type Store struct {
 	pendingStatements
 	reportStatements
 	delayedStatements
+	backupStatements
+	backupKeyStatements
+	dehydratedStatements
 	deviceKeyStatements
 	crossSigningStatements
 	signatureStatements
@@ -53,6 +56,9 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		pendingStatements:      preparePending(db),
 		reportStatements:       prepareReports(db),
 		delayedStatements:      prepareDelayed(db),
+		backupStatements:       prepareBackups(db),
+		backupKeyStatements:    prepareBackupKeys(db),
+		dehydratedStatements:   prepareDehydrated(db),
 		deviceKeyStatements:    prepareDeviceKeys(db),
 		crossSigningStatements: prepareCrossSigning(db),
 		signatureStatements:    prepareSignatures(db),

@@ -2,6 +2,7 @@ package sqlutil
 
 import (
 	"context"
+	"database/sql"
 	"fmt"
 	"strconv"
 	"strings"
@@ -31,8 +32,38 @@ func (db *DB) Insert(table string, columns []string, suffix string) *Insert {
 }
 
 // Exec inserts rows and tells how many it did insert. More rows than one statement can carry take several.
-func (i *Insert) Exec(ctx context.Context, tx *Tx, rows [][]any) (int64, error) {
-	var inserted int64
+func (i *Insert) Exec(ctx context.Context, tx *Tx, rows [][]any) (inserted int64, err error) {
+	err = i.parts(rows, func(n int, args []any) error {
+		var affected int64
+		var err error
+		if n <= preparedRows {
+			affected, err = i.sized(n).Exec(ctx, tx, args...)
+		} else if ctx, err = i.bare(ctx, tx); err == nil {
+			affected, err = i.db.counted(tx.unprepared.ExecContext(ctx, Rewrite(i.db.dialect, i.text(n)), i.db.bind(args)...))
+		}
+		inserted += affected
+		return err
+	})
+	return inserted, err
+}
+
+// Query is Exec where the suffix ends with RETURNING: scan is called for each row that is returned.
+func (i *Insert) Query(ctx context.Context, tx *Tx, rows [][]any, scan func(*sql.Rows) error) error {
+	return i.parts(rows, func(n int, args []any) error {
+		var returned *sql.Rows
+		var err error
+		if n <= preparedRows {
+			returned, err = i.sized(n).Query(ctx, tx, args...)
+		} else if ctx, err = i.bare(ctx, tx); err == nil {
+			returned, err = tx.unprepared.QueryContext(ctx, Rewrite(i.db.dialect, i.text(n)), i.db.bind(args)...)
+		}
+		_, err = Collect(returned, err, func(rows *sql.Rows) (struct{}, error) { return struct{}{}, scan(rows) })
+		return err
+	})
+}
+
+// parts runs rows as statements of no more parameters than a database takes.
+func (i *Insert) parts(rows [][]any, run func(n int, args []any) error) error {
 	for len(rows) > 0 {
 		n := min(len(rows), maxParams/i.columns)
 		if i.db.dialect == SQLite { // which is in this process: another statement costs less than one that is not prepared
@@ -41,24 +72,16 @@ func (i *Insert) Exec(ctx context.Context, tx *Tx, rows [][]any) (int64, error) 
 		args := make([]any, 0, n*i.columns)
 		for _, row := range rows[:n] {
 			if len(row) != i.columns {
-				return inserted, fmt.Errorf("%s: a row has %d values instead of %d", i.head, len(row), i.columns)
+				return fmt.Errorf("%s: a row has %d values instead of %d", i.head, len(row), i.columns)
 			}
 			args = append(args, row...)
 		}
 		rows = rows[n:]
-		var affected int64
-		var err error
-		if n <= preparedRows {
-			affected, err = i.sized(n).Exec(ctx, tx, args...)
-		} else {
-			affected, err = i.db.execUnprepared(ctx, tx, i.text(n), args)
-		}
-		inserted += affected
-		if err != nil {
-			return inserted, err
+		if err := run(n, args); err != nil {
+			return err
 		}
 	}
-	return inserted, nil
+	return nil
 }
 
 func (i *Insert) sized(n int) *Stmt {
@@ -91,16 +114,17 @@ func (i *Insert) text(rows int) string {
 	return b.String()
 }
 
-func (db *DB) execUnprepared(ctx context.Context, tx *Tx, text string, args []any) (int64, error) {
+// bare readies a transaction for a statement that is not prepared, and counts it.
+func (i *Insert) bare(ctx context.Context, tx *Tx) (context.Context, error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return ctx, err
 	}
 	if tx.unprepared == nil {
-		return 0, fmt.Errorf("%s: a reading transaction cannot insert", tx.name)
+		return ctx, fmt.Errorf("%s: a reading transaction cannot insert", tx.name)
 	}
 	if tx.uninterrupted {
 		ctx = context.WithoutCancel(ctx)
 	}
-	db.counter.Statements.Add(1)
-	return db.counted(tx.unprepared.ExecContext(ctx, Rewrite(db.dialect, text), db.bind(args)...))
+	i.db.counter.Statements.Add(1)
+	return ctx, nil
 }

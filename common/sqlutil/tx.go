@@ -16,6 +16,7 @@ type Tx struct {
 	prepare    func(context.Context, *Stmt) (*sql.Stmt, error)
 	unprepared interface {
 		ExecContext(context.Context, string, ...any) (sql.Result, error)
+		QueryContext(context.Context, string, ...any) (*sql.Rows, error)
 	}
 	// uninterrupted statements get a context that does not end: the driver of SQLite would otherwise start a goroutine for each.
 	uninterrupted bool

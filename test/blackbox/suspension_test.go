@@ -23,6 +23,8 @@ func whatSuspendedMay() map[string]string {
 		"verify their devices":           "send_to_device",
 		"see and receive messages": "search user_directory_search public_rooms_search put_filter receipt " +
 			"read_markers post_dehydrated_events",
+		"populate their key backup": "create_backup update_backup delete_backup put_backup_keys delete_backup_keys",
+		"have a device for later":   "put_dehydrated_device delete_dehydrated_device",
 		"verify devices, and write what belongs to that": "keys_upload keys_query keys_claim device_signing_upload " +
 			"signatures_upload",
 		"change what nobody else sees": "put_account_data put_room_account_data put_tag delete_tag set_pusher",
@@ -47,7 +49,7 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 			"statekey": "", "alias": "#x-" + bob.localpart + ":test.example", "key": "displayname",
 			"deviceid": bob.deviceID, "delayid": "x", "action": "cancel",
 			"filterid": "0", "tag": "x", "kind": "content", "ruleid": "x", "receipttype": "m.read", "reltype": "m.x",
-			"eventtype": "m.x"}
+			"eventtype": "m.x", "version": "1", "sessionid": "x"}
 		admin.must("PUT", v1("admin", "suspend", bob.userID), object{"suspended": true})
 		bob.everywhere(403, "M_USER_SUSPENDED", "POST", at("createRoom"), object{})
 		may := whatSuspendedMay()
