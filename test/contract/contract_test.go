@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,14 @@ var unspecified = map[string]string{
 	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
 	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
 	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                    "part of the whole, for clients of r0",
+	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms":                "MSC2666, for clients that know no other",
+	"GET /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}":                     "MSC4133, for clients that know no other",
+	"GET /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":               "MSC4133, for clients that know no other",
+	"PUT /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":               "MSC4133, for clients that know no other",
+	"DELETE /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":            "MSC4133, for clients that know no other",
+	"GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":               "MSC3814",
+	"PUT /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":               "MSC3814",
+	"DELETE /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":            "MSC3814",
 }
 
 // routes are all endpoints, as method and path. Those of r0 and v3 are one.
@@ -260,6 +269,7 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		m := &c.Matrix
 		m.PublicBaseURL = "https://test.example"
 		m.WellKnown = config.WellKnown{Client: "https://test.example", Server: "test.example:443",
+			ClientExtra:  config.Members{"io.element.e2ee": object{"default": false, "list": []any{object{"a": 1}}}},
 			PolicyServer: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
 			Support:      config.Support{Page: "https://test.example/help", Contacts: []config.Contact{{Role: "m.role.admin", Email: "a@test.example"}}}}
 		m.Registration.Verification, m.Registration.Tokens, m.Registration.Guests = config.VerificationToken, []string{"welcome"}, true
@@ -281,7 +291,7 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		t.Fatalf("register a guest: %d %s", status, guest)
 	}
 	w.guest, w.guests = gjson.GetBytes(guest, "access_token").Str, documents.forGuests(t)
-	for _, s := range steps {
+	for _, s := range slices.Concat(steps, encryption, ending) {
 		w.do(s)
 		if t.Failed() && testing.Verbose() {
 			fmt.Println("after", s.endpoint)
