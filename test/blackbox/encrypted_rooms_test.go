@@ -41,6 +41,12 @@ func (c *client) encrypt(room string, members ...any) string {
 	return c.send(room, "m.room.encrypted", encrypted(members...))
 }
 
+// upgrade replaces a room by one of version 12.
+func (c *client) upgrade(room string) string {
+	c.t.Helper()
+	return c.must("POST", at("rooms", room, "upgrade"), object{"new_version": "12"}).Get("replacement_room").Str
+}
+
 func relatesTo(relType, event string) object { return object{"rel_type": relType, "event_id": event} }
 
 // What the server cannot read counts as one notification each, of a thread where the clear text says so; what rules can
@@ -65,13 +71,15 @@ func TestEncryptedEventsCount(t *testing.T) {
 		alice.encrypt(pair)
 		equal(t, "in a room of two, without the rule for these", bob.counts(pair), [2]int64{1, 0})
 		quiet := member(".m.rule.encrypted", "enabled", object{"enabled": false})
-		loud := member(".m.rule.encrypted", "actions", object{"actions": []any{"notify", object{"set_tweak": "highlight"}}})
+		loud := member(".m.rule.encrypted", "actions",
+			object{"actions": []any{"notify", object{"set_tweak": "highlight"}}})
 		check := func(what string, main, thread [2]int64, root string) {
 			t.Helper()
 			r := roomIn(bob.sync("", timelineOf(object{"unread_thread_notifications": true})...), "join", room)
 			equal(t, what, countsIn(r), main)
 			of := r.Get("unread_thread_notifications." + escape(root))
-			equal(t, what+", in the thread", [2]int64{of.Get("notification_count").Int(), of.Get("highlight_count").Int()}, thread)
+			equal(t, what+", in the thread",
+				[2]int64{of.Get("notification_count").Int(), of.Get("highlight_count").Int()}, thread)
 		}
 		root := alice.encrypt(room)
 		check("a message", [2]int64{1, 0}, [2]int64{}, root)
@@ -135,13 +143,12 @@ func TestEncryptedEventsArePushed(t *testing.T) {
 	})
 }
 
-// Whoever is invited, knocks or looks for a room, learns that it is encrypted; and its members can encrypt what they say
-// first.
+// Whoever is invited, knocks or looks for a room, learns that it is encrypted; and nobody is there before it is.
 func TestARoomIsEncryptedFromItsBeginning(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob, carol := d.user(t, "alice"), d.user(t, "bob"), d.user(t, "carol")
 		for _, preset := range []string{"private_chat", "trusted_private_chat", "public_chat"} {
-			room := alice.encryptedRoom(object{"preset": preset, "invite": []string{bob.userID}, "is_direct": true})
+			room := alice.encryptedRoom(object{"preset": preset, "invite": []string{bob.userID}})
 			timeline := roomIn(alice.sync(""), "join", room).Get("timeline.events").Array()
 			place := func(eventType, key string) int {
 				return slices.IndexFunc(timeline, func(e gjson.Result) bool {
@@ -151,7 +158,8 @@ func TestARoomIsEncryptedFromItsBeginning(t *testing.T) {
 			if is, invite := place("m.room.encryption", ""), place("m.room.member", bob.userID); is < 0 || is > invite {
 				t.Errorf("%s: the room is encrypted by event %d, and bob invited by event %d", preset, is, invite)
 			}
-			stripped := find(roomIn(bob.sync(""), "invite", room).Get("invite_state.events"), "m.room.encryption", "")
+			invited := roomIn(bob.sync(""), "invite", room)
+			stripped := find(invited.Get("invite_state.events"), "m.room.encryption", "")
 			equal(t, preset+": the algorithm for who is invited", stripped.Get("content.algorithm").Str, megolm)
 		}
 		open := alice.encryptedRoom(object{"visibility": "public", "initial_state": []object{encryption(),
@@ -164,7 +172,8 @@ func TestARoomIsEncryptedFromItsBeginning(t *testing.T) {
 		bob.join(alice.encryptedRoom(nil))
 		public := alice.encryptedRoom(nil)
 		bob.join(public)
-		bob.refused(403, "M_FORBIDDEN", "PUT", at("rooms", public, "state", "m.room.encryption", ""), object{"algorithm": "x"})
+		bob.refused(403, "M_FORBIDDEN", "PUT", at("rooms", public, "state", "m.room.encryption", ""),
+			object{"algorithm": "x"})
 		equal(t, "a moderator's level is not enough", alice.state(public, "m.room.power_levels", "").
 			Get(`events.m\.room\.encryption`).Int(), 100)
 	})
@@ -175,10 +184,11 @@ func TestAnEncryptedRoomIsUpgraded(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
 		for _, version := range []string{"6", "11", "12"} {
-			old := alice.encryptedRoom(object{"room_version": version, "preset": "private_chat", "invite": []string{bob.userID}})
+			old := alice.encryptedRoom(object{"room_version": version, "preset": "private_chat",
+				"invite": []string{bob.userID}})
 			bob.join(old)
 			want := alice.state(old, "m.room.encryption", "").Raw
-			made := alice.must("POST", at("rooms", old, "upgrade"), object{"new_version": "12"}).Get("replacement_room").Str
+			made := alice.upgrade(old)
 			equal(t, "m.room.encryption", alice.state(made, "m.room.encryption", "").Raw, want)
 			events := alice.must("GET", at("rooms", made, "messages")+"?dir=f&limit=100", nil).Get("chunk").Array()
 			for _, e := range events {
@@ -191,7 +201,7 @@ func TestAnEncryptedRoomIsUpgraded(t *testing.T) {
 			}
 			// A plain room stays one.
 			plain := alice.createRoom(object{"room_version": version})
-			made = alice.must("POST", at("rooms", plain, "upgrade"), object{"new_version": "12"}).Get("replacement_room").Str
+			made = alice.upgrade(plain)
 			alice.refused(404, "M_NOT_FOUND", "GET", at("rooms", made, "state", "m.room.encryption", ""), nil)
 		}
 	})
@@ -208,10 +218,10 @@ func TestEncryptedEventsAreBundled(t *testing.T) {
 		last := alice.encrypt(room, "m.relates_to", relatesTo("m.thread", root))
 		edit := alice.encrypt(room, "m.relates_to", relatesTo("m.replace", root))
 		quote := bob.encrypt(room, "m.relates_to", relatesTo("m.reference", root))
-		reaction := bob.send(room, "m.reaction", object{"m.relates_to": object{"rel_type": "m.annotation", "event_id": root, "key": "+"}})
+		reaction := bob.relate(room, "m.reaction", "m.annotation", root, object{"key": "+"})
 		// These replace nothing: another's, another type, a state event.
 		bob.encrypt(room, "m.relates_to", relatesTo("m.replace", root))
-		alice.send(room, "m.room.message", text("x", "m.new_content", text("x"), "m.relates_to", relatesTo("m.replace", root)))
+		alice.edit(room, root, "x")
 		for name, e := range bob.ways(room, root) {
 			r := e.Get(`unsigned.m\.relations`)
 			equal(t, name+": edit", r.Get(`m\.replace.event_id`).Str, edit)
@@ -224,10 +234,11 @@ func TestEncryptedEventsAreBundled(t *testing.T) {
 			equal(t, name+": annotations", r.Get(`m\.annotation`).Exists(), false)
 		}
 		of := v1("rooms", room, "relations", root)
-		same(t, "of the type of encrypted events", ids(bob.must("GET", of+"/m.thread/m.room.encrypted", nil).Get("chunk")), []string{last, first})
-		same(t, "of a type within", ids(bob.must("GET", of+"/m.thread/m.room.message", nil).Get("chunk")), nil)
-		same(t, "reactions", ids(bob.must("GET", of+"/m.annotation/m.reaction", nil).Get("chunk")), []string{reaction})
-		same(t, "threads", ids(bob.must("GET", v1("rooms", room, "threads")+"?include=participated", nil).Get("chunk")), []string{root})
+		list := func(path string) []string { return ids(bob.must("GET", path, nil).Get("chunk")) }
+		same(t, "of the type of encrypted events", list(of+"/m.thread/m.room.encrypted"), []string{last, first})
+		same(t, "of a type within", list(of+"/m.thread/m.room.message"), nil)
+		same(t, "reactions", list(of+"/m.annotation/m.reaction"), []string{reaction})
+		same(t, "threads", list(v1("rooms", room, "threads")+"?include=participated"), []string{root})
 		// What is redacted is neither legible nor related any more.
 		alice.redact(room, last)
 		got := bob.must("GET", at("rooms", room, "event", last), nil)
@@ -245,10 +256,12 @@ func TestSecretsInAccountData(t *testing.T) {
 		phone := alice.login()
 		secret := object{"encrypted": object{"key": object{"iv": "16+bytes", "ciphertext": "secret", "mac": "mac"}}}
 		all := map[string]object{
-			"m.secret_storage.key.key": {"algorithm": "m.secret_storage.v1.aes-hmac-sha2", "name": "m.default", "iv": "16+bytes", "mac": "mac",
+			"m.secret_storage.key.key": {"algorithm": "m.secret_storage.v1.aes-hmac-sha2", "name": "m.default",
+				"iv": "16+bytes", "mac": "mac",
 				"passphrase": object{"algorithm": "m.pbkdf2", "salt": "salt", "iterations": 500000, "bits": 256}},
-			"m.secret_storage.default_key": {"key": "key"}, "m.cross_signing.master": secret, "m.cross_signing.self_signing": secret,
-			"m.cross_signing.user_signing": secret, "m.megolm_backup.v1": secret, "org.matrix.msc3814": secret,
+			"m.secret_storage.default_key": {"key": "key"}, "m.cross_signing.master": secret,
+			"m.cross_signing.self_signing": secret, "m.cross_signing.user_signing": secret,
+			"m.megolm_backup.v1": secret, "org.matrix.msc3814": secret,
 			"m.key_backup": {"enabled": true}, "m.org.matrix.custom.backup_disabled": {"disabled": false},
 		}
 		since := phone.now()
@@ -283,30 +296,32 @@ func TestSecretsInAccountData(t *testing.T) {
 func TestWhatClientsLookFor(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
+		const unstable = "/_matrix/client/unstable"
 		features := alice.must("GET", "/_matrix/client/versions", nil).Get("unstable_features")
 		for name, works := range map[string]func(){
 			"org.matrix.e2e_cross_signing": func() {
 				alice.must("POST", at("keys", "query"), object{"device_keys": object{alice.userID: []string{}}})
 			},
 			"org.matrix.msc3814": func() {
-				alice.refused(404, "M_NOT_FOUND", "GET", "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device", nil)
+				alice.refused(404, "M_NOT_FOUND", "GET", unstable+"/org.matrix.msc3814.v1/dehydrated_device", nil)
 			},
 			"org.matrix.msc3827.stable": func() {
 				alice.must("POST", at("publicRooms"), object{"filter": object{"room_types": []any{"m.space"}}})
 			},
 			"org.matrix.msc4140": func() {
 				room := alice.publicRoom()
-				alice.must("PUT", delaying(at("rooms", room, "send", "m.room.message", alice.txn()), time.Hour), text("x"))
+				path := at("rooms", room, "send", "m.room.message", alice.txn())
+				alice.must("PUT", delaying(path, time.Hour), text("x"))
 			},
 			"uk.half-shot.msc2666.query_mutual_rooms": func() {
 				room := alice.publicRoom()
 				bob.join(room)
-				path := "/_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms?user_id=" + bob.userID
+				path := unstable + "/uk.half-shot.msc2666/user/mutual_rooms?user_id=" + bob.userID
 				same(t, "mutual rooms", texts(alice.must("GET", path, nil).Get("joined")), []string{room})
 				alice.refused(400, "M_INVALID_PARAM", "GET", path+"&batch_token=x", nil)
 			},
 			"uk.tcpip.msc4133": func() {
-				path := "/_matrix/client/unstable/uk.tcpip.msc4133/profile/" + alice.userID
+				path := unstable + "/uk.tcpip.msc4133/profile/" + alice.userID
 				alice.must("PUT", path+"/m.tz", object{"m.tz": "UTC"})
 				equal(t, "the field", bob.must("GET", path+"/m.tz", nil).Get(`m\.tz`).Str, "UTC")
 				equal(t, "the profile", bob.must("GET", path, nil).Get(`m\.tz`).Str, "UTC")

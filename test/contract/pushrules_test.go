@@ -38,7 +38,8 @@ func TestPredefinedPushRulesAreThoseOfTheSpecification(t *testing.T) {
 			if err := json.Unmarshal([]byte(text(rules[kind][i])), &got); err != nil {
 				t.Fatal(err)
 			}
-			if err := json.Unmarshal([]byte(strings.ReplaceAll(all[i][1], "[the user's Matrix ID]", aliceID)), &want); err != nil {
+			specified := strings.ReplaceAll(all[i][1], "[the user's Matrix ID]", aliceID)
+			if err := json.Unmarshal([]byte(specified), &want); err != nil {
 				t.Fatal(err)
 			}
 			if !reflect.DeepEqual(got, want) {
