@@ -27,33 +27,42 @@ var shared deploy.Shared
 
 func TestMain(m *testing.M) { shared.Main(m) }
 
+const (
+	msc3814 = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
+	msc4133 = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}"
+)
+
 // unspecified are endpoints that the specification does not have, or not in this form.
 var unspecified = map[string]string{
-	"GET /_synapse/admin/v1/register":                                                        "the tools' way to make accounts",
-	"POST /_synapse/admin/v1/register":                                                       "the tools' way to make accounts",
-	"POST /_synapse/admin/v1/send_server_notice":                                             "the tools' way to send server notices",
-	"PUT /_synapse/admin/v1/send_server_notice/{txnID}":                                      "the tools' way to send server notices",
-	"GET /_matrix/static/client/login/":                                                      "the page of the login fallback, which is described in prose",
-	"GET /_matrix/client/v3/auth/{type}/fallback/web":                                        "the pages of § Fallback, which are described in prose",
-	"POST /_matrix/client/v3/auth/{type}/fallback/web":                                       "what those pages send",
-	"GET /_dendrite/admin/v1/reports":                                                        "what users have reported, for administrators",
-	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                         "MSC4140",
-	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":              "MSC4140",
-	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}/{action}":     "MSC4140",
-	"POST /_matrix/client/v1/refresh":                                                        "where clients of the proposal look for it",
-	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                     "the slash before an empty state key is optional",
-	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                     "the slash before an empty state key is optional",
-	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                        "part of the whole, for clients of r0",
-	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms":                    "MSC2666, for clients that know no other",
-	"GET /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}":                         "MSC4133, for clients that know no other",
-	"GET /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":                   "MSC4133, for clients that know no other",
-	"PUT /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":                   "MSC4133, for clients that know no other",
-	"DELETE /_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}/{key}":                "MSC4133, for clients that know no other",
-	"POST /_matrix/client/v3/keys/upload/{deviceID}":                                         "what old clients ask for",
-	"GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":                   "MSC3814",
-	"PUT /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":                   "MSC3814",
-	"DELETE /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":                "MSC3814",
-	"GET /_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceID}/events": "MSC3814",
+	"GET /_synapse/admin/v1/register":                                                    "the tools' way to make accounts",
+	"POST /_synapse/admin/v1/register":                                                   "the tools' way to make accounts",
+	"POST /_synapse/admin/v1/send_server_notice":                                         "the tools' way to send server notices",
+	"PUT /_synapse/admin/v1/send_server_notice/{txnID}":                                  "the tools' way to send server notices",
+	"GET /_matrix/static/client/login/":                                                  "the page of the login fallback, which is described in prose",
+	"GET /_matrix/client/v3/auth/{type}/fallback/web":                                    "the pages of § Fallback, which are described in prose",
+	"POST /_matrix/client/v3/auth/{type}/fallback/web":                                   "what those pages send",
+	"GET /_dendrite/admin/v1/reports":                                                    "what users have reported, for administrators",
+	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                     "MSC4140",
+	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":          "MSC4140",
+	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}/{action}": "MSC4140",
+	"POST /_matrix/client/v1/refresh":                                                    "where clients of the proposal look for it",
+	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
+	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
+	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                    "part of the whole, for clients of r0",
+
+	// What clients ask for that know no other, or an older form.
+	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms": "MSC2666",
+	"POST /_matrix/client/v3/keys/upload/{deviceID}":                      "of r0",
+	"GET " + msc4133:               "MSC4133",
+	"GET " + msc4133 + "/{key}":    "MSC4133",
+	"PUT " + msc4133 + "/{key}":    "MSC4133",
+	"DELETE " + msc4133 + "/{key}": "MSC4133",
+
+	"GET " + msc3814:                         "MSC3814",
+	"PUT " + msc3814:                         "MSC3814",
+	"DELETE " + msc3814:                      "MSC3814",
+	"GET " + msc3814 + "/{deviceId}/events":  "MSC3814",
+	"POST " + msc3814 + "/{deviceId}/events": "MSC3814, as it was before",
 }
 
 // sameVersion are versions of the API in which an endpoint is the same.
@@ -117,6 +126,7 @@ type walk struct {
 	driven     map[string]*calledWays // by shape
 	guest      string                 // the token of a guest
 	guests     map[string]bool        // by shape: what guests may use
+	limits     map[string]int64       // by shape: bytes of bodies that are more than usual
 }
 
 // calledWays counts how an operation was called.
@@ -296,13 +306,18 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		t.Fatalf("register a guest: %d %s", status, guest)
 	}
 	w.guest, w.guests = gjson.GetBytes(guest, "access_token").Str, documents.forGuests(t)
+	all := routes(t)
+	w.limits = make(map[string]int64)
+	for name, route := range all {
+		w.limits[shape(name)] = route.MaxBody
+	}
 	for _, s := range slices.Concat(steps, encryption, ending) {
 		w.do(s)
 		if t.Failed() && testing.Verbose() {
 			fmt.Println("after", s.endpoint)
 		}
 	}
-	for name := range routes(t) {
+	for name := range all {
 		if unspecified[name] == "" && w.driven[shape(name)] == nil {
 			t.Errorf("no step drives %s", name)
 		}
