@@ -20,6 +20,7 @@ var (
 	toOthers   = keytest.Cross(aliceID, "user_signing")
 	replaced   = keytest.Cross(aliceID, "another master")
 	others     = keytest.Cross(bobID, "master")
+	clash      = keytest.Cross(bobID, "named as a device")
 	othersSelf = keytest.Cross(bobID, "self_signing")
 
 	aliceKeys = alicePhone.Sign(alicePhone.DeviceKeys())
@@ -89,6 +90,9 @@ var encryption = []step{
 	{as: "alice", endpoint: "POST /keys/device_signing/upload", body: crossKeys},
 	{as: "alice", endpoint: "POST /keys/device_signing/upload",
 		body: object{"master_key": replaced.CrossKey("master")}, refusal: "401 "},
+	{endpoint: "POST /login", body: with(password("bob"), "device_id", clash.Public())},
+	{as: "bob", endpoint: "POST /keys/device_signing/upload", body: object{"master_key": clash.CrossKey("master")},
+		refusal: "403 M_FORBIDDEN"},
 	{as: "bob", endpoint: "POST /keys/device_signing/upload", body: object{"master_key": others.CrossKey("master")}},
 	{as: "alice", endpoint: "POST /keys/signatures/upload", body: object{
 		"{a}": object{"ALICE": self.Sign(alicePhone.DeviceKeys()),
