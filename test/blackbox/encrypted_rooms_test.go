@@ -41,6 +41,17 @@ func (c *client) encrypt(room string, members ...any) string {
 	return c.send(room, "m.room.encrypted", encrypted(members...))
 }
 
+// seenEverywhere waits until each replica knows of what the client has set.
+func (c *client) seenEverywhere() {
+	c.t.Helper()
+	since := c.now()
+	for _, base := range c.d.urls {
+		asked := *c
+		asked.base = base
+		asked.sync(since)
+	}
+}
+
 // upgrade replaces a room by one of version 12.
 func (c *client) upgrade(room string) string {
 	c.t.Helper()
@@ -73,6 +84,7 @@ func TestEncryptedEventsCount(t *testing.T) {
 		quiet := member(".m.rule.encrypted", "enabled", object{"enabled": false})
 		loud := member(".m.rule.encrypted", "actions",
 			object{"actions": []any{"notify", object{"set_tweak": "highlight"}}})
+		loud.seenEverywhere()
 		check := func(what string, main, thread [2]int64, root string) {
 			t.Helper()
 			r := roomIn(bob.sync("", timelineOf(object{"unread_thread_notifications": true})...), "join", room)
