@@ -79,6 +79,7 @@ func TestEncryptedEventsCount(t *testing.T) {
 		equal(t, "in a room of two", bob.counts(pair), [2]int64{1, 0})
 		bob.must("PUT", at("pushrules", "global", "underride", ".m.rule.encrypted_room_one_to_one", "actions"),
 			object{"actions": []string{}})
+		bob.seenEverywhere()
 		alice.encrypt(pair)
 		equal(t, "in a room of two, without the rule for these", bob.counts(pair), [2]int64{1, 0})
 		quiet := member(".m.rule.encrypted", "enabled", object{"enabled": false})
