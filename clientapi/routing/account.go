@@ -104,11 +104,12 @@ func noGuest(r *httputil.Request) error {
 	return nil
 }
 
+// deviceAnswer always has all members: some clients refuse an answer without one.
 type deviceAnswer struct {
 	DeviceID    id.DeviceID `json:"device_id"`
-	DisplayName string      `json:"display_name,omitempty"`
-	LastSeenIP  string      `json:"last_seen_ip,omitempty"`
-	LastSeenTS  int64       `json:"last_seen_ts,omitempty"`
+	DisplayName string      `json:"display_name"`
+	LastSeenIP  string      `json:"last_seen_ip"`
+	LastSeenTS  int64       `json:"last_seen_ts"`
 }
 
 func answerDevice(d *storage.Device) deviceAnswer {

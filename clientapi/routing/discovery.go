@@ -16,13 +16,26 @@ import (
 // newestMinor is the minor number of the newest specification that this server follows: all that is here, is as v1.19 has it.
 const newestMinor = 19
 
+// features are what clients look for besides the versions of the specification, either because there is no other way to
+// know of it, or because they are older than the version that has it.
+var features = map[string]bool{
+	"org.matrix.e2e_cross_signing": true,
+	"org.matrix.msc3814":           true, // dehydrated devices
+	"org.matrix.msc3827.stable":    true, // filtering the directory by types of rooms
+	"org.matrix.msc4140":           true, // delayed events
+	// Mutual rooms and profile fields, each under its unstable path too.
+	"uk.half-shot.msc2666.query_mutual_rooms": true,
+	"uk.tcpip.msc4133":                        true,
+	"uk.tcpip.msc4133.stable":                 true,
+}
+
 // versions is GET /versions.
 func (e *endpoints) versions(context.Context, *httputil.Request) (any, error) {
 	versions := []string{"r0.6.1"}
 	for minor := 1; minor <= newestMinor; minor++ {
 		versions = append(versions, fmt.Sprintf("v1.%d", minor))
 	}
-	return httputil.Object{"versions": versions, "unstable_features": httputil.Object{"org.matrix.msc4140": true, "org.matrix.msc3827.stable": true}}, nil
+	return httputil.Object{"versions": versions, "unstable_features": features}, nil
 }
 
 // wellKnownClient is GET /.well-known/matrix/client (Client-Server API, § Well-known URIs).
@@ -30,7 +43,11 @@ func (e *endpoints) wellKnownClient(context.Context, *httputil.Request) (any, er
 	if e.Config.WellKnown.Client == "" {
 		return nil, mxerr.NotFound("this server does not say where it is: matrix.well_known.client is not set")
 	}
-	return homeserverInfo(e.Config.WellKnown.Client), nil
+	info := homeserverInfo(e.Config.WellKnown.Client)
+	for name, value := range e.Config.WellKnown.ClientExtra {
+		info[name] = value
+	}
+	return info, nil
 }
 
 func homeserverInfo(baseURL string) httputil.Object {

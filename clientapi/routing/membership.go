@@ -162,27 +162,29 @@ func (e *endpoints) mayInvite(ctx context.Context, users ...id.UserID) error {
 	return err
 }
 
-// mutualRooms is GET /mutual_rooms.
-func (e *endpoints) mutualRooms(ctx context.Context, r *httputil.Request) (any, error) {
-	other, err := userIDOf("user_id", r.Query("user_id"))
-	if err != nil {
-		return nil, err
-	}
-	query := roomserver.QueryMutualRoomsRequest{UserID: r.Caller.UserID, Other: other}
-	if from := r.Query("from"); from != "" {
-		if query.After, err = id.ParseRoomID(from); err != nil {
-			return nil, mxerr.InvalidParam("from is not a token of this endpoint")
+// mutualRooms is GET /mutual_rooms. from and next are what its tokens are called, which differs where it is unstable.
+func (e *endpoints) mutualRooms(from, next string) httputil.Handler {
+	return func(ctx context.Context, r *httputil.Request) (any, error) {
+		other, err := userIDOf("user_id", r.Query("user_id"))
+		if err != nil {
+			return nil, err
 		}
+		query := roomserver.QueryMutualRoomsRequest{UserID: r.Caller.UserID, Other: other}
+		if token := r.Query(from); token != "" {
+			if query.After, err = id.ParseRoomID(token); err != nil {
+				return nil, mxerr.InvalidParam("%s is not a token of this endpoint", from)
+			}
+		}
+		found, err := e.Room.QueryMutualRooms(ctx, query)
+		if err != nil {
+			return nil, err
+		}
+		answer := httputil.Object{"count": found.Count, "joined": append([]id.RoomID{}, found.Rooms...)}
+		if found.Next != "" {
+			answer[next] = found.Next
+		}
+		return answer, nil
 	}
-	found, err := e.Room.QueryMutualRooms(ctx, query)
-	if err != nil {
-		return nil, err
-	}
-	answer := httputil.Object{"count": found.Count, "joined": append([]id.RoomID{}, found.Rooms...)}
-	if found.Next != "" {
-		answer["next_batch"] = found.Next
-	}
-	return answer, nil
 }
 
 // forget is POST /rooms/{roomId}/forget.

@@ -52,6 +52,8 @@ const (
 	v3   = root + "/{r0|v3}"
 	v1   = root + "/v1"
 
+	msc2666 = root + "/unstable/uk.half-shot.msc2666"
+	msc4133 = root + "/unstable/uk.tcpip.msc4133"
 	msc4140 = root + "/unstable/org.matrix.msc4140/delayed_events"
 	msc3814 = root + "/unstable/org.matrix.msc3814.v1/dehydrated_device"
 )
@@ -135,6 +137,12 @@ func Routes(d Deps) []httputil.Route {
 		{Method: get, Path: v3 + "/profile/{userID}/{key}", Name: "profile_field", Auth: nobody, Handler: e.profileField},
 		{Method: put, Path: v3 + "/profile/{userID}/{key}", Name: "put_profile_field", Auth: guest, Limit: "profile", Handler: e.putProfileField},
 		{Method: del, Path: v3 + "/profile/{userID}/{key}", Name: "delete_profile_field", Auth: guest, Limit: "profile", Handler: e.deleteProfileField},
+		{Method: get, Path: msc4133 + "/profile/{userID}", Name: "profile", Auth: nobody, Handler: e.profile},
+		{Method: get, Path: msc4133 + "/profile/{userID}/{key}", Name: "profile_field", Auth: nobody, Handler: e.profileField},
+		{Method: put, Path: msc4133 + "/profile/{userID}/{key}", Name: "put_profile_field", Auth: guest, Limit: "profile",
+			Handler: e.putProfileField},
+		{Method: del, Path: msc4133 + "/profile/{userID}/{key}", Name: "delete_profile_field", Auth: guest, Limit: "profile",
+			Handler: e.deleteProfileField},
 		{Method: post, Path: v3 + "/user_directory/search", Name: "user_directory_search", Auth: user, Limit: "directory", Large: true, Handler: e.searchUsers},
 
 		{Method: post, Path: v3 + "/createRoom", Name: "create_room", Auth: user, Limit: "room", Handler: e.createRoom},
@@ -148,7 +156,10 @@ func Routes(d Deps) []httputil.Route {
 		{Method: post, Path: v3 + "/rooms/{roomID}/ban", Name: "ban", Auth: user, Limit: "membership", Handler: e.membership(roomserver.ActionBan)},
 		{Method: post, Path: v3 + "/rooms/{roomID}/unban", Name: "unban", Auth: user, Limit: "membership", Handler: e.membership(roomserver.ActionUnban)},
 		{Method: post, Path: v3 + "/rooms/{roomID}/forget", Name: "forget", Auth: user, Limit: "membership", Handler: e.forget},
-		{Method: get, Path: v1 + "/mutual_rooms", Name: "mutual_rooms", Auth: user, Limit: "directory", Large: true, Handler: e.mutualRooms},
+		{Method: get, Path: v1 + "/mutual_rooms", Name: "mutual_rooms", Auth: user, Limit: "directory", Large: true,
+			Handler: e.mutualRooms("from", "next_batch")},
+		{Method: get, Path: msc2666 + "/user/mutual_rooms", Name: "mutual_rooms", Auth: user, Limit: "directory", Large: true,
+			Handler: e.mutualRooms("batch_token", "next_batch_token")},
 		{Method: post, Path: v3 + "/rooms/{roomID}/report", Name: "report_room", Auth: user, Limit: "room", Handler: e.reportRoom},
 		{Method: post, Path: v3 + "/rooms/{roomID}/report/{eventID}", Name: "report_event", Auth: user, Limit: "room", Handler: e.reportEvent},
 		{Method: post, Path: v3 + "/users/{userID}/report", Name: "report_user", Auth: user, Limit: "room", Handler: e.reportUser},

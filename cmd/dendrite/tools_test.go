@@ -153,6 +153,10 @@ func TestErrorsNameTheKeyAndTheFix(t *testing.T) {
 		{"private_key: matrix_key.pem", "private_key: other.pem", []string{"matrix.private_key", "other.pem", "generate-keys"}},
 		{"connection_string: file:dendrite.db", "connection_string: mysql://x", []string{"database.connection_string", "postgresql://"}},
 		{"      certificate: \"\"\n      key: \"\"", "      certificate: c.pem\n      key: k.pem", []string{"listen.monolith.tls", "c.pem"}},
+		{"client_extra: {}", "client_extra: {x: {}}", []string{"matrix.well_known.client_extra", "matrix.well_known.client: set"}},
+		{"client_extra: {}", "client_extra: {m.homeserver: {}}", []string{"matrix.well_known.client_extra", "leave it out"}},
+		{"client_extra: {}", "client_extra: {x: {1: 2}}", []string{"in quotes"}},
+		{"client_extra: {}", "client_extra: {x: .inf}", []string{"matrix.well_known.client_extra", "JSON"}},
 		{"  ca_files: []", "  ca_files: [ca.pem]", []string{"network.ca_files", "ca.pem"}},
 	} {
 		edited := strings.Replace(string(text), c.from, c.to, 1)

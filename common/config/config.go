@@ -60,9 +60,11 @@ type Matrix struct {
 
 // WellKnown is what /.well-known/matrix/* answers. What is empty is not answered.
 type WellKnown struct {
-	Client  string  `yaml:"client"`
-	Server  string  `yaml:"server"`
-	Support Support `yaml:"support"`
+	Client string `yaml:"client"`
+	// ClientExtra are further members of what clients read, for the extensions that some of them look for.
+	ClientExtra Members `yaml:"client_extra"`
+	Server      string  `yaml:"server"`
+	Support     Support `yaml:"support"`
 	// PolicyServer is the ed25519 public key of the policy server of this name, in unpadded base64.
 	PolicyServer string `yaml:"policy_server"`
 }

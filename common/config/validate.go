@@ -3,6 +3,7 @@ package config
 import (
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -91,6 +92,12 @@ func (p *problems) matrix(m *Matrix) {
 	p.check(m.KeyValidity > 0, "matrix.key_validity", "must be a time such as 168h")
 	p.url("matrix.public_base_url", m.PublicBaseURL)
 	p.url("matrix.well_known.client", m.WellKnown.Client)
+	p.check(len(m.WellKnown.ClientExtra) == 0 || m.WellKnown.Client != "", "matrix.well_known.client_extra",
+		"is not answered without matrix.well_known.client: set both")
+	_, reserved := m.WellKnown.ClientExtra["m.homeserver"]
+	p.check(!reserved, "matrix.well_known.client_extra", "m.homeserver is made of matrix.well_known.client: leave it out")
+	_, err := json.Marshal(m.WellKnown.ClientExtra)
+	p.check(err == nil, "matrix.well_known.client_extra", "cannot be written as JSON: %v", err)
 	if m.WellKnown.Server != "" {
 		_, err := id.ParseServerName(m.WellKnown.Server)
 		p.check(err == nil, "matrix.well_known.server", "%q is not of the form host or host:port", m.WellKnown.Server)

@@ -104,7 +104,11 @@ func questionsOf(t *testing.T, route *httputil.Route, by, alice *client, event s
 	vars := map[string]string{"roomid": "!room", "roomidoralias": "!room", "userid": by.userID, "eventid": event,
 		"txnid": "t", "tag": "x",
 		"receipttype": "m.read", "reltype": "m.thread", "eventtype": "m.x",
-		"alias": "#x-" + by.localpart + ":test.example"}
+		"alias": "#x-" + by.localpart + ":test.example", "sessionid": "x", "version": "1",
+		"deviceid": "x"}
+	if strings.Contains(route.Path, "/room_keys/") {
+		queries = []string{"?version=1"}
+	}
 	if strings.Contains(strings.ToLower(route.Path), "{roomid") {
 		bodies, queries = append(bodies, object{}), append(queries, "")
 	} else if bodies != nil {

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,11 @@ import (
 var shared deploy.Shared
 
 func TestMain(m *testing.M) { shared.Main(m) }
+
+const (
+	msc3814 = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
+	msc4133 = "/_matrix/client/unstable/uk.tcpip.msc4133/profile/{userID}"
+)
 
 // unspecified are endpoints that the specification does not have, or not in this form.
 var unspecified = map[string]string{
@@ -43,7 +49,24 @@ var unspecified = map[string]string{
 	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
 	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
 	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                    "part of the whole, for clients of r0",
+
+	// What clients ask for that know no other, or an older form.
+	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms": "MSC2666",
+	"POST /_matrix/client/v3/keys/upload/{deviceID}":                      "of r0",
+	"GET " + msc4133:               "MSC4133",
+	"GET " + msc4133 + "/{key}":    "MSC4133",
+	"PUT " + msc4133 + "/{key}":    "MSC4133",
+	"DELETE " + msc4133 + "/{key}": "MSC4133",
+
+	"GET " + msc3814:                         "MSC3814",
+	"PUT " + msc3814:                         "MSC3814",
+	"DELETE " + msc3814:                      "MSC3814",
+	"GET " + msc3814 + "/{deviceId}/events":  "MSC3814",
+	"POST " + msc3814 + "/{deviceId}/events": "MSC3814, as it was before",
 }
+
+// sameVersion are versions of the API in which an endpoint is the same.
+var sameVersion = regexp.MustCompile(`\{r0\|v3[^}]*\}`)
 
 // routes are all endpoints, as method and path. Those of r0 and v3 are one.
 func routes(t *testing.T) map[string]httputil.Route {
@@ -54,7 +77,7 @@ func routes(t *testing.T) map[string]httputil.Route {
 	}
 	all := make(map[string]httputil.Route)
 	for _, r := range append(list, clientapi.Routes(clientapi.Deps{})...) {
-		for _, path := range expand(strings.ReplaceAll(r.Path, "{r0|v3}", "v3")) {
+		for _, path := range expand(sameVersion.ReplaceAllString(r.Path, "v3")) {
 			all[r.Method+" "+path] = r
 		}
 	}
@@ -103,6 +126,7 @@ type walk struct {
 	driven     map[string]*calledWays // by shape
 	guest      string                 // the token of a guest
 	guests     map[string]bool        // by shape: what guests may use
+	limits     map[string]int64       // by shape: bytes of bodies that are more than usual
 }
 
 // calledWays counts how an operation was called.
@@ -260,6 +284,7 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		m := &c.Matrix
 		m.PublicBaseURL = "https://test.example"
 		m.WellKnown = config.WellKnown{Client: "https://test.example", Server: "test.example:443",
+			ClientExtra:  config.Members{"io.element.e2ee": object{"default": false, "list": []any{object{"a": 1}}}},
 			PolicyServer: "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8",
 			Support:      config.Support{Page: "https://test.example/help", Contacts: []config.Contact{{Role: "m.role.admin", Email: "a@test.example"}}}}
 		m.Registration.Verification, m.Registration.Tokens, m.Registration.Guests = config.VerificationToken, []string{"welcome"}, true
@@ -281,13 +306,18 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 		t.Fatalf("register a guest: %d %s", status, guest)
 	}
 	w.guest, w.guests = gjson.GetBytes(guest, "access_token").Str, documents.forGuests(t)
-	for _, s := range steps {
+	all := routes(t)
+	w.limits = make(map[string]int64)
+	for name, route := range all {
+		w.limits[shape(name)] = route.MaxBody
+	}
+	for _, s := range slices.Concat(steps, encryption, ending) {
 		w.do(s)
 		if t.Failed() && testing.Verbose() {
 			fmt.Println("after", s.endpoint)
 		}
 	}
-	for name := range routes(t) {
+	for name := range all {
 		if unspecified[name] == "" && w.driven[shape(name)] == nil {
 			t.Errorf("no step drives %s", name)
 		}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/common/httputil"
 )
 
 // unread are members of bodies that this server has no use for, whatever they are.
@@ -40,7 +42,8 @@ func (w *walk) invalid(o *operation, path, token string, body []byte) (n int) {
 	if w.documents.request(o) != nil && body != nil {
 		refused("a body that is no JSON", method, path, token, []byte(`{"a":`), http.StatusBadRequest, "M_NOT_JSON")
 		refused("a body that is no object", method, path, token, []byte(`[]`), http.StatusBadRequest, "M_BAD_JSON")
-		refused("a body that is too large", method, path, token, bytes.Repeat([]byte(" "), 2<<20), http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
+		size := int(max(2*httputil.DefaultMaxBody, w.limits[shape(o.name)]+1))
+		refused("a body that is too large", method, path, token, bytes.Repeat([]byte(" "), size), http.StatusRequestEntityTooLarge, "M_TOO_LARGE")
 		for name, value := range w.documents.wrongTypes(o) {
 			if unread[o.name+" "+name] != "" {
 				continue

@@ -11,7 +11,6 @@ import (
 
 // elsewhere are the capabilities that are to come, by the files of the specification that describe them.
 var elsewhere = map[string]string{
-	"keys": "encryption", "key_backup": "encryption", "cross_signing": "encryption", "to_device": "encryption",
 	"content-repo": "media", "authed-content-repo": "media",
 	"appservice_ping": "application services", "appservice_room_directory": "application services", "third_party_lookup": "application services",
 	"sso_login_redirect": "single sign-on and OAuth", "oauth_server_metadata": "single sign-on and OAuth",

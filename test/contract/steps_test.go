@@ -1,12 +1,14 @@
 package contract
 
+import "strings"
+
 func password(user string) object {
 	return object{"type": "m.login.password", "identifier": object{"type": "m.id.user", "user": user}, "password": "the password"}
 }
 
 func invitation(token, user string) object {
 	return object{"auth": object{"type": "m.login.registration_token", "token": token}, "username": user, "password": "the password",
-		"initial_device_display_name": "A phone", "refresh_token": false}
+		"device_id": strings.ToUpper(user), "initial_device_display_name": "A phone", "refresh_token": false}
 }
 
 // identity is what proves that somebody has an address.
@@ -23,7 +25,7 @@ var (
 	phone = object{"client_secret": "secret", "country": "GB", "phone_number": "07700900001", "send_attempt": 1}
 )
 
-// steps succeed, one after the other, and drive every endpoint.
+// steps succeed, one after the other. With encryption and ending they drive every endpoint.
 var steps = []step{
 	{endpoint: "GET /_matrix/client/versions"},
 	{endpoint: "GET /.well-known/matrix/client"},
@@ -214,8 +216,10 @@ var steps = []step{
 	{as: "bob", endpoint: "GET /sync"},
 	{as: "bob", endpoint: "POST /rooms/{roomId}/leave", body: object{}},
 	{as: "bob", endpoint: "POST /rooms/{roomId}/forget"},
+}
 
-	// The end.
+// ending steps come last: they end what the others need.
+var ending = []step{
 	{endpoint: "POST /login", body: object{"type": "m.login.password", "identifier": object{"type": "m.id.user", "user": "alice"},
 		"password": "the password"}, keep: "alice2=access_token"},
 	{as: "alice2", endpoint: "POST /logout"},
