@@ -1,0 +1,283 @@
+// Plays encrypted clients of matrix-js-sdk for actor_test.go. A line of standard input is a command for one of them, a line of file
+// descriptor 3 answers it: libraries print what they like on the other two.
+
+import { writeSync } from "node:fs";
+import { createInterface } from "node:readline";
+import { ClientEvent, createClient, MatrixEventEvent, RoomEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
+import { CryptoEvent, decodeRecoveryKey, VerificationPhase, VerificationRequestEvent } from "matrix-js-sdk/lib/crypto-api/index.js";
+
+// matrix-js-sdk wants Node 22 for this function, and Debian has Node 20.
+Promise.withResolvers ??= () => {
+    const made = {};
+    made.promise = new Promise((resolve, reject) => Object.assign(made, { resolve, reject }));
+    return made;
+};
+
+const heard = [
+    ClientEvent.Sync,
+    ClientEvent.Room,
+    RoomEvent.MyMembership,
+    RoomEvent.Timeline,
+    RoomStateEvent.Members,
+    MatrixEventEvent.Decrypted,
+    CryptoEvent.DevicesUpdated,
+    CryptoEvent.KeyBackupSessionsRemaining,
+    CryptoEvent.KeyBackupStatus,
+    CryptoEvent.UserTrustStatusChanged,
+    CryptoEvent.VerificationRequestReceived,
+];
+
+/** A client, and what is remembered of it between commands. Its methods are the commands. */
+class Actor {
+    requests = []; // to verify, that nobody has accepted
+    sharedWith = new Set(); // devices that got something encrypted from this one
+
+    /** Logs in, and syncs from then on. */
+    async login({ url, user_id, password }) {
+        this.password = password;
+        const session = await createClient({ baseUrl: url }).loginRequest({
+            type: "m.login.password",
+            identifier: { type: "m.id.user", user: user_id },
+            password,
+        });
+        this.client = createClient({
+            baseUrl: url,
+            userId: session.user_id,
+            deviceId: session.device_id,
+            accessToken: session.access_token,
+            fetchFn: (address, options) => this.fetch(address, options),
+            cryptoCallbacks: {
+                getSecretStorageKey: async ({ keys }) => [Object.keys(keys)[0], this.secretStorageKey],
+                cacheSecretStorageKey: (id, info, key) => (this.secretStorageKey = key),
+            },
+        });
+        await this.client.initRustCrypto({ useIndexedDB: false });
+        this.crypto = this.client.getCrypto();
+        this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.requests.push(request));
+        await this.client.startClient({ initialSyncLimit: 5, pendingEventOrdering: "detached" });
+        await this.until("the first sync", () => [SyncState.Prepared, SyncState.Syncing].includes(this.client.getSyncState()));
+        return { device_id: session.device_id };
+    }
+
+    /** Notes which devices get room keys. */
+    async fetch(address, options) {
+        if (String(address).includes("/sendToDevice/m.room.encrypted/")) {
+            for (const devices of Object.values(JSON.parse(options.body).messages)) {
+                for (const device of Object.keys(devices)) this.sharedWith.add(device);
+            }
+        }
+        return await fetch(address, options);
+    }
+
+    /** Waits until something holds, looking again whenever the client, or another thing that tells of events, has heard something. */
+    until(what, holds, source = this.client, events = heard) {
+        return new Promise((resolve, reject) => {
+            const end = (settle, value) => {
+                clearTimeout(timer);
+                for (const event of events) source.off(event, look);
+                settle(value);
+            };
+            const look = async () => {
+                try {
+                    const value = await holds();
+                    if (value) end(resolve, value);
+                } catch (error) {
+                    end(reject, error);
+                }
+            };
+            const timer = setTimeout(() => end(reject, new Error(`waited in vain: ${what}`)), 60_000);
+            for (const event of events) source.on(event, look);
+            look();
+        });
+    }
+
+    /** Does something that wants the password again. */
+    async authenticated(request) {
+        try {
+            return await request(null);
+        } catch (error) {
+            if (error.httpStatus !== 401 || !error.data.flows) throw error;
+            const identifier = { type: "m.id.user", user: this.client.getUserId() };
+            return await request({ type: "m.login.password", identifier, password: this.password, session: error.data.session });
+        }
+    }
+
+    /** Makes what an account has once: cross-signing keys, secret storage and a backup. */
+    async bootstrap() {
+        await this.crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (request) => this.authenticated(request) });
+        const key = await this.crypto.createRecoveryKeyFromPassphrase();
+        await this.crypto.bootstrapSecretStorage({ createSecretStorageKey: async () => key, setupNewKeyBackup: true });
+        return { recovery_key: key.encodedPrivateKey, ready: await this.ready() };
+    }
+
+    async ready() {
+        return (await this.crypto.isCrossSigningReady()) && (await this.crypto.isSecretStorageReady());
+    }
+
+    async create_room({ invite }) {
+        const state = [{ type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } }];
+        const { room_id: room } = await this.client.createRoom({ preset: "private_chat", invite, initial_state: state });
+        await this.until("the new room", () => this.client.getRoom(room));
+        return { room };
+    }
+
+    async join({ room }) {
+        await this.until("the invite", () => this.client.getRoom(room)?.getMyMembership() === "invite");
+        await this.client.joinRoom(room);
+    }
+
+    /** Waits until so many have joined. */
+    async joined({ room, count }) {
+        await this.until("who has joined", () => this.client.getRoom(room)?.getJoinedMembers().length === count);
+    }
+
+    async say({ room, text }) {
+        const { event_id: event } = await this.client.sendTextMessage(room, text);
+        return { event };
+    }
+
+    /** Waits until a message is decrypted. */
+    async read({ room, event }) {
+        const found = await this.until(`the message ${event}`, () => {
+            const found = this.client.getRoom(room)?.findEventById(event);
+            return found?.getType() === "m.room.message" && found;
+        });
+        return this.told(found);
+    }
+
+    async told(event) {
+        if (event.isEncrypted() && !event.getClearContent()) await event.attemptDecryption(this.client.getCrypto());
+        return {
+            event: event.getId(),
+            sender: event.getSender(),
+            text: event.isDecryptionFailure() ? "" : event.getContent().body,
+            encrypted: event.isEncrypted(),
+            session: event.getWireContent().session_id,
+        };
+    }
+
+    /** Pages back to the room's beginning, and reads every message. */
+    async history({ room }) {
+        const found = await this.until("the room", () => this.client.getRoom(room));
+        while (found.oldState.paginationToken !== null) await this.client.scrollback(found, 10);
+        const encrypted = found.getLiveTimeline().getEvents().filter((e) => e.getWireType() === "m.room.encrypted");
+        await Promise.all(encrypted.map((e) => e.getDecryptionPromise()));
+        const messages = [];
+        for (const event of encrypted) {
+            const message = await this.told(event);
+            if (message.text !== undefined) messages.push(message); // the others are a verification's
+        }
+        return { messages };
+    }
+
+    /** Starts to verify somebody: answers with the emoji. With `room` that is told in it, else to the user's own other devices. */
+    async verify({ user, room }) {
+        this.request = await (room ? this.crypto.requestVerificationDM(user, room) : this.crypto.requestOwnUserVerification());
+        await this.phase(VerificationPhase.Ready);
+        return await this.emoji(await this.request.startVerification("m.sas.v1"));
+    }
+
+    /** Accepts that somebody verifies: answers with the emoji. */
+    async accept() {
+        this.request = await this.until("a request to verify", () => this.requests.shift());
+        await this.request.accept();
+        await this.phase(VerificationPhase.Started);
+        return await this.emoji(this.request.verifier);
+    }
+
+    /** Says that the emoji are the same, and waits until both have. */
+    async confirm() {
+        await this.sas.confirm();
+        await this.verified;
+        await this.phase(VerificationPhase.Done);
+    }
+
+    async phase(phase) {
+        const reached = () => {
+            if (this.request.phase === VerificationPhase.Cancelled) throw new Error(`cancelled: ${this.request.cancellationCode}`);
+            return this.request.phase === phase;
+        };
+        await this.until(`phase ${phase} of the verification`, reached, this.request, [VerificationRequestEvent.Change]);
+    }
+
+    async emoji(verifier) {
+        const shown = new Promise((resolve) => verifier.once("show_sas", resolve));
+        this.verified = verifier.verify();
+        this.verified.catch(() => undefined); // confirm looks at it
+        this.sas = await Promise.race([shown, this.verified]);
+        return { emoji: this.sas.sas.emoji.map(([symbol]) => symbol) };
+    }
+
+    /** Waits until a user is verified, or is not. */
+    async trusts({ user, verified }) {
+        await this.until(`${user} is verified: ${verified}`, async () => (await this.crypto.getUserVerificationStatus(user)).isVerified() === verified);
+    }
+
+    /** Waits until a user has these devices, and no others: tells which of them their owner has signed, and which of them is verified. */
+    async devices({ user, ids }) {
+        const has = async () => [...((await this.crypto.getUserDeviceInfo([user], true)).get(user)?.keys() ?? [])];
+        await this.until(`${user} has ${ids}`, async () => (await has()).sort().join() === ids.toSorted().join());
+        const states = await Promise.all(ids.map((device) => this.crypto.getDeviceVerificationStatus(user, device)));
+        const those = (what) => ids.filter((_, i) => what(states[i]));
+        return { signed: those((s) => s.signedByOwner), verified: those((s) => s.isVerified()) };
+    }
+
+    /** Tells which devices got something encrypted since it was asked last. */
+    async shared_with() {
+        const devices = [...this.sharedWith];
+        this.sharedWith.clear();
+        return { devices };
+    }
+
+    /** Waits until every room key of this device is in the backup, and nothing else is. */
+    async backed_up() {
+        const has = async () => (await this.crypto.exportRoomKeys()).length;
+        const count = async () => (await this.client.http.authedRequest("GET", "/room_keys/version")).count;
+        return { count: await this.until("the backup", async () => (await has()) === (await count()) && (await count())) };
+    }
+
+    /** Makes a fresh device one of the account's by the recovery key, and fetches the room keys. */
+    async restore({ recovery_key }) {
+        this.secretStorageKey = decodeRecoveryKey(recovery_key);
+        await this.crypto.userHasCrossSigningKeys(); // asks the server for the public ones
+        await this.crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (request) => this.authenticated(request) });
+        await this.crypto.loadSessionBackupPrivateKeyFromSecretStorage();
+        await this.crypto.checkKeyBackupAndEnable();
+        const { total, imported } = await this.crypto.restoreKeyBackup();
+        return { total, imported, ready: await this.ready() };
+    }
+
+    async delete_device({ device }) {
+        await this.authenticated((auth) => this.client.deleteDevice(device, auth ?? undefined));
+    }
+
+    /** Leaves a dehydrated device behind, after taking what the one before it got. */
+    async dehydrate() {
+        if (!(await this.crypto.isDehydrationSupported())) throw new Error("the server has no dehydrated devices");
+        const told = { room_keys: 0, events: 0 };
+        this.client.on(CryptoEvent.RehydrationProgress, (keys, events) => Object.assign(told, { room_keys: keys, events }));
+        this.client.on(CryptoEvent.RehydrationError, (message) => (told.error = message));
+        await this.crypto.startDehydration();
+        return told;
+    }
+
+    async logout() {
+        await this.client.logout(true);
+    }
+}
+
+const actors = new Map();
+
+async function answer({ id, as, do: command, ...rest }) {
+    if (!actors.has(as)) actors.set(as, new Actor());
+    let said;
+    try {
+        said = { id, answer: (await actors.get(as)[command](rest)) ?? {} };
+    } catch (error) {
+        said = { id, error: `${command}: ${error.stack ?? error}` };
+    }
+    writeSync(3, JSON.stringify(said) + "\n");
+}
+
+for await (const line of createInterface({ input: process.stdin })) answer(JSON.parse(line));
+process.exit(0); // whatever timers the library still has
