@@ -221,11 +221,11 @@ func (a *actor) devices(of *actor, ids ...string) (signed, verified []string) {
 	return answer.Signed, answer.Verified
 }
 
-// verify makes both see the same emoji, and say so. With a room the messages are sent in it, else to the devices.
+// verify makes both see the same numbers, and say so. With a room the messages are sent in it, else to the devices.
 func verify(a, b *actor, room string) {
 	a.t.Helper()
 	var shown [2]struct {
-		Emoji []string `json:"emoji"`
+		SAS []int `json:"sas"`
 	}
 	var both errgroup.Group
 	asked := object{"user": b.person.UserID, "device": b.device}
@@ -237,10 +237,8 @@ func verify(a, b *actor, room string) {
 	if err := both.Wait(); err != nil {
 		a.t.Fatal(err)
 	}
-	if len(shown[0].Emoji) != 7 {
-		a.t.Errorf("%s sees %d emoji", a.name, len(shown[0].Emoji))
-	}
-	equal(a.t, "the emoji", fmt.Sprint(shown[1].Emoji), fmt.Sprint(shown[0].Emoji))
+	equal(a.t, "how many numbers are to be compared", len(shown[0].SAS), 3)
+	equal(a.t, "the numbers", fmt.Sprint(shown[1].SAS), fmt.Sprint(shown[0].SAS))
 	for _, u := range []*actor{a, b} {
 		both.Go(func() error { return u.call(u.ctx, u.name, "confirm", nil, &struct{}{}) })
 	}

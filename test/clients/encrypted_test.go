@@ -51,6 +51,13 @@ func jsCompany(t *testing.T) *company {
 	return hire(t, node, filepath.Join(dir, "actor.mjs"))
 }
 
+func nioCompany(t *testing.T) *company {
+	t.Helper()
+	dir, err := venv()
+	test.Needs(t, err)
+	return hire(t, filepath.Join(dir, "bin", "python"), filepath.Join("python", "actor.py"))
+}
+
 // duringRestarts lets all talk while the stage is restarted, and then each read what the others said.
 func duringRestarts(t *testing.T, s stage, room string, actors ...*actor) []message {
 	t.Helper()
@@ -188,6 +195,34 @@ func dehydrated(t *testing.T, ctx context.Context, js *company, room, recovery s
 		t.Errorf("the dehydrated device brought %+v", told)
 	}
 	readAll(alice3, room, []message{m})
+}
+
+// Clients of three libraries talk in one room.
+func TestEncryptedTogether(t *testing.T) { encrypted(t, encryptedTogether) }
+
+func encryptedTogether(t *testing.T, ctx context.Context, s stage) {
+	alice := jsCompany(t).act(t, ctx, "alice", s.account("alice"))
+	bob := nioCompany(t).act(t, ctx, "bob", s.account("bob"))
+	bootstrap(alice)
+	room := meet(alice, bob)
+	all := []*actor{alice, bob}
+	talk := func() {
+		t.Helper()
+		for _, a := range all {
+			m := a.say(room, "hello from "+a.name)
+			for _, b := range all {
+				b.reads(room, m)
+			}
+		}
+	}
+	talk()
+	verify(alice, bob, "")
+	for a, b := range map[*actor]*actor{alice: bob, bob: alice} {
+		_, verified := a.devices(b, b.device)
+		equal(t, "verified by "+a.name, fmt.Sprint(verified), fmt.Sprint([]string{b.device}))
+	}
+	duringRestarts(t, s, room, all...)
+	talk()
 }
 
 // bootstrap makes an account's cross-signing keys, secret storage and backup, and returns the recovery key.

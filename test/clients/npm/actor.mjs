@@ -170,22 +170,24 @@ class Actor {
         return { messages };
     }
 
-    /** Starts to verify somebody: answers with the emoji. With `room` that is told in it, else to the user's own other devices. */
-    async verify({ user, room }) {
-        this.request = await (room ? this.crypto.requestVerificationDM(user, room) : this.crypto.requestOwnUserVerification());
+    /** Starts to verify somebody: answers with the numbers that people compare. That is told in a room, to the user's own other devices, or to a device. */
+    async verify({ user, device, room }) {
+        if (room) this.request = await this.crypto.requestVerificationDM(user, room);
+        else if (user === this.client.getUserId()) this.request = await this.crypto.requestOwnUserVerification();
+        else this.request = await this.crypto.requestDeviceVerification(user, device);
         await this.phase(VerificationPhase.Ready);
-        return await this.emoji(await this.request.startVerification("m.sas.v1"));
+        return await this.show(await this.request.startVerification("m.sas.v1"));
     }
 
-    /** Accepts that somebody verifies: answers with the emoji. */
+    /** Accepts that somebody verifies: answers with the numbers that people compare. */
     async accept() {
         this.request = await this.until("a request to verify", () => this.requests.shift());
         await this.request.accept();
         await this.phase(VerificationPhase.Started);
-        return await this.emoji(this.request.verifier);
+        return await this.show(this.request.verifier);
     }
 
-    /** Says that the emoji are the same, and waits until both have. */
+    /** Says that the numbers are the same, and waits until both have. */
     async confirm() {
         await this.sas.confirm();
         await this.verified;
@@ -200,12 +202,12 @@ class Actor {
         await this.until(`phase ${phase} of the verification`, reached, this.request, [VerificationRequestEvent.Change]);
     }
 
-    async emoji(verifier) {
+    async show(verifier) {
         const shown = new Promise((resolve) => verifier.once("show_sas", resolve));
         this.verified = verifier.verify();
         this.verified.catch(() => undefined); // confirm looks at it
         this.sas = await Promise.race([shown, this.verified]);
-        return { emoji: this.sas.sas.emoji.map(([symbol]) => symbol) };
+        return { sas: this.sas.sas.decimal };
     }
 
     /** Waits until a user is verified, or is not. */
