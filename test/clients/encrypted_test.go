@@ -3,6 +3,8 @@ package clients
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -20,26 +22,33 @@ type stage struct {
 	restart func() error // each component in turn
 }
 
-// encrypted plays a story on a monolith and on a polylith. The database makes no difference to a client.
-func encrypted(t *testing.T, story func(t *testing.T, ctx context.Context, s stage)) {
+// Encrypted stories are played on a monolith and on a polylith. The database makes no difference to a client.
+func TestEncrypted(t *testing.T) {
 	for _, kind := range []deploy.Kind{deploy.MonolithSQLite, deploy.Polylith} {
 		t.Run(string(kind), func(t *testing.T) {
 			d := deploy.Own(t, kind, deploy.Options{})
-			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-			defer cancel()
-			story(t, ctx, stage{
+			s := stage{
 				account: func(name string) person { return account(t, d, name) },
 				restart: func() error {
 					for _, p := range d.Processes() {
-						if err := p.Restart(ctx); err != nil {
+						if err := p.Restart(t.Context()); err != nil {
 							return err
 						}
 					}
 					return nil
 				},
-			})
+			}
+			t.Run("matrix-js-sdk", func(t *testing.T) { s.play(t, encryptedJS) })
+			t.Run("together", func(t *testing.T) { s.play(t, encryptedTogether) })
 		})
 	}
+}
+
+func (s stage) play(t *testing.T, story func(t *testing.T, ctx context.Context, s stage)) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*within)
+	defer cancel()
+	story(t, ctx, s)
 }
 
 func jsCompany(t *testing.T) *company {
@@ -56,6 +65,18 @@ func nioCompany(t *testing.T) *company {
 	dir, err := venv()
 	test.Needs(t, err)
 	return hire(t, filepath.Join(dir, "bin", "python"), filepath.Join("python", "actor.py"))
+}
+
+// goolmCompany is of mautrix with its encryption in Go.
+func goolmCompany(t *testing.T) *company {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "goolm")
+	build := exec.Command("go", "build", "-tags", "goolm", "-o", path, "./goolm")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return hire(t, path)
 }
 
 // duringRestarts lets all talk while the stage is restarted, and then each read what the others said.
@@ -96,9 +117,7 @@ func duringRestarts(t *testing.T, s stage, room string, actors ...*actor) []mess
 	return messages
 }
 
-// Two people verify each other, talk, and lose and gain devices, with matrix-js-sdk and its Rust crypto module.
-func TestEncryptedMatrixJSSDK(t *testing.T) { encrypted(t, encryptedJS) }
-
+// encryptedJS has two people verify each other, talk, and lose and gain devices, with matrix-js-sdk and its Rust crypto module.
 func encryptedJS(t *testing.T, ctx context.Context, s stage) {
 	js := jsCompany(t)
 	of := map[string]person{"alice": s.account("alice"), "bob": s.account("bob")}
@@ -197,15 +216,14 @@ func dehydrated(t *testing.T, ctx context.Context, js *company, room, recovery s
 	readAll(alice3, room, []message{m})
 }
 
-// Clients of three libraries talk in one room.
-func TestEncryptedTogether(t *testing.T) { encrypted(t, encryptedTogether) }
-
+// encryptedTogether has clients of three libraries talk in one room.
 func encryptedTogether(t *testing.T, ctx context.Context, s stage) {
 	alice := jsCompany(t).act(t, ctx, "alice", s.account("alice"))
 	bob := nioCompany(t).act(t, ctx, "bob", s.account("bob"))
+	carol := goolmCompany(t).act(t, ctx, "carol", s.account("carol"))
 	bootstrap(alice)
-	room := meet(alice, bob)
-	all := []*actor{alice, bob}
+	room := meet(alice, bob, carol)
+	all := []*actor{alice, bob, carol}
 	talk := func() {
 		t.Helper()
 		for _, a := range all {
@@ -220,6 +238,9 @@ func encryptedTogether(t *testing.T, ctx context.Context, s stage) {
 	for a, b := range map[*actor]*actor{alice: bob, bob: alice} {
 		_, verified := a.devices(b, b.device)
 		equal(t, "verified by "+a.name, fmt.Sprint(verified), fmt.Sprint([]string{b.device}))
+	}
+	for _, b := range []*actor{alice, bob} {
+		carol.devices(b, b.device)
 	}
 	duringRestarts(t, s, room, all...)
 	talk()
