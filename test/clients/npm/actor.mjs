@@ -3,7 +3,7 @@
 
 import { writeSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { ClientEvent, createClient, MatrixEventEvent, RoomEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
+import { ClientEvent, createClient, EventStatus, MatrixEventEvent, RoomEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
 import { CryptoEvent, decodeRecoveryKey, VerificationPhase, VerificationRequestEvent } from "matrix-js-sdk/lib/crypto-api/index.js";
 
 // matrix-js-sdk wants Node 22 for this function, and Debian has Node 20.
@@ -30,6 +30,7 @@ const heard = [
 /** A client, and what is remembered of it between commands. Its methods are the commands. */
 class Actor {
     requests = []; // to verify, that nobody has accepted
+    unsent = new Map(); // messages by their transactions
     sharedWith = new Set(); // devices that got something encrypted from this one
 
     /** Logs in, and syncs from then on. */
@@ -53,6 +54,9 @@ class Actor {
         });
         await this.client.initRustCrypto({ useIndexedDB: false });
         this.crypto = this.client.getCrypto();
+        this.client.on(RoomEvent.LocalEchoUpdated, (event) => {
+            if (event.status === EventStatus.NOT_SENT) this.unsent.set(event.getTxnId(), event);
+        });
         this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.requests.push(request));
         await this.client.startClient({ initialSyncLimit: 5, pendingEventOrdering: "detached" });
         await this.until("the first sync", () => [SyncState.Prepared, SyncState.Syncing].includes(this.client.getSyncState()));
@@ -131,9 +135,20 @@ class Actor {
         await this.until("who has joined", () => this.client.getRoom(room)?.getJoinedMembers().length === count);
     }
 
+    /** Sends a message. When the server is away it is sent again, as people do who see that it is not sent. */
     async say({ room, text }) {
-        const { event_id: event } = await this.client.sendTextMessage(room, text);
-        return { event };
+        const transaction = this.client.makeTxnId();
+        let send = () => this.client.sendTextMessage(room, text, transaction);
+        for (let attempt = 1; ; attempt++) {
+            try {
+                return { event: (await send()).event_id };
+            } catch (error) {
+                const unsent = this.unsent.get(transaction);
+                if (!unsent || attempt === 60) throw error;
+                send = () => this.client.resendEvent(unsent, this.client.getRoom(room));
+                await new Promise((resolve) => setTimeout(resolve, 500));
+            }
+        }
     }
 
     /** Waits until a message is decrypted. */
