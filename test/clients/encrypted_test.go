@@ -127,6 +127,9 @@ func encryptedJS(t *testing.T, ctx context.Context, s stage) {
 
 	// Another device of bob's, which his first one verifies by messages to devices.
 	bob2 := js.act(t, ctx, "bob2", of["bob"])
+	for _, b := range []*actor{bob, bob2} {
+		b.devices(bob, bob.device, bob2.device) // a client ignores requests of devices that it does not know yet
+	}
 	verify(bob2, bob, "")
 	_, verified := bob.devices(bob, bob.device, bob2.device)
 	equal(t, "bob's own verified devices", len(verified), 2)
