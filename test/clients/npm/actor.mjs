@@ -275,7 +275,9 @@ class Actor {
         this.client.on(CryptoEvent.RehydrationProgress, (keys, events) => Object.assign(told, { room_keys: keys, events }));
         this.client.on(CryptoEvent.RehydrationError, (message) => (told.error = message));
         await this.crypto.startDehydration();
-        return told;
+        const prefix = "/_matrix/client/unstable/org.matrix.msc3814.v1";
+        const { device_id } = await this.client.http.authedRequest("GET", "/dehydrated_device", undefined, undefined, { prefix });
+        return { ...told, device_id };
     }
 
     async logout() {
