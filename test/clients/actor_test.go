@@ -21,8 +21,8 @@ import (
 // object is the arguments of a command.
 type object map[string]any
 
-// company is a program that plays encrypted clients of one library. Each line of its standard input is a command for one of them, with an
-// id; a line on its file descriptor 3 has that id, and the answer or what failed.
+// company is a program that plays encrypted clients of one library. Each line of its standard input is a command for
+// one of them, with an id; a line on its file descriptor 3 has that id, and the answer or what failed.
 type company struct {
 	in    io.WriteCloser
 	mutex sync.Mutex
@@ -209,8 +209,8 @@ func (a *actor) history(room string) map[string]message {
 	return read
 }
 
-// devices waits until the client knows these devices of a user and no others, and tells which of them are signed by their owner and
-// which of them are verified.
+// devices waits until the client knows these devices of a user and no others, and tells which of them are signed by
+// their owner and which of them are verified.
 func (a *actor) devices(of *actor, ids ...string) (signed, verified []string) {
 	a.t.Helper()
 	var answer struct {

@@ -117,7 +117,8 @@ func duringRestarts(t *testing.T, s stage, room string, actors ...*actor) []mess
 	return messages
 }
 
-// encryptedJS has two people verify each other, talk, and lose and gain devices, with matrix-js-sdk and its Rust crypto module.
+// encryptedJS has two people verify each other, talk, and lose and gain devices, with matrix-js-sdk and its Rust crypto
+// module.
 func encryptedJS(t *testing.T, ctx context.Context, s stage) {
 	js := jsCompany(t)
 	of := map[string]person{"alice": s.account("alice"), "bob": s.account("bob")}

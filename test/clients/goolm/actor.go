@@ -1,7 +1,8 @@
 //go:build goolm
 
-// Command goolm plays encrypted clients of mautrix for test/clients. A line of standard input is a command for one of them, a line of
-// file descriptor 3 answers it. The build tag chooses mautrix's encryption in Go; without it mautrix wants libolm, which is C.
+// Command goolm plays encrypted clients of mautrix for test/clients. A line of standard input is a command for one of
+// them, a line of file descriptor 3 answers it. The build tag chooses mautrix's encryption in Go; without it mautrix
+// wants libolm, which is C.
 package main
 
 import (
@@ -59,7 +60,8 @@ type syncer struct{ *mautrix.DefaultSyncer }
 func (syncer) OnFailedSync(*mautrix.RespSync, error) (time.Duration, error) { return time.Second, nil }
 
 var commands = map[string]func(a *actor, ctx context.Context, in arguments) (any, error){
-	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined, "say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices,
+	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined,
+	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices,
 }
 
 // login logs in, and syncs from then on.
@@ -69,9 +71,12 @@ func (a *actor) login(ctx context.Context, in arguments) (any, error) {
 		return nil, err
 	}
 	client.DefaultHTTPRetries, client.DefaultHTTPBackoff = 7, 250*time.Millisecond
-	identifier := mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: in.UserID.String()}
-	_, err = client.Login(ctx, &mautrix.ReqLogin{Type: mautrix.AuthTypePassword, Password: in.Password, Identifier: identifier, StoreCredentials: true})
-	if err != nil {
+	if _, err := client.Login(ctx, &mautrix.ReqLogin{
+		Type:             mautrix.AuthTypePassword,
+		Identifier:       mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: in.UserID.String()},
+		Password:         in.Password,
+		StoreCredentials: true,
+	}); err != nil {
 		return nil, err
 	}
 	events := syncer{mautrix.NewDefaultSyncer()}
@@ -86,7 +91,9 @@ func (a *actor) login(ctx context.Context, in arguments) (any, error) {
 	events.OnEvent(client.StateStoreSyncHandler)
 	events.OnEventType(event.StateMember, a.machine.HandleMemberEvent)
 	events.OnEventType(event.StateMember, a.member)
-	events.OnEventType(event.EventEncrypted, func(ctx context.Context, e *event.Event) { go a.decrypt(context.WithoutCancel(ctx), e) })
+	events.OnEventType(event.EventEncrypted, func(ctx context.Context, e *event.Event) {
+		go a.decrypt(context.WithoutCancel(ctx), e)
+	})
 	events.OnSync(func(context.Context, *mautrix.RespSync, string) bool {
 		a.note(func() {})
 		return true
@@ -108,7 +115,8 @@ func (a *actor) member(_ context.Context, e *event.Event) {
 func (a *actor) decrypt(ctx context.Context, e *event.Event) {
 	content := e.Content.AsEncrypted()
 	plain, err := a.machine.DecryptMegolmEvent(ctx, e)
-	if errors.Is(err, crypto.NoSessionFound) && a.machine.WaitForSession(ctx, e.RoomID, content.SenderKey, content.SessionID, patience) {
+	if errors.Is(err, crypto.NoSessionFound) &&
+		a.machine.WaitForSession(ctx, e.RoomID, content.SenderKey, content.SessionID, patience) {
 		plain, err = a.machine.DecryptMegolmEvent(ctx, e)
 	}
 	a.note(func() {
@@ -203,7 +211,8 @@ func (a *actor) read(ctx context.Context, in arguments) (answer any, err error) 
 	err = a.until(ctx, "the message "+in.Event.String(), func() (bool, error) {
 		e, is := a.messages[in.Event]
 		if is {
-			answer = object{"event": e.ID, "sender": e.Sender, "text": e.Content.AsMessage().Body, "encrypted": e.Mautrix.WasEncrypted}
+			text := e.Content.AsMessage().Body
+			answer = object{"event": e.ID, "sender": e.Sender, "text": text, "encrypted": e.Mautrix.WasEncrypted}
 		}
 		return is, a.failed[in.Event]
 	})
@@ -250,7 +259,8 @@ func main() {
 		}
 		a, is := actors[command.As]
 		if !is {
-			a = &actor{changed: make(chan struct{}), invited: make(map[id.RoomID]bool), messages: make(map[id.EventID]*event.Event), failed: make(map[id.EventID]error)}
+			a = &actor{changed: make(chan struct{}), invited: make(map[id.RoomID]bool),
+				messages: make(map[id.EventID]*event.Event), failed: make(map[id.EventID]error)}
 			actors[command.As] = a
 		}
 		go func() {

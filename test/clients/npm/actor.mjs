@@ -1,10 +1,23 @@
-// Plays encrypted clients of matrix-js-sdk for actor_test.go. A line of standard input is a command for one of them, a line of file
-// descriptor 3 answers it: libraries print what they like on the other two.
+// Plays encrypted clients of matrix-js-sdk for actor_test.go. A line of standard input is a command for one of them, a
+// line of file descriptor 3 answers it: libraries print what they like on the other two.
 
 import { writeSync } from "node:fs";
 import { createInterface } from "node:readline";
-import { ClientEvent, createClient, EventStatus, MatrixEventEvent, RoomEvent, RoomStateEvent, SyncState } from "matrix-js-sdk";
-import { CryptoEvent, decodeRecoveryKey, VerificationPhase, VerificationRequestEvent } from "matrix-js-sdk/lib/crypto-api/index.js";
+import {
+    ClientEvent,
+    createClient,
+    EventStatus,
+    MatrixEventEvent,
+    RoomEvent,
+    RoomStateEvent,
+    SyncState,
+} from "matrix-js-sdk";
+import {
+    CryptoEvent,
+    decodeRecoveryKey,
+    VerificationPhase,
+    VerificationRequestEvent,
+} from "matrix-js-sdk/lib/crypto-api/index.js";
 
 // matrix-js-sdk wants Node 22 for this function, and Debian has Node 20.
 Promise.withResolvers ??= () => {
@@ -59,7 +72,8 @@ class Actor {
         });
         this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.requests.push(request));
         await this.client.startClient({ initialSyncLimit: 5, pendingEventOrdering: "detached" });
-        await this.until("the first sync", () => [SyncState.Prepared, SyncState.Syncing].includes(this.client.getSyncState()));
+        const synced = [SyncState.Prepared, SyncState.Syncing];
+        await this.until("the first sync", () => synced.includes(this.client.getSyncState()));
         return { device_id: session.device_id };
     }
 
@@ -73,7 +87,7 @@ class Actor {
         return await fetch(address, options);
     }
 
-    /** Waits until something holds, looking again whenever the client, or another thing that tells of events, has heard something. */
+    /** Waits until something holds, looking again whenever the client, or another source of events, tells something. */
     until(what, holds, source = this.client, events = heard) {
         return new Promise((resolve, reject) => {
             const end = (settle, value) => {
@@ -101,17 +115,27 @@ class Actor {
             return await request(null);
         } catch (error) {
             if (error.httpStatus !== 401 || !error.data.flows) throw error;
-            const identifier = { type: "m.id.user", user: this.client.getUserId() };
-            return await request({ type: "m.login.password", identifier, password: this.password, session: error.data.session });
+            return await request({
+                type: "m.login.password",
+                identifier: { type: "m.id.user", user: this.client.getUserId() },
+                password: this.password,
+                session: error.data.session,
+            });
         }
     }
 
     /** Makes what an account has once: cross-signing keys, secret storage and a backup. */
     async bootstrap() {
-        await this.crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (request) => this.authenticated(request) });
+        await this.crossSign();
         const key = await this.crypto.createRecoveryKeyFromPassphrase();
         await this.crypto.bootstrapSecretStorage({ createSecretStorageKey: async () => key, setupNewKeyBackup: true });
         return { recovery_key: key.encodedPrivateKey, ready: await this.ready() };
+    }
+
+    /** Has cross-signing keys: those of secret storage, or new ones. */
+    async crossSign() {
+        const authUploadDeviceSigningKeys = (request) => this.authenticated(request);
+        await this.crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys });
     }
 
     async ready() {
@@ -119,8 +143,12 @@ class Actor {
     }
 
     async create_room({ invite }) {
-        const state = [{ type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } }];
-        const { room_id: room } = await this.client.createRoom({ preset: "private_chat", invite, initial_state: state });
+        const encryption = { type: "m.room.encryption", state_key: "", content: { algorithm: "m.megolm.v1.aes-sha2" } };
+        const { room_id: room } = await this.client.createRoom({
+            preset: "private_chat",
+            invite,
+            initial_state: [encryption],
+        });
         await this.until("the new room", () => this.client.getRoom(room));
         return { room };
     }
@@ -185,7 +213,10 @@ class Actor {
         return { messages };
     }
 
-    /** Starts to verify somebody: answers with the numbers that people compare. That is told in a room, to the user's own other devices, or to a device. */
+    /**
+     * Starts to verify somebody: answers with the numbers that people compare. It is told in a room, to the user's own
+     * other devices, or to a device.
+     */
     async verify({ user, device, room }) {
         if (room) this.request = await this.crypto.requestVerificationDM(user, room);
         else if (user === this.client.getUserId()) this.request = await this.crypto.requestOwnUserVerification();
@@ -211,10 +242,12 @@ class Actor {
 
     async phase(phase) {
         const reached = () => {
-            if (this.request.phase === VerificationPhase.Cancelled) throw new Error(`cancelled: ${this.request.cancellationCode}`);
+            if (this.request.phase === VerificationPhase.Cancelled) {
+                throw new Error(`cancelled: ${this.request.cancellationCode}`);
+            }
             return this.request.phase === phase;
         };
-        await this.until(`phase ${phase} of the verification`, reached, this.request, [VerificationRequestEvent.Change]);
+        await this.until(`phase ${phase}`, reached, this.request, [VerificationRequestEvent.Change]);
     }
 
     async show(verifier) {
@@ -227,10 +260,11 @@ class Actor {
 
     /** Waits until a user is verified, or is not. */
     async trusts({ user, verified }) {
-        await this.until(`${user} is verified: ${verified}`, async () => (await this.crypto.getUserVerificationStatus(user)).isVerified() === verified);
+        const status = () => this.crypto.getUserVerificationStatus(user);
+        await this.until(`${user} is verified: ${verified}`, async () => (await status()).isVerified() === verified);
     }
 
-    /** Waits until a user has these devices, and no others: tells which of them their owner has signed, and which of them is verified. */
+    /** Waits until a user has these devices and no others: tells which of them are signed by the user, and verified. */
     async devices({ user, ids }) {
         const has = async () => [...((await this.crypto.getUserDeviceInfo([user], true)).get(user)?.keys() ?? [])];
         await this.until(`${user} has ${ids}`, async () => (await has()).sort().join() === ids.toSorted().join());
@@ -250,14 +284,15 @@ class Actor {
     async backed_up() {
         const has = async () => (await this.crypto.exportRoomKeys()).length;
         const count = async () => (await this.client.http.authedRequest("GET", "/room_keys/version")).count;
-        return { count: await this.until("the backup", async () => (await has()) === (await count()) && (await count())) };
+        await this.until("the backup", async () => (await has()) === (await count()));
+        return { count: await count() };
     }
 
     /** Makes a fresh device one of the account's by the recovery key, and fetches the room keys. */
     async restore({ recovery_key }) {
         this.secretStorageKey = decodeRecoveryKey(recovery_key);
         await this.crypto.userHasCrossSigningKeys(); // asks the server for the public ones
-        await this.crypto.bootstrapCrossSigning({ authUploadDeviceSigningKeys: (request) => this.authenticated(request) });
+        await this.crossSign();
         await this.crypto.loadSessionBackupPrivateKeyFromSecretStorage();
         await this.crypto.checkKeyBackupAndEnable();
         const { total, imported } = await this.crypto.restoreKeyBackup();
@@ -272,11 +307,13 @@ class Actor {
     async dehydrate() {
         if (!(await this.crypto.isDehydrationSupported())) throw new Error("the server has no dehydrated devices");
         const told = { room_keys: 0, events: 0 };
-        this.client.on(CryptoEvent.RehydrationProgress, (keys, events) => Object.assign(told, { room_keys: keys, events }));
+        const progress = (room_keys, events) => Object.assign(told, { room_keys, events });
+        this.client.on(CryptoEvent.RehydrationProgress, progress);
         this.client.on(CryptoEvent.RehydrationError, (message) => (told.error = message));
         await this.crypto.startDehydration();
         const prefix = "/_matrix/client/unstable/org.matrix.msc3814.v1";
-        const { device_id } = await this.client.http.authedRequest("GET", "/dehydrated_device", undefined, undefined, { prefix });
+        const http = this.client.http;
+        const { device_id } = await http.authedRequest("GET", "/dehydrated_device", undefined, undefined, { prefix });
         return { ...told, device_id };
     }
 

@@ -14,8 +14,8 @@ import traceback
 import nio
 import nio.crypto.sas
 
-# matrix-nio 0.26 writes the commitment in hexadecimal, and names the codes that it makes as if they were those of libolm. With any
-# other client its verification fails at once, on any server. The specification has base64, and another name.
+# matrix-nio 0.26 writes the commitment in hexadecimal, and names the codes that it makes as if libolm had made them. With
+# any other client its verification fails at once, on any server. The specification has base64, and another name.
 nio.crypto.sas.sha256 = lambda data: Sha256(data)
 nio.crypto.sas.Sas._mac_normal = "hkdf-hmac-sha256.v2"
 nio.crypto.sas.Sas._mac_v1 = ["hkdf-hmac-sha256.v2"]
@@ -104,15 +104,18 @@ class Actor:
 
     async def joined(self, room, count):
         """Waits until so many have joined."""
-        rooms = self.client.rooms
-        await self.until("who has joined", lambda: room in rooms and len(rooms[room].users) - len(rooms[room].invited_users) == count)
+        def has():
+            found = self.client.rooms.get(room)
+            return found and len(found.users) - len(found.invited_users) == count
+
+        await self.until("who has joined", has)
 
     async def say(self, room, text):
         """Sends a message, again and again where the server is not there: nio leaves that to the application."""
         content, transaction = {"msgtype": "m.text", "body": text}, os.urandom(8).hex()
         for attempt in range(60):
             try:
-                sent = await self.client.room_send(room, "m.room.message", content, transaction, ignore_unverified_devices=True)
+                sent = await self.client.room_send(room, "m.room.message", content, transaction, True)
                 return {"event": ok(sent).event_id}
             except (RuntimeError, nio.ProtocolError) as e:
                 failed = e
