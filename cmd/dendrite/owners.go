@@ -18,6 +18,7 @@ func owners() *httputil.Owners {
 		{Path: client + "/user/*/{account_data|filter}", Component: "syncapi"},
 		{Path: client + "/user/*/rooms/*/{account_data|tags}", Component: "syncapi"},
 		{Path: "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync", Component: "syncapi"},
+		{Path: "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/*/events", Component: "syncapi"},
 
 		{Path: "/_matrix/media", Component: "mediaapi"},
 		{Path: client + "/media", Component: "mediaapi"},

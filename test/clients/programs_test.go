@@ -76,7 +76,12 @@ func npm() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, copyFile(filepath.Join("npm", "story.mjs"), filepath.Join(dir, "story.mjs"))
+	for _, name := range []string{"story.mjs", "actor.mjs"} {
+		if err := copyFile(filepath.Join("npm", name), filepath.Join(dir, name)); err != nil {
+			return "", err
+		}
+	}
+	return dir, nil
 }
 
 // venv is a virtual environment of Python with matrix-nio in it.

@@ -81,6 +81,9 @@ func (d *Deployment) Process(name string) (*parts.Server, error) {
 	return d.servers[i], nil
 }
 
+// Processes are all of them.
+func (d *Deployment) Processes() []*parts.Server { return d.servers }
+
 // EnvBinary names a server that is built already, such as one of an earlier commit, to see that a test fails on it.
 const EnvBinary = "DENDRITE_TEST_BINARY"
 

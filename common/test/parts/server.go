@@ -150,6 +150,14 @@ func (s *Server) Stop() error {
 	return err
 }
 
+// Restart stops the server and starts it where it was.
+func (s *Server) Restart(ctx context.Context) error {
+	if err := s.Stop(); err != nil {
+		return err
+	}
+	return s.Start(ctx)
+}
+
 // Healthy is the Probe of a component's process: it asks its internal listener.
 func Healthy(base string) func(context.Context) error {
 	return func(ctx context.Context) error {
