@@ -22,8 +22,8 @@ func (c *client) hasKeys(when string, answer gjson.Result, n int64, unused strin
 	}
 }
 
-// claimFrom claims a key of the device of another client.
-func (c *client) claimFrom(of *client) gjson.Result {
+// claimKeyOf takes a key of another's device.
+func (c *client) claimKeyOf(of *client) gjson.Result {
 	c.t.Helper()
 	return c.must("POST", at("keys", "claim"),
 		object{"one_time_keys": object{of.userID: object{of.deviceID: "signed_curve25519"}}})
@@ -49,7 +49,7 @@ func TestEverySyncHasTheCountsOfKeys(t *testing.T) {
 			unused string
 		}{{1, `["signed_curve25519"]`}, {0, `["signed_curve25519"]`}, {0, `[]`}} {
 			poll := bob.poll(bob.now(), "filter", quiet)
-			alice.claimFrom(bob)
+			alice.claimKeyOf(bob)
 			answer = poll()
 			bob.hasKeys("a claim", answer, want.n, want.unused)
 			since := answer.Get("next_batch").Str
