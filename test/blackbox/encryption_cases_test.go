@@ -102,7 +102,7 @@ func TestRefusedKeysHinderNobody(t *testing.T) {
 			c := *alice
 			all.Go(func() {
 				for ctx.Err() == nil {
-					c.refused(400, "M_INVALID_PARAM", "POST", at("keys", "upload"), again)
+					c.refused(400, "M_UNKNOWN", "POST", at("keys", "upload"), again)
 					refused[i]++
 				}
 			})

@@ -93,7 +93,7 @@ func (o *keyOwner) upload(ctx context.Context, work *toil, random *rand.Rand) er
 	again := batch
 	switch random.IntN(4) {
 	case 0:
-		again = random.IntN(len(o.uploads))
+		again = max(0, batch-random.IntN(5)) // of which keys the server remembers all that it gave
 	case 1: // that one
 	default:
 		return nil
@@ -181,13 +181,15 @@ func (o *keyOwner) drain(stranger *client) {
 		len(o.uploads), len(o.given), left, lost, o.unheard)
 }
 
-// check makes sure that no key was given twice, none before an older one, and the fallback key only where there was no other.
+// check makes sure that no key was given twice, none before an older one, and the fallback key only where there was no
+// other. One fault says enough.
 func (o *keyOwner) check() {
 	o.t.Helper()
 	seen := make(map[string]bool)
 	for i, g := range o.given {
 		if g.batch >= 0 && seen[g.id] {
 			o.t.Errorf("%s of %s was given twice", g.id, o.userID)
+			return
 		}
 		seen[g.id] = true
 		for _, later := range o.given {
@@ -195,8 +197,10 @@ func (o *keyOwner) check() {
 			case !g.end.Before(later.began) || later.batch < 0: // it was not before
 			case g.batch > later.batch:
 				o.t.Errorf("%s of upload %d was given before %s of upload %d", g.id, g.batch, later.id, later.batch)
+				return
 			case g.batch < 0 && o.there[later.batch].Before(g.began):
 				o.t.Errorf("claim %d got the fallback key, and %s was there", i, later.id)
+				return
 			}
 		}
 	}
