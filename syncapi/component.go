@@ -84,7 +84,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	barrier, err := consumers.NewBarrier(deps, p.Room, rooms, hub)
+	barrier, err := consumers.NewBarrier(deps, p.Room, p.Client, rooms, users, hub)
 	if err != nil {
 		return nil, err
 	}

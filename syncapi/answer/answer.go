@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+	"github.com/matrix-org/dendrite/syncapi/devicelists"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/filter"
 	"github.com/matrix-org/dendrite/syncapi/presence"
@@ -76,7 +77,7 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 	}
 	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
 	for {
-		window, err := e.Hub.Look(ctx, req.UserID, since.Pos, since.Ephemeral)
+		window, err := e.Hub.LookAs(ctx, req.UserID, req.DeviceID, since.Pos, since.Ephemeral)
 		if err != nil {
 			return httputil.Raw{}, err
 		}
@@ -127,6 +128,7 @@ type answering struct {
 	accountData []storage.AccountData // global
 	presence    []stream.Presence
 	unread      []storage.Unread // as it was read
+	lists       devicelists.Lists
 }
 
 // initial tells whether the client has seen nothing yet.

@@ -17,6 +17,8 @@ type Changes struct {
 	Frozen      []Frozen
 	Receipts    []Receipt
 	AccountData []AccountData
+	DeviceLists []DeviceList
+	DeviceKeys  []DeviceKeys
 	// Touched is what has changed without a row here.
 	Touched []Touched
 	// Redacted are events whose bodies have changed.
@@ -31,6 +33,8 @@ func (c *Changes) add(d *Changes) {
 	c.Frozen = append(c.Frozen, d.Frozen...)
 	c.Receipts = append(c.Receipts, d.Receipts...)
 	c.AccountData = append(c.AccountData, d.AccountData...)
+	c.DeviceLists = append(c.DeviceLists, d.DeviceLists...)
+	c.DeviceKeys = append(c.DeviceKeys, d.DeviceKeys...)
 	c.Touched = append(c.Touched, d.Touched...)
 	c.Redacted = append(c.Redacted, d.Redacted...)
 }
@@ -45,6 +49,8 @@ func (d *Database) insert(ctx context.Context, tx *sqlutil.Tx, c *Changes) error
 		func() error { return d.frozen.put(ctx, tx, c.Frozen) },
 		func() error { return d.receipts.put(ctx, tx, c.Receipts) },
 		func() error { return d.accountData.put(ctx, tx, c.AccountData) },
+		func() error { return d.deviceLists.put(ctx, tx, c.DeviceLists) },
+		func() error { return d.deviceKeys.put(ctx, tx, c.DeviceKeys) },
 	} {
 		if err := put(); err != nil {
 			return err

@@ -103,7 +103,11 @@ func (d *Database) Joined(ctx context.Context, tx *sqlutil.Tx, room id.RoomID) (
 // JoinedRooms lists the rooms to which users are joined.
 func (d *Database) JoinedRooms(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
 ) (map[id.UserID][]id.RoomID, error) {
-	rows, err := d.memberships.joinedRooms.Query(ctx, tx, sqlutil.Array(users))
+	return roomsByUser(d.memberships.joinedRooms.Query(ctx, tx, sqlutil.Array(users)))
+}
+
+// roomsByUser reads rows of a user and a room.
+func roomsByUser(rows *sql.Rows, err error) (map[id.UserID][]id.RoomID, error) {
 	byUser := make(map[id.UserID][]id.RoomID)
 	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
 		var user id.UserID

@@ -43,6 +43,8 @@ type Database struct {
 	usage       usageStatements
 	threads     threadStatements
 	filterQuota filterQuotaStatements
+	deviceLists deviceListTable
+	deviceKeys  deviceKeysTable
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -75,6 +77,8 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.usage = newUsageStatements(db)
 	d.threads = newThreadStatements(db, d.receipts)
 	d.filterQuota = newFilterQuotaStatements(db)
+	d.deviceLists = newDeviceListTable(db)
+	d.deviceKeys = newDeviceKeysTable(db)
 	return d, nil
 }
 

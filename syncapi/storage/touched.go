@@ -13,12 +13,13 @@ const (
 	KindCounts      Kind = "counts"       // what is unread in a room, of all or of a user, but for what rows say
 	KindAccountData Kind = "account_data" // a user's
 	KindSettings    Kind = "settings"     // a user's account data that decides what they are shown
-	KindMemberships Kind = "memberships"  // a user's
+	KindMemberships Kind = "memberships"  // a user's, in a room
 	KindPushers     Kind = "pushers"      // a user's
 	KindToDevice    Kind = "to_device"    // messages to a device
 	KindKeyCounts   Kind = "key_counts"   // keys of a device that can be claimed
 	// KindDeviceLists: a user's keys have changed, with Room for all who are joined there, without for the user alone.
 	KindDeviceLists Kind = "device_lists"
+	KindSignedUsers Kind = "signed_users" // keys of others have changed as the user, and nobody else, sees them
 )
 
 // Touched names what has changed, and for whom: a device of a user, all devices of a user, or, without a user, all who
@@ -63,7 +64,10 @@ func (c *Changes) AllTouched() []Touched {
 		}
 	}
 	for i := range c.Memberships {
-		add(Touched{Kind: KindMemberships, User: c.Memberships[i].UserID})
+		add(Touched{Kind: KindMemberships, User: c.Memberships[i].UserID, Room: c.Memberships[i].RoomID})
+	}
+	for i := range c.DeviceKeys {
+		add(Touched{Kind: KindKeyCounts, User: c.DeviceKeys[i].UserID, Device: c.DeviceKeys[i].DeviceID})
 	}
 	for _, t := range c.Touched {
 		add(t)

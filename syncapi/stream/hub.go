@@ -68,16 +68,19 @@ type Hub struct {
 	pushers  chan struct{}
 	typing   typingState
 	presence presenceState
+	people   people
 	// mostRooms and mostUsers are how many are kept at present.
 	mostRooms, mostUsers int
 }
 
 // room is what has happened in a room after the floor.
 type room struct {
-	timeline                   []storage.TimelineRow
-	receipts                   []storage.Receipt
-	timelineFrom, receiptsFrom int64 // the windows are complete after these positions
-	lastTimeline, lastReceipt  int64
+	timeline []storage.TimelineRow
+	receipts []storage.Receipt
+	people   []moved
+	// The windows are complete after these positions.
+	timelineFrom, receiptsFrom, peopleFrom int64
+	lastTimeline, lastReceipt, lastMoved   int64
 }
 
 // user is what is known of a user's streams after the floor, which is the Hub's or, if that is later, the user's own.
@@ -87,6 +90,7 @@ type user struct {
 	view     *View
 	counts   map[id.RoomID]storage.Unread // as they were when they were read
 	sleepers map[*Sleeper]struct{}
+	keys     deviceKeys
 }
 
 // update is what a commit means for a Hub.
@@ -96,6 +100,7 @@ type update struct {
 	receipts  []storage.Receipt
 	touched   []storage.Touched
 	redacted  []id.EventID
+	keys      []storage.DeviceKeys // those of a commit of this process
 }
 
 // New makes a Hub that begins at the present position.
@@ -104,6 +109,7 @@ func New(o Options, replica string) *Hub {
 		rooms: make(map[id.RoomID]*room), users: make(map[id.UserID]*user),
 		inRoom: make(map[id.RoomID]map[id.UserID]struct{}), early: make(map[int64]update), pushers: make(chan struct{}, 1),
 		mostRooms: maxRooms, mostUsers: maxUsers}
+	h.people.begin(h)
 	first := time.Now().UnixMicro()
 	h.typing = typingState{rooms: make(map[id.RoomID]heardTyping), number: first}
 	h.presence = presenceState{first: first, users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1),
@@ -127,7 +133,7 @@ func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
 
 // Committed tells of a commit of this process.
 func (h *Hub) Committed(c storage.Changes) {
-	u := update{c.Prev, c.Pos, c.Timeline, c.Receipts, c.AllTouched(), c.Redacted}
+	u := update{c.Prev, c.Pos, c.Timeline, c.Receipts, c.AllTouched(), c.Redacted, c.DeviceKeys}
 	if !h.o.Sole {
 		select {
 		case h.outbox <- wake{h.replica, u.prev, u.pos, u.touched, u.redacted}:
@@ -193,7 +199,7 @@ func (h *Hub) reset(pos int64) {
 	clear(h.early)
 	clear(h.inRoom)
 	for name, u := range h.users {
-		u.view, u.counts, u.changes = nil, nil, nil
+		u.view, u.counts, u.changes, u.keys.known = nil, nil, nil, nil
 		if len(u.sleepers) == 0 {
 			delete(h.users, name)
 			continue
@@ -237,6 +243,7 @@ func (h *Hub) apply(u *update) {
 		h.addReceipt(&u.receipts[i])
 	}
 	h.touch(u.touched)
+	h.keepCommitted(u.keys)
 	if len(h.presence.pending) > 0 {
 		h.announceLater()
 	}
@@ -314,7 +321,7 @@ func (h *Hub) evict() {
 	}
 }
 
-func (r *room) last() int64 { return max(r.lastTimeline, r.lastReceipt) }
+func (r *room) last() int64 { return max(r.lastTimeline, r.lastReceipt, r.lastMoved) }
 
 func (u *user) last() int64 { return max(u.floor, u.changes.last()) }
 
@@ -355,7 +362,7 @@ func (h *Hub) room(name id.RoomID) *room {
 	r := h.rooms[name]
 	if r == nil {
 		// It has no entry, so nothing has happened there since the floor.
-		r = &room{timelineFrom: h.floor, receiptsFrom: h.floor}
+		r = &room{timelineFrom: h.floor, receiptsFrom: h.floor, peopleFrom: h.floor}
 		h.rooms[name] = r
 	}
 	return r
@@ -368,6 +375,13 @@ func (h *Hub) user(name id.UserID) *user {
 		h.users[name] = u
 	}
 	return u
+}
+
+// Position is up to where this Hub knows everything.
+func (h *Hub) Position() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pos
 }
 
 // Reach waits until this Hub knows everything that was committed before, by any replica.

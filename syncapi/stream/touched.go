@@ -90,6 +90,17 @@ func (h *Hub) touch(touched []storage.Touched) {
 			u.changes.set(t.Kind, t.Device, h.pos)
 			h.dropView(t.User, u)
 			h.presence.moved(t.User)
+			h.addMoved(t)
+		case storage.KindDeviceLists:
+			if t.Room != "" {
+				h.addMoved(t)
+				break
+			}
+			h.user(t.User).changes.set(t.Kind, "", h.pos)
+		case storage.KindSignedUsers:
+			h.user(t.User).changes.set(t.Kind, "", h.pos)
+		case storage.KindKeyCounts:
+			h.forgetKeys(t)
 		case storage.KindPushers:
 			nudge(h.pushers)
 			continue
@@ -115,12 +126,21 @@ func (h *Hub) rouse(t *storage.Touched, awake map[id.UserID]struct{}) {
 		if u := h.users[t.User]; u != nil {
 			u.wake(t.Device)
 		}
-	case t.User != "":
+	case t.User != "" && t.Kind != storage.KindDeviceLists:
 		awake[t.User] = struct{}{}
-	default:
-		for name := range h.inRoom[t.Room] {
-			awake[name] = struct{}{}
+		if t.Kind == storage.KindMemberships {
+			h.rouseRoom(t.Room, awake)
 		}
+	case t.Room != "":
+		h.rouseRoom(t.Room, awake)
+	default:
+		awake[t.User] = struct{}{}
+	}
+}
+
+func (h *Hub) rouseRoom(room id.RoomID, awake map[id.UserID]struct{}) {
+	for name := range h.inRoom[room] {
+		awake[name] = struct{}{}
 	}
 }
 
@@ -129,11 +149,13 @@ func (h *Hub) rouse(t *storage.Touched, awake map[id.UserID]struct{}) {
 func (h *Hub) unknown(t *storage.Touched) {
 	if t.User != "" {
 		u := h.user(t.User)
-		u.floor = h.pos
+		u.floor, u.keys.known = h.pos, nil
 		h.dropView(t.User, u)
 		return
 	}
-	h.rooms[t.Room] = &room{timelineFrom: h.pos, receiptsFrom: h.pos, lastTimeline: h.pos, lastReceipt: h.pos}
+	h.rooms[t.Room] = &room{timelineFrom: h.pos, receiptsFrom: h.pos, peopleFrom: h.pos,
+		lastTimeline: h.pos, lastReceipt: h.pos, lastMoved: h.pos}
+	h.people.last = h.pos
 	h.recount(t.Room, "")
 }
 

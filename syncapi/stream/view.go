@@ -143,7 +143,11 @@ type Window struct {
 	// Number is that of the last change of what is ephemeral.
 	Number int64
 
+	// Moved are whose keys or memberships have changed in joined rooms.
+	Moved Moved
+
 	changes changes // of the user, if Complete
+	keys    map[id.DeviceID]*storage.DeviceKeys
 }
 
 // Changed tells whether something of a kind may have changed for a device of the user.
@@ -186,6 +190,7 @@ func (h *Hub) look(name id.UserID, since, ephemeral int64) *Window {
 		return nil
 	}
 	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floorOf(u), changes: u.changes.after(since)}
+	w.Moved, w.keys = h.movedSince(name, u, w, since), u.keys.known
 	w.Number = h.typing.number
 	w.Presence = h.presence.since(min(ephemeral, h.typing.number))
 	for _, name := range u.view.Joined {
