@@ -56,11 +56,11 @@ func (v *tracker) follow(ctx context.Context, clock, timeout int) (gjson.Result,
 		return answer, err
 	}
 	next := page{since: answer.Get("next_batch").Str, clock: clock, keys: maps.Clone(p.keys)}
-	fetch := texts(answer.Get("device_lists.changed"))
+	fetch := userIDs(answer.Get("device_lists.changed"))
 	if p.since == "" {
 		next.keys, fetch = make(map[string]string), v.sees(answer)
 	}
-	for _, left := range texts(answer.Get("device_lists.left")) {
+	for _, left := range userIDs(answer.Get("device_lists.left")) {
 		delete(next.keys, left)
 	}
 	fetched, err := v.fetch(ctx, fetch)
@@ -138,8 +138,8 @@ func (v *tracker) restart() {
 	v.pages = v.pages[:v.chance.IntN(len(v.pages)+1)]
 }
 
-// texts is a list of strings, in order.
-func texts(list gjson.Result) []string {
+// userIDs is a list of them, in order.
+func userIDs(list gjson.Result) []string {
 	all := []string{}
 	for _, e := range list.Array() {
 		all = append(all, e.Str)

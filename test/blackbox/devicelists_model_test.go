@@ -195,8 +195,8 @@ func (w *listWorld) syncOf(v *tracker) {
 func (w *listWorld) exact(what, userID string, since int, lists gjson.Result) {
 	w.t.Helper()
 	changed, left := w.expected(userID, since)
-	same(w.t, what+": changed", texts(lists.Get("changed")), changed)
-	same(w.t, what+": left", texts(lists.Get("left")), left)
+	same(w.t, what+": changed", userIDs(lists.Get("changed")), changed)
+	same(w.t, what+": left", userIDs(lists.Get("left")), left)
 }
 
 // wake has a client sleep in a sync while somebody does something, of which it is told at once if it must be.

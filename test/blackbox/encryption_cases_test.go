@@ -130,7 +130,7 @@ func TestRefusedKeysHinderNobody(t *testing.T) {
 func lists(answer gjson.Result) string {
 	all := "changed"
 	name := func(list gjson.Result) {
-		for _, userID := range texts(list) {
+		for _, userID := range userIDs(list) {
 			all += " " + userID[1:strings.LastIndex(userID, "-")]
 		}
 	}
@@ -305,7 +305,7 @@ func TestSuspendedAndDeactivatedUsersInEncryptedRooms(t *testing.T) {
 		deadline := time.Now().Add(longest)
 		for gone := false; !gone; { // they leave their rooms after the answer
 			answer := alice.sync(since, "timeout", "1000")
-			gone = slices.Contains(texts(answer.Get("device_lists.left")), bob.userID)
+			gone = slices.Contains(userIDs(answer.Get("device_lists.left")), bob.userID)
 			if time.Now().After(deadline) {
 				t.Fatalf("a deactivated user is not in left: %s", answer.Get("device_lists").Raw)
 			}
