@@ -18,7 +18,6 @@ import (
 	"github.com/sirupsen/logrus"
 	"github.com/tidwall/gjson"
 
-	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -43,6 +42,7 @@ type world struct {
 	t        *testing.T
 	db       *sqlutil.DB
 	rooms    *rooms
+	users    *users
 	sync     *api.SyncAPI
 	routes   map[string]httputil.Route
 	draining chan struct{}
@@ -101,13 +101,15 @@ func newWorld(t *testing.T, connection string) *world {
 			t.Error(err)
 		}
 	})
-	w.db, w.rooms, w.transport = db, newRooms(t, db), eventlog.NewEmbedded()
+	w.db, w.rooms, w.users, w.transport = db, newRooms(t, db), newUsers(t, db), eventlog.NewEmbedded()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- w.transport.Relay(ctx, w.rooms.log) }()
+	done := make(chan error, 2)
+	for _, log := range []*eventlog.Log{w.rooms.log, w.users.log} {
+		go func() { done <- w.transport.Relay(ctx, log) }()
+	}
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
+		if err := errors.Join(<-done, <-done); err != nil {
 			t.Error(err)
 		}
 	})
@@ -150,7 +152,7 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: quiet(), Typing: typing})
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.users.api(), Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,14 +169,6 @@ func (w *world) start() {
 		}
 	})
 	t.Cleanup(w.stop)
-}
-
-// quiet is a clientapi in which nothing happens.
-func quiet() *clientapi.ClientAPI {
-	nothing := func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
-		return eventlog.HeadsResponse{LogID: "quiet", Heads: make([]int64, eventlog.Partitions)}, nil
-	}
-	return &clientapi.ClientAPI{Heads: nothing}
 }
 
 // call asks an endpoint by its name.

@@ -25,7 +25,7 @@ func User(
 			return client.Heads(ctx, q)
 		},
 	}, func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
-		return dropGone(db, records)
+		return applyUsers(db, records)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
@@ -33,17 +33,21 @@ func User(
 	return consumer, nil
 }
 
-// gone are devices that are logged out, and users who are erased.
+// gone are devices that are logged out, and users who are erased, with what else is said of keys.
 type gone struct {
 	devices []*clientapi.OutputDevice
 	erased  []id.UserID
+	keys    keyChanges
 }
 
-// dropGone removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and
-// everything that is kept of users who are erased.
-func dropGone(db *storage.Database, records []eventlog.Record) (eventlog.Apply, error) {
+// applyUsers removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and
+// everything that is kept of users who are erased, and keeps what is said of keys.
+func applyUsers(db *storage.Database, records []eventlog.Record) (eventlog.Apply, error) {
 	var g gone
 	for i := range records {
+		if err := g.keys.take(&records[i]); err != nil {
+			return nil, err
+		}
 		switch records[i].Type {
 		case clientapi.TypeDeviceDeleted:
 			device, err := eventlog.Decode[clientapi.OutputDevice](&records[i])
@@ -59,19 +63,19 @@ func dropGone(db *storage.Database, records []eventlog.Record) (eventlog.Apply, 
 			g.erased = append(g.erased, user.UserID)
 		}
 	}
-	if g.devices == nil && g.erased == nil {
+	if g.devices == nil && g.erased == nil && g.keys.isNothing() {
 		return nil, nil
 	}
 	return func(ctx context.Context, tx *sqlutil.Tx) error {
-		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, _ int64) (*storage.Changes, error) {
-			return g.drop(ctx, tx, db)
+		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+			return g.drop(ctx, tx, db, pos)
 		})
 		return nil
 	}, nil
 }
 
 // drop removes what they have set. It takes its turn among their own writes, so that none is left.
-func (g *gone) drop(ctx context.Context, tx *sqlutil.Tx, db *storage.Database) (*storage.Changes, error) {
+func (g *gone) drop(ctx context.Context, tx *sqlutil.Tx, db *storage.Database, pos int64) (*storage.Changes, error) {
 	if err := db.Erase(ctx, tx, g.erased); err != nil {
 		return nil, err
 	}
@@ -82,6 +86,11 @@ func (g *gone) drop(ctx context.Context, tx *sqlutil.Tx, db *storage.Database) (
 			return nil, err
 		}
 		changes.Touched = append(changes.Touched, touched...)
+		if err := db.DropDeviceKeys(ctx, tx, device.UserID, device.DeviceID); err != nil {
+			return nil, err
+		}
+		counts := storage.Touched{Kind: storage.KindKeyCounts, User: device.UserID, Device: device.DeviceID}
+		changes.Touched = append(changes.Touched, counts)
 	}
-	return changes, nil
+	return changes, g.keys.addTo(ctx, tx, db, pos, changes)
 }

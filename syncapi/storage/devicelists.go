@@ -78,8 +78,8 @@ func newDeviceListTable(db *sqlutil.DB) deviceListTable {
 		WHERE m.pos <= $3 AND m.membership IN ('join', 'invite') AND c.user_id <> $1
 		GROUP BY c.user_id, c.updated
 		UNION ALL
-		SELECT d.user_id, 1, 1, 1 FROM syncapi_device_lists d
-		WHERE d.user_id = $1 AND d.viewer = '' AND d.pos > $2 AND d.pos <= $4`)
+		SELECT DISTINCT d.user_id, 1, 1, 1 FROM syncapi_device_lists d
+		WHERE d.user_id = $1 AND d.viewer IN ('', $1) AND d.pos > $2 AND d.pos <= $4`)
 
 	// All memberships of users, and when their keys have changed last; without a user, the position.
 	t.people = db.Stmt(`SELECT m.user_id, m.room_id, m.pos, m.membership FROM syncapi_memberships m
