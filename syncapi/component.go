@@ -17,7 +17,6 @@ import (
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/accountdata"
@@ -34,6 +33,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
+	"github.com/matrix-org/dendrite/syncapi/todevice"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
@@ -80,7 +80,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	users, err := consumers.User(ctx, deps, p.Client, db)
+	var messages *todevice.Service
+	users, err := consumers.User(ctx, deps, p.Client, db, func() { messages.Gone() })
 	if err != nil {
 		return nil, err
 	}
@@ -88,21 +89,23 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
+	messages = todevice.New(todevice.Deps{Storage: db, Client: p.Client, Hub: hub, Output: output,
+		ServerName: deps.Config.Matrix.ServerName, Barrier: barrier.WaitUsers, Log: deps.Log})
 	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache},
 		Log:    deps.Log,
 		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}
-	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, Barrier: barrier.Wait,
+	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, ToDevice: messages, Barrier: barrier.Wait,
 		Draining: deps.Draining, Log: deps.Log}
 	data := &accountdata.Service{Storage: db, Room: p.Room}
 	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait}
 	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Client: p.Client, AccountData: data,
-		Receipts: marks, Rules: pushRules, Presence: tracker != nil})
+		Receipts: marks, ToDevice: messages, Rules: pushRules, Presence: tracker != nil})
 	if err != nil {
 		return nil, fmt.Errorf("endpoints of syncapi: %w", err)
 	}
 	return &component.Component{
 		Name:   "syncapi",
-		API:    newAPI(engine, data, output),
+		API:    newAPI(engine, data, messages, output),
 		Routes: routes,
 		Run: func(ctx context.Context) error {
 			group, ctx := errgroup.WithContext(ctx)
@@ -110,6 +113,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
 			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
 			group.Go(func() error { return hub.Run(ctx) })
+			group.Go(func() error { return messages.Run(ctx) })
 			group.Go(func() error {
 				if deps.Sole {
 					return pushes.Run(ctx)
@@ -123,7 +127,9 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 }
 
 // newAPI is what other components may ask.
-func newAPI(engine *answer.Engine, data *accountdata.Service, output *eventlog.Topic) *api.SyncAPI {
+func newAPI(
+	engine *answer.Engine, data *accountdata.Service, messages *todevice.Service, output *eventlog.Topic,
+) *api.SyncAPI {
 	return &api.SyncAPI{
 		QueryIgnored: func(ctx context.Context, req api.QueryIgnoredRequest) (res api.QueryIgnoredResponse, err error) {
 			res.Users, err = data.Ignored(ctx, req.UserID)
@@ -148,7 +154,7 @@ func newAPI(engine *answer.Engine, data *accountdata.Service, output *eventlog.T
 			return res, err
 		},
 		SendToDevice: func(ctx context.Context, req api.SendToDeviceRequest) (api.Empty, error) {
-			return api.Empty{}, mxerr.Unavailable("messages to devices are not wired")
+			return api.Empty{}, messages.Send(ctx, &todevice.Request{SendToDeviceRequest: req})
 		},
 		ReadLog: output.Read,
 		Heads:   output.Heads,

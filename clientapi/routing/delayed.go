@@ -37,7 +37,7 @@ func (e *endpoints) delayEvent(ctx context.Context, r *httputil.Request, event *
 		if err != nil {
 			return nil, err
 		}
-		delayID = digest(string(secret), string(event.RequestKey))
+		delayID = httputil.Digest(string(secret), string(event.RequestKey))
 	}
 	if err := e.mustBeJoined(ctx, event.RoomID, event.Sender); err != nil {
 		return nil, err

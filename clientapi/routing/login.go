@@ -172,7 +172,7 @@ func (e *endpoints) loginGetToken(ctx context.Context, r *httputil.Request) (any
 func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.RawMessage, about string, operation ...string) (id.UserID, error) {
 	return e.UIA.Authenticate(ctx, uia.Operation{
 		About: about, Caller: r.Caller.UserID, Network: httputil.Network(httputil.ClientAddress(r.Request)),
-		Name:  digest(append([]string{string(r.Caller.UserID)}, operation...)...),
+		Name:  httputil.Digest(append([]string{string(r.Caller.UserID)}, operation...)...),
 		Flows: [][]string{{byPassword}},
 		Stages: map[string]uia.Stage{byPassword: func(ctx context.Context, auth json.RawMessage) (id.UserID, error) {
 			var login passwordLogin

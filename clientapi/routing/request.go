@@ -3,11 +3,8 @@ package routing
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/json"
 	"net/url"
-	"strconv"
 	"strings"
 
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -24,21 +21,9 @@ func viewer(r *httputil.Request) roomserver.Viewer {
 // newKey is the request key of a request without a transaction id.
 func newKey() roomserver.RequestKey { return roomserver.RequestKey(rand.Text()) }
 
-// txnKey is the request key of a request that the client may repeat (Client-Server API, § Transaction identifiers): the same for
-// the same device, endpoint with its parameters, and transaction id.
+// txnKey is the request key of a request that the client may repeat.
 func txnKey(r *httputil.Request, endpoint ...string) roomserver.RequestKey {
-	return roomserver.RequestKey(digest(append([]string{string(r.Caller.UserID), string(r.Caller.DeviceID), r.Caller.AppService}, endpoint...)...))
-}
-
-// digest makes one short word of many.
-func digest(parts ...string) string {
-	h := sha256.New()
-	for _, part := range parts {
-		h.Write(strconv.AppendInt(nil, int64(len(part)), 10))
-		h.Write([]byte{':'})
-		h.Write([]byte(part))
-	}
-	return base64.RawURLEncoding.EncodeToString(h.Sum(nil))
+	return roomserver.RequestKey(r.TransactionKey(endpoint...))
 }
 
 // timestamp is the ts parameter, which is for application services only (Application Service API, § Timestamp massaging).

@@ -21,6 +21,7 @@ var defaultRateLimits = map[string]RateLimit{
 	"profile":         {PerSecond: 1, Burst: 10},
 	"directory":       {PerSecond: 5, Burst: 30},
 	"ephemeral":       {PerSecond: 10, Burst: 50},
+	"to_device":       {PerSecond: 10, Burst: 200}, // a room's key goes to hundreds of devices at once, 20 in a request
 	"account_data":    {PerSecond: 10, Burst: 50},
 	"media":           {PerSecond: 5, Burst: 50},
 	"keys":            {PerSecond: 10, Burst: 50},

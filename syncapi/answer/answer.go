@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/presence"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
+	"github.com/matrix-org/dendrite/syncapi/todevice"
 )
 
 // MaxTimeout is the longest that a sync waits for something new.
@@ -38,6 +39,9 @@ type Request struct {
 	StateAfter bool                  // state_after instead of state
 	Presence   presence.State        // what the client makes of its user
 	Lend       func(size int) []byte // gives room for the answer
+
+	// withMessages says that the answer has messages to the device.
+	withMessages bool
 }
 
 // Engine makes answers.
@@ -46,6 +50,8 @@ type Engine struct {
 	Storage *storage.Database
 	Hub     *stream.Hub
 	Events  *events.Cache
+	// ToDevice keeps messages to devices.
+	ToDevice *todevice.Service
 	// Barrier waits until what the roomserver had committed when a request began can be seen here.
 	Barrier func(ctx context.Context)
 	// Draining is closed when the process is about to end.
@@ -57,6 +63,7 @@ type Engine struct {
 
 // Sync answers as soon as there is something new, or when the time is over.
 func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
+	req.withMessages = req.DeviceID != ""
 	return e.answer(ctx, req, func(a *answering) ([]byte, error) { return a.write(), nil })
 }
 
@@ -75,6 +82,10 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 	if req.Since != nil {
 		since = *req.Since
 	}
+	since.bind(req.UserID, req.DeviceID)
+	if req.withMessages {
+		e.ToDevice.Acknowledge(req.UserID, req.DeviceID, since.ToDevice)
+	}
 	waits := req.Since != nil && req.Timeout > 0 && !req.FullState
 	for {
 		window, err := e.Hub.LookAs(ctx, req.UserID, req.DeviceID, since.Pos, since.Ephemeral)
@@ -83,7 +94,8 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 		}
 		a := &answering{Engine: e, Request: req, since: since, window: window, rooms: make(map[id.RoomID]*room)}
 		// A token from the future is one of a database that was restored: what it has seen is not to be known.
-		a.next = Token{Pos: max(window.UpTo, since.Pos), ToDevice: since.ToDevice, Ephemeral: window.Number}
+		a.next = since
+		a.next.Pos, a.next.Ephemeral = max(window.UpTo, since.Pos), window.Number
 		if err := a.collect(ctx); err != nil {
 			return httputil.Raw{}, err
 		}
@@ -129,6 +141,7 @@ type answering struct {
 	presence    []stream.Presence
 	unread      []storage.Unread // as it was read
 	lists       devicelists.Lists
+	messages    []storage.ToDevice
 }
 
 // initial tells whether the client has seen nothing yet.

@@ -100,6 +100,9 @@ func (a *answering) write() []byte {
 // size is about that of the answer.
 func (a *answering) size() int {
 	size := 1024
+	for i := range a.messages {
+		size += 256 + len(a.messages[i].Content)
+	}
 	for _, r := range a.rooms {
 		size += 512
 		for _, events := range [][]*roomserver.Event{r.state, r.timeline} {

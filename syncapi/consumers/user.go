@@ -12,9 +12,9 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
-// User follows clientapi's log of users and devices.
+// User follows clientapi's log of users and devices. onGone is told when devices were deleted.
 func User(
-	ctx context.Context, deps component.Deps, client *clientapi.ClientAPI, db *storage.Database,
+	ctx context.Context, deps component.Deps, client *clientapi.ClientAPI, db *storage.Database, onGone func(),
 ) (*eventlog.Consumer, error) {
 	consumer, err := follow(ctx, deps, db, log{
 		name: "user", topic: clientapi.Topic,
@@ -25,7 +25,7 @@ func User(
 			return client.Heads(ctx, q)
 		},
 	}, func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
-		return applyUsers(db, records)
+		return applyUsers(db, records, onGone)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of clientapi's log: %w", err)
@@ -40,9 +40,9 @@ type gone struct {
 	keys    keyChanges
 }
 
-// applyUsers removes the pushers of devices that are logged out (Client-Server API, § Push Notifications), and
-// everything that is kept of users who are erased, and keeps what is said of keys.
-func applyUsers(db *storage.Database, records []eventlog.Record) (eventlog.Apply, error) {
+// applyUsers removes the pushers of devices that are logged out (Client-Server API, § Push Notifications) and what is
+// sent to them, and everything that is kept of users who are erased, and keeps what is said of keys.
+func applyUsers(db *storage.Database, records []eventlog.Record, onGone func()) (eventlog.Apply, error) {
 	var g gone
 	for i := range records {
 		if err := g.keys.take(&records[i]); err != nil {
@@ -70,13 +70,19 @@ func applyUsers(db *storage.Database, records []eventlog.Record) (eventlog.Apply
 		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 			return g.drop(ctx, tx, db, pos)
 		})
+		tx.AfterCommit(onGone)
 		return nil
 	}, nil
 }
 
 // drop removes what they have set. It takes its turn among their own writes, so that none is left.
-func (g *gone) drop(ctx context.Context, tx *sqlutil.Tx, db *storage.Database, pos int64) (*storage.Changes, error) {
+func (g *gone) drop(
+	ctx context.Context, tx *sqlutil.Tx, db *storage.Database, pos int64,
+) (*storage.Changes, error) {
 	if err := db.Erase(ctx, tx, g.erased); err != nil {
+		return nil, err
+	}
+	if err := db.PutGone(ctx, tx, inboxesOf(g.devices, pos)); err != nil {
 		return nil, err
 	}
 	changes := new(storage.Changes)

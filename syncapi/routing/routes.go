@@ -16,6 +16,7 @@ import (
 	"github.com/matrix-org/dendrite/syncapi/receipts"
 	"github.com/matrix-org/dendrite/syncapi/rules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
+	"github.com/matrix-org/dendrite/syncapi/todevice"
 )
 
 // Deps are what the endpoints use.
@@ -25,6 +26,7 @@ type Deps struct {
 	Client      *clientapi.ClientAPI
 	AccountData *accountdata.Service
 	Receipts    *receipts.Service
+	ToDevice    *todevice.Service
 	Rules       *rules.Store
 	// Presence says that presence is switched on.
 	Presence bool
@@ -42,6 +44,7 @@ const keptFilters = 500
 const (
 	limitAccountData = "account_data"
 	limitEphemeral   = "ephemeral"
+	limitToDevice    = "to_device"
 )
 
 // New lists the endpoints.
@@ -53,6 +56,7 @@ func New(deps Deps) ([]httputil.Route, error) {
 	s := &routes{deps, filters}
 	const v3 = "/_matrix/client/{r0|v3}"
 	const userRoom = v3 + "/user/{userId}/rooms/{roomId}"
+	const dehydrated = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/{deviceId}/events"
 	const rule = v3 + "/pushrules/global/{kind}/{ruleId}"
 	guest, user := httputil.AuthGuest, httputil.AuthUser // guests may use what § Guest Access lists
 	return []httputil.Route{
@@ -95,6 +99,13 @@ func New(deps Deps) ([]httputil.Route, error) {
 
 		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/receipt/{receiptType}/{eventId}", Name: "receipt", Auth: user, Limit: limitEphemeral, Handler: s.receipt},
 		{Method: http.MethodPost, Path: v3 + "/rooms/{roomId}/read_markers", Name: "read_markers", Auth: user, Limit: limitEphemeral, Handler: s.readMarkers},
+
+		{Method: http.MethodPut, Path: v3 + "/sendToDevice/{eventType}/{txnId}", Name: "send_to_device", Auth: guest,
+			Limit: limitToDevice, MaxBody: maxToDevice, Handler: s.sendToDevice},
+		{Method: http.MethodGet, Path: dehydrated, Name: "dehydrated_events", Auth: user, Large: true,
+			Handler: s.dehydratedEvents},
+		{Method: http.MethodPost, Path: dehydrated, Name: "post_dehydrated_events", Auth: user, Large: true,
+			Handler: s.postDehydratedEvents},
 	}, nil
 }
 

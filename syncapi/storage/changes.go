@@ -19,6 +19,7 @@ type Changes struct {
 	AccountData []AccountData
 	DeviceLists []DeviceList
 	DeviceKeys  []DeviceKeys
+	ToDevice    []ToDevice
 	// Touched is what has changed without a row here.
 	Touched []Touched
 	// Redacted are events whose bodies have changed.
@@ -35,6 +36,7 @@ func (c *Changes) add(d *Changes) {
 	c.AccountData = append(c.AccountData, d.AccountData...)
 	c.DeviceLists = append(c.DeviceLists, d.DeviceLists...)
 	c.DeviceKeys = append(c.DeviceKeys, d.DeviceKeys...)
+	c.ToDevice = append(c.ToDevice, d.ToDevice...)
 	c.Touched = append(c.Touched, d.Touched...)
 	c.Redacted = append(c.Redacted, d.Redacted...)
 }
@@ -51,6 +53,7 @@ func (d *Database) insert(ctx context.Context, tx *sqlutil.Tx, c *Changes) error
 		func() error { return d.accountData.put(ctx, tx, c.AccountData) },
 		func() error { return d.deviceLists.put(ctx, tx, c.DeviceLists) },
 		func() error { return d.deviceKeys.put(ctx, tx, c.DeviceKeys) },
+		func() error { return d.toDevice.put(ctx, tx, c.ToDevice) },
 	} {
 		if err := put(); err != nil {
 			return err

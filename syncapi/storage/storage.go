@@ -45,6 +45,10 @@ type Database struct {
 	filterQuota filterQuotaStatements
 	deviceLists deviceListTable
 	deviceKeys  deviceKeysTable
+
+	toDevice     toDeviceTable
+	toDeviceTxns toDeviceTxns
+	gone         goneTable
 }
 
 // New brings the tables up to date. onCommit is told of each commit of this process, in order of their positions; it must not wait.
@@ -79,6 +83,9 @@ func New(ctx context.Context, db *sqlutil.DB, onCommit func(Changes)) (*Database
 	d.filterQuota = newFilterQuotaStatements(db)
 	d.deviceLists = newDeviceListTable(db)
 	d.deviceKeys = newDeviceKeysTable(db)
+	d.toDevice = newToDeviceTable(db)
+	d.toDeviceTxns = newToDeviceTxns(db)
+	d.gone = newGoneTable(db)
 	return d, nil
 }
 

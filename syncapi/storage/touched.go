@@ -69,6 +69,9 @@ func (c *Changes) AllTouched() []Touched {
 	for i := range c.DeviceKeys {
 		add(Touched{Kind: KindKeyCounts, User: c.DeviceKeys[i].UserID, Device: c.DeviceKeys[i].DeviceID})
 	}
+	for _, t := range touchedByMessages(c.ToDevice) {
+		add(t)
+	}
 	for _, t := range c.Touched {
 		add(t)
 	}

@@ -91,6 +91,7 @@ type user struct {
 	counts   map[id.RoomID]storage.Unread // as they were when they were read
 	sleepers map[*Sleeper]struct{}
 	keys     deviceKeys
+	inboxes  inboxes
 }
 
 // update is what a commit means for a Hub.

@@ -23,7 +23,30 @@ func (c *changes) set(kind storage.Kind, device id.DeviceID, pos int64) {
 			return
 		}
 	}
+	if device != "" && len(*c) >= maxChanges {
+		c.merge(kind)
+	}
 	*c = append(*c, change{kind, device, pos})
+}
+
+// maxChanges is how many changes of a user are told apart. Beyond, a change for one device counts as one for all.
+const maxChanges = 64
+
+// merge makes one change for all devices of those of a kind.
+func (c *changes) merge(kind storage.Kind) {
+	pos := c.of(kind)
+	*c = slices.DeleteFunc(*c, func(one change) bool { return one.kind == kind })
+	*c = append(*c, change{kind, "", pos})
+}
+
+// lastFor is the last change of a kind for a device.
+func (c changes) lastFor(kind storage.Kind, device id.DeviceID) (pos int64) {
+	for i := range c {
+		if one := &c[i]; one.kind == kind && (one.device == "" || one.device == device) {
+			pos = max(pos, one.pos)
+		}
+	}
+	return pos
 }
 
 // has tells whether there is a change of a kind for a device.
@@ -78,7 +101,7 @@ func (h *Hub) touch(touched []storage.Touched) {
 		case storage.KindTimeline, storage.KindReceipts: // the rows say it
 		case storage.KindCounts:
 			h.recount(t.Room, t.User)
-		case storage.KindAccountData:
+		case storage.KindAccountData, storage.KindToDevice:
 			h.user(t.User).changes.set(t.Kind, t.Device, h.pos)
 		case storage.KindSettings:
 			u := h.user(t.User)

@@ -1,0 +1,65 @@
+package routing
+
+import (
+	"context"
+	"encoding/json"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/syncapi/answer"
+	"github.com/matrix-org/dendrite/syncapi/api"
+	"github.com/matrix-org/dendrite/syncapi/todevice"
+)
+
+// maxToDevice limits the body of PUT /sendToDevice, in bytes.
+const maxToDevice = 4 << 20
+
+// sendToDevice is PUT /sendToDevice/{eventType}/{txnId}.
+func (s *routes) sendToDevice(ctx context.Context, r *httputil.Request) (any, error) {
+	var body struct {
+		Messages *map[id.UserID]map[id.DeviceID]json.RawMessage `json:"messages"`
+	}
+	if err := r.JSON(&body); err != nil {
+		return nil, err
+	}
+	if body.Messages == nil {
+		return nil, mxerr.BadJSON("messages is missing: an object of users, their devices, and a message for each")
+	}
+	eventType, txnID := r.Var("eventType"), r.Var("txnId")
+	if txnID == "" {
+		return nil, mxerr.InvalidParam("the transaction id is empty: " +
+			"the next messages with none would be taken for these")
+	}
+	return nil, s.ToDevice.Send(ctx, &todevice.Request{Suspended: r.Caller.Suspended,
+		SendToDeviceRequest: api.SendToDeviceRequest{RequestKey: r.TransactionKey("sendToDevice", eventType, txnID),
+			Sender: r.Caller.UserID, Type: eventType, Messages: *body.Messages}})
+}
+
+// dehydratedEvents is GET /dehydrated_device/{deviceId}/events of MSC3814. Clients name the token in two ways.
+func (s *routes) dehydratedEvents(ctx context.Context, r *httputil.Request) (any, error) {
+	from := r.Query("next_batch")
+	if from == "" {
+		from = r.Query("from")
+	}
+	return s.dehydrated(ctx, r, from)
+}
+
+// postDehydratedEvents is POST /dehydrated_device/{deviceId}/events, as it was in earlier texts of MSC3814.
+func (s *routes) postDehydratedEvents(ctx context.Context, r *httputil.Request) (any, error) {
+	var body struct {
+		NextBatch string `json:"next_batch"`
+	}
+	if err := r.JSON(&body); err != nil {
+		return nil, err
+	}
+	return s.dehydrated(ctx, r, body.NextBatch)
+}
+
+func (s *routes) dehydrated(ctx context.Context, r *httputil.Request, from string) (any, error) {
+	messages, next, err := s.ToDevice.Dehydrated(ctx, r.Caller.UserID, id.DeviceID(r.Var("deviceId")), from)
+	if err != nil {
+		return nil, err
+	}
+	return httputil.Raw{Body: answer.MessagesToDevice(messages, next)}, nil
+}
