@@ -74,7 +74,7 @@ func (w *listWorld) live(steps int) {
 			w.wake(pick(w.chance, w.views))
 		}
 		if w.t.Failed() {
-			w.t.Fatalf("at step %d, after:\n%s", step, strings.Join(w.log[max(0, len(w.log)-150):], "\n"))
+			w.t.Fatalf("at step %d, after:\n%s", step, strings.Join(w.log[max(0, len(w.log)-80):], "\n"))
 		}
 	}
 	for _, v := range w.views {
@@ -91,13 +91,20 @@ func (w *listWorld) act() (atOnce bool) {
 	atOnce = true
 	switch {
 	case w.chance.IntN(2) == 0:
+		signed := w.hasSigned(u)
 		c := u.actOnKeys(ctx, w.users)
 		if what = c.what; c.told {
 			w.told[u.userID] = append(w.told[u.userID], w.clock)
 			what += ", which others must know"
 		}
+		if !c.reset {
+			signed = nil
+		}
 		if c.other != "" {
-			w.alone[u.userID][c.other] = append(w.alone[u.userID][c.other], w.clock)
+			signed = []string{c.other}
+		}
+		for _, other := range signed {
+			w.alone[u.userID][other] = append(w.alone[u.userID][other], w.clock)
 		}
 	case len(w.rooms) < 3 || w.chance.IntN(40) == 0:
 		room, now := u.makeRoom(ctx, other)
@@ -112,6 +119,17 @@ func (w *listWorld) act() (atOnce bool) {
 	}
 	w.log = append(w.log, fmt.Sprintf("%d: %s", w.clock, what))
 	return atOnce
+}
+
+// hasSigned lists whose master keys are shown to a user with the user's signature.
+func (w *listWorld) hasSigned(u *keyUser) (all []string) {
+	for _, other := range w.users {
+		if u.cross != nil && other.cross != nil &&
+			u.signed[other.userID] == u.cross.user.public()+" "+other.cross.master.public() {
+			all = append(all, other.userID)
+		}
+	}
+	return all
 }
 
 func (w *listWorld) became(room string, now []became) {

@@ -56,6 +56,7 @@ type change struct {
 	what  string
 	told  bool   // whoever sees the user must fetch their keys
 	other string // this user alone must fetch the keys of this other one
+	reset bool   // the user's signatures of others' keys are not shown any more
 }
 
 // actOnKeys does something with a device or a key.
@@ -74,7 +75,9 @@ func (u *keyUser) actOnKeys(ctx context.Context, users []*keyUser) change {
 	case 6, 7:
 		return what(u.end(ctx, device))
 	case 8:
-		return what(u.crossSign(ctx))
+		c := what(u.crossSign(ctx))
+		c.reset = c.told
+		return c
 	case 9, 10:
 		return what(u.signOwn(ctx, device))
 	default:
