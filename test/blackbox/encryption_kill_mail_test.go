@@ -18,10 +18,14 @@ const (
 	mailUsers   = 20
 	mailDevices = 50
 	mailType    = "x.mail"
+	mailPage    = 100 // messages that an answer has at most
 )
 
-// mail is a message as a device gets it: who sent it, and how many they had sent before.
-type mail struct{ from, n int }
+// stored is what a device has once: a token, and how many messages.
+type stored struct {
+	since    string
+	messages int
+}
 
 // mailbox is a device that sends messages to others, and gets theirs.
 type mailbox struct {
@@ -33,10 +37,12 @@ type mailbox struct {
 	sent    int
 	to      map[int][]int // by recipient, what was sent, in order
 	earlier []func(context.Context) error
-	got     []mail
-	tokens  []string     // that the device has had, the last one last
-	expects atomic.Int64 // how many messages it must get; negative: that is not known yet
-	repeats int          // answers that were asked for again
+	known   []gjson.Result // all messages that ever came, in order
+	tokens  []stored
+	// acknowledged is how many messages the device has said that it has, by a token that was answered.
+	acknowledged int
+	expects      atomic.Int64 // how many messages it must get; negative: that is not known yet
+	repeats      int          // answers that were asked for again
 }
 
 // Devices send each other messages, and repeat what was not answered, and now and then what was. Those who sync take
@@ -61,7 +67,7 @@ func killMail(t *testing.T, d *deployment, seed uint64) {
 	work.await("all is read", &work.others)
 	all, repeats := 0, 0
 	for _, b := range boxes {
-		all += len(b.got)
+		all += len(b.known)
 		repeats += b.repeats
 	}
 	t.Logf("%d messages in %d requests reached %d devices; %d answers were asked for again, %d requests failed", all, puts,
@@ -135,12 +141,11 @@ func (b *mailbox) post(ctx context.Context, boxes []*mailbox) error {
 
 // readAll syncs until the device has all that it must get, and then once more.
 func (b *mailbox) readAll(ctx context.Context, boxes []*mailbox) error {
-	since := ""
-	var again []gjson.Result // what the next answer must begin with
-	var ends time.Time       // when it must have everything
+	var has stored
+	var ends time.Time // when it must have everything
 	for {
 		expects := b.expects.Load()
-		complete := expects >= 0 && int64(len(b.got)) >= expects && again == nil
+		complete := expects >= 0 && int64(has.messages) >= expects
 		switch {
 		case expects >= 0 && ends.IsZero():
 			ends = time.Now().Add(recoverWithin)
@@ -151,63 +156,69 @@ func (b *mailbox) readAll(ctx context.Context, boxes []*mailbox) error {
 		if complete {
 			timeout = "0"
 		}
-		answer, err := b.work.insist(ctx, b.client, "GET", syncPath(since, "timeout", timeout), nil)
+		answer, err := b.work.insist(ctx, b.client, "GET", syncPath(has.since, "timeout", timeout), nil)
 		if err != nil {
 			return err
 		}
 		events := answer.Get("to_device.events").Array()
-		if err := begins(events, again); err != nil {
-			return fmt.Errorf("%s on %s, since %q: %w", b.userID, b.deviceID, since, err)
+		if complete && len(events) > 0 {
+			return fmt.Errorf("%s on %s has %d messages, and gets %v more", b.userID, b.deviceID, has.messages, events)
 		}
+		next := stored{since: answer.Get("next_batch").Str}
+		if next.messages, err = b.take(has.messages, events); err != nil {
+			return fmt.Errorf("%s on %s, since %q: %w", b.userID, b.deviceID, has.since, err)
+		}
+		b.acknowledged = max(b.acknowledged, has.messages)
 		if complete {
-			if len(events) > 0 {
-				return fmt.Errorf("%s on %s has %d messages, and gets %v more", b.userID, b.deviceID, len(b.got), events)
-			}
 			return b.check(boxes)
 		}
-		if b.read.IntN(6) == 0 { // the answer is lost, and perhaps all since the token was stored
-			b.repeats++
-			again = events
-			switch b.read.IntN(4) {
-			case 0:
-				since = "" // it has nothing
-			case 1:
-				if len(b.tokens) > 0 {
-					since = pick(b.read, b.tokens)
-				}
-			}
+		if b.read.IntN(6) > 0 {
+			has = next
+			b.tokens = append(b.tokens, next)
 			continue
 		}
-		for _, e := range events {
-			m := mail{int(e.Get("content.from").Int()), int(e.Get("content.n").Int())}
-			if e.Get("type").Str != mailType || e.Get("sender").Str != boxes[m.from].userID {
-				return fmt.Errorf("%s on %s gets %s", b.userID, b.deviceID, e.Raw)
+		// The answer is lost, and perhaps all since a token was stored.
+		b.repeats++
+		switch b.read.IntN(4) {
+		case 0:
+			has = stored{}
+		case 1:
+			if len(b.tokens) > 0 {
+				has = pick(b.read, b.tokens)
 			}
-			b.got = append(b.got, m)
 		}
-		again, since = nil, answer.Get("next_batch").Str
-		b.tokens = append(b.tokens, since)
 	}
 }
 
-// begins tells why events do not begin with those of an answer before, which nothing has acknowledged.
-func begins(events, again []gjson.Result) error {
-	for i, e := range again {
-		if i == len(events) {
-			return fmt.Errorf("%d messages came, and the same request again brings %d", len(again), len(events))
+// take compares an answer to who has so many messages with what the device knows of the next ones, and adds what is
+// new. It returns how many messages who has the answer has. An answer to an old token may leave out what a later one
+// has acknowledged, and nothing else.
+func (b *mailbox) take(has int, events []gjson.Result) (int, error) {
+	for from := has; from <= max(has, b.acknowledged); from++ {
+		again := min(len(events), len(b.known)-from)
+		if again < len(b.known)-from && len(events) < mailPage {
+			continue // something is missing
 		}
-		if events[i].Raw != e.Raw {
-			return fmt.Errorf("message %d of an answer was %s, and the same request again brings %s", i, e.Raw, events[i].Raw)
+		if !slices.EqualFunc(events[:again], b.known[from:from+again], func(x, y gjson.Result) bool { return x.Raw == y.Raw }) {
+			continue
 		}
+		b.known = append(b.known, events[again:]...)
+		return from + len(events), nil
 	}
-	return nil
+	return 0, fmt.Errorf("%d messages of %d are acknowledged, and who has %d gets %v, which is not what came before: %v",
+		b.acknowledged,
+		len(b.known), has, events, b.known[has:])
 }
 
 // check compares what a device got with what was sent to it.
 func (b *mailbox) check(boxes []*mailbox) error {
 	got := make([][]int, len(boxes))
-	for _, m := range b.got {
-		got[m.from] = append(got[m.from], m.n)
+	for _, e := range b.known {
+		from := int(e.Get("content.from").Int())
+		if e.Get("type").Str != mailType || e.Get("sender").Str != boxes[from].userID {
+			return fmt.Errorf("%s on %s gets %s", b.userID, b.deviceID, e.Raw)
+		}
+		got[from] = append(got[from], int(e.Get("content.n").Int()))
 	}
 	for _, from := range boxes {
 		if sent := from.to[b.number]; !slices.Equal(got[from.number], sent) {

@@ -136,9 +136,9 @@ func (w *toil) await(what string, group *sync.WaitGroup) {
 // victimOf chooses a process, more often one that encryption needs.
 func victimOf(t *testing.T, d *deployment, random *rand.Rand) *parts.Server {
 	t.Helper()
-	name := pick(random, config.Components())
-	if random.IntN(2) == 0 {
-		name = pick(random, []string{"clientapi", "syncapi"})
+	name := pick(random, []string{"clientapi", "syncapi", "roomserver"})
+	if random.IntN(5) == 0 {
+		name = pick(random, config.Components())
 	}
 	return d.process(t, name+pick(random, []string{"", "-2"}))
 }
