@@ -54,7 +54,7 @@ func withSignatures(form []byte, all []signature, more ...byte) []byte {
 // publicKey decodes a key of 32 bytes; nil if it is none. A key has one spelling.
 func publicKey(text string) []byte {
 	key, err := base64.RawStdEncoding.Strict().DecodeString(text)
-	if err != nil || len(key) != ed25519.PublicKeySize {
+	if err != nil || len(key) != ed25519.PublicKeySize || len(text) != base64.RawStdEncoding.EncodedLen(len(key)) { // it skips line breaks
 		return nil
 	}
 	return key
@@ -67,7 +67,8 @@ func IsPublicKey(text string) bool { return publicKey(text) != nil }
 func signed(form []byte, key, signature string) bool {
 	public := publicKey(key)
 	raw, err := base64.RawStdEncoding.DecodeString(signature)
-	return err == nil && public != nil && len(raw) == ed25519.SignatureSize && ed25519.Verify(public, form, raw)
+	return err == nil && public != nil && len(raw) == ed25519.SignatureSize &&
+		len(signature) == base64.RawStdEncoding.EncodedLen(len(raw)) && ed25519.Verify(public, form, raw)
 }
 
 // keyID takes apart an algorithm with a key id.
