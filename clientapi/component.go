@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
+	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
@@ -90,21 +91,28 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 				return api.QueryOpenIDResponse{UserID: user}, err
 			},
 			QueryDevices: func(ctx context.Context, q api.QueryDevicesRequest) (api.QueryDevicesResponse, error) {
-				return api.QueryDevicesResponse{}, mxerr.Unavailable("keys are not wired")
+				devices, err := owned.keys.Devices(ctx, q.UserIDs)
+				return api.QueryDevicesResponse{Devices: devices}, err
 			},
 			QueryDehydratedDevice: func(ctx context.Context, q api.QueryDehydratedDeviceRequest) (api.QueryDehydratedDeviceResponse, error) {
 				return api.QueryDehydratedDeviceResponse{}, mxerr.Unavailable("keys are not wired")
 			},
 			QueryKeys: func(ctx context.Context, q api.QueryKeysRequest) (api.QueryKeysResponse, error) {
-				return api.QueryKeysResponse{}, mxerr.Unavailable("keys are not wired")
+				found, err := owned.keys.QueryLocal(ctx, q.Viewer, q.Devices)
+				if err != nil {
+					return api.QueryKeysResponse{}, err
+				}
+				return api.QueryKeysResponse{DeviceKeys: found.Devices, MasterKeys: found.Master, SelfSigningKeys: found.SelfSigning,
+					UserSigningKeys: found.UserSigning, StreamIDs: found.StreamIDs}, nil
 			},
 			ClaimKeys: func(ctx context.Context, q api.ClaimKeysRequest) (api.ClaimKeysResponse, error) {
-				return api.ClaimKeysResponse{}, mxerr.Unavailable("keys are not wired")
+				claimed, err := owned.keys.ClaimLocal(ctx, q.RequestKey, q.Keys)
+				return api.ClaimKeysResponse{Keys: claimed}, err
 			},
 			ReadLog: users.Read,
 			Heads:   users.Heads,
 		},
-		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions,
+		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions, Keys: owned.keys,
 			Profiles: profileService, Propagate: propagation, Delayed: later,
 			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
@@ -126,6 +134,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(accounts.SeenFlush, "devices are not marked as seen", seen.Flush)
 		again(propagate.RetryEvery, "what is pending cannot be read", propagation.Retry)
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
+		again(sweepEvery, "old claims of keys stay", owned.keys.DropOldClaims)
 		group.Go(func() error {
 			later.Run(ctx)
 			return nil
@@ -142,6 +151,7 @@ type parts struct {
 	users    *eventlog.Topic
 	tokens   *tokens.Service
 	accounts *accounts.Service
+	keys     *keys.Service
 }
 
 func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog.Options, limits httputil.Limiter,
@@ -162,6 +172,8 @@ func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog
 	if err != nil {
 		return nil, err
 	}
-	return &parts{store, log, users, tokenService, accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users,
-		Server: matrix.ServerName, Reserved: matrix.NoticesUser(), HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})}, nil
+	keyService := keys.New(keys.Deps{Store: store, Users: users, Server: matrix.ServerName, Now: time.Now})
+	accountService := accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users, Keys: keyService, Server: matrix.ServerName,
+		Reserved: matrix.NoticesUser(), HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})
+	return &parts{store, log, users, tokenService, accountService, keyService}, nil
 }

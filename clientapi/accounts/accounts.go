@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -35,6 +36,7 @@ type Deps struct {
 	Store  *storage.Store
 	Tokens *tokens.Service
 	Users  *eventlog.Topic
+	Keys   *keys.Service // of the devices
 	Server id.ServerName
 	// Reserved is a user whose name cannot be had; empty: none.
 	Reserved id.UserID

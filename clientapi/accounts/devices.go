@@ -52,18 +52,31 @@ func (s *Service) RenameDevice(ctx context.Context, user id.UserID, device id.De
 	if err := CheckDisplayName(name); err != nil {
 		return err
 	}
-	renamed := false
+	exists := false
 	err := s.Store.DB.Write(ctx, "rename device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		renamed, err = s.Store.RenameDevice(ctx, tx, user, device, name)
+		exists, err = s.rename(ctx, tx, user, device, name)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("rename device %s of %s: %w", device, user, err)
 	}
-	if !renamed {
+	if !exists {
 		return noDevice(device)
 	}
 	return nil
+}
+
+// rename tells whether there is such a device. It has the name then.
+func (s *Service) rename(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, name string) (bool, error) {
+	renamed, err := s.Store.RenameDevice(ctx, tx, user, device, name)
+	if err != nil {
+		return false, err
+	}
+	if renamed {
+		return true, s.Keys.Renamed(ctx, tx, user, device)
+	}
+	same, err := s.Store.Device(ctx, tx, user, device)
+	return same != nil, err
 }
 
 // PutDevice sets the display name of a device, or makes one that has no tokens, as application services may. It returns whether
@@ -73,9 +86,9 @@ func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.Devic
 	if err != nil {
 		return false, err
 	}
-	renamed := false
+	exists := false
 	err = s.Store.DB.Write(ctx, "put device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if renamed, err = s.Store.RenameDevice(ctx, tx, user, device, name); err != nil || renamed {
+		if exists, err = s.rename(ctx, tx, user, device, name); err != nil || exists {
 			return err
 		}
 		return s.addDevice(ctx, tx, d)
@@ -83,7 +96,7 @@ func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.Devic
 	if err != nil {
 		return false, fmt.Errorf("put device %s of %s: %w", device, user, err)
 	}
-	return !renamed, nil
+	return !exists, nil
 }
 
 // RemoveDevices removes devices of a user with their tokens. Those that are gone already count as removed.
@@ -105,6 +118,9 @@ func (s *Service) remove(ctx context.Context, tx *sqlutil.Tx, user id.UserID, de
 	if _, err := s.Store.DeleteTokens(ctx, tx, user, devices...); err != nil {
 		return fmt.Errorf("delete their tokens: %w", err)
 	}
+	if err := s.Keys.RemoveDevices(ctx, tx, user, removed...); err != nil {
+		return fmt.Errorf("remove their keys: %w", err)
+	}
 	for _, device := range removed {
 		s.tell(ctx, tx, api.TypeTokens, user, device)
 		s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
@@ -118,6 +134,9 @@ const MaxDevices = 1000
 
 // addDevice adds a device, or notes that it was seen.
 func (s *Service) addDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Device) error {
+	if err := s.Keys.CheckDeviceID(ctx, tx, d.UserID, d.DeviceID); err != nil {
+		return err
+	}
 	if err := s.Store.PutDevice(ctx, tx, d); err != nil {
 		return fmt.Errorf("insert the device: %w", err)
 	}
@@ -134,7 +153,7 @@ func (s *Service) addDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Devic
 // RemoveAllDevices logs a user out everywhere.
 func (s *Service) RemoveAllDevices(ctx context.Context, user id.UserID) error {
 	err := s.Store.DB.Write(ctx, "remove all devices", func(ctx context.Context, tx *sqlutil.Tx) error {
-		return s.removeOthers(ctx, tx, user, "")
+		return s.removeAll(ctx, tx, user)
 	})
 	if err != nil {
 		return fmt.Errorf("remove all devices of %s: %w", user, err)
@@ -142,23 +161,38 @@ func (s *Service) RemoveAllDevices(ctx context.Context, user id.UserID) error {
 	return nil
 }
 
-// removeOthers removes all devices of a user but one, with their tokens. An empty keep keeps none.
+// removeAll removes all devices of a user, dehydrated ones too, with their tokens.
+func (s *Service) removeAll(ctx context.Context, tx *sqlutil.Tx, user id.UserID) error {
+	if _, err := s.deleteOthers(ctx, tx, user, "", true); err != nil {
+		return err
+	}
+	s.tell(ctx, tx, api.TypeTokens, user, "")
+	s.tell(ctx, tx, api.TypeDeviceDeleted, user, "")
+	return nil
+}
+
+// removeOthers removes all devices of a user that are in use but one, with their tokens. An empty keep keeps none.
 func (s *Service) removeOthers(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID) error {
-	removed, err := s.Store.DeleteOtherDevices(ctx, tx, user, keep)
-	if err != nil {
-		return fmt.Errorf("delete devices: %w", err)
-	}
-	if err := s.Store.DeleteOtherTokens(ctx, tx, user, keep); err != nil {
-		return fmt.Errorf("delete tokens: %w", err)
-	}
-	if keep == "" {
-		removed = []id.DeviceID{""}
-	}
+	removed, err := s.deleteOthers(ctx, tx, user, keep, false)
 	for _, device := range removed {
 		s.tell(ctx, tx, api.TypeTokens, user, device)
 		s.tell(ctx, tx, api.TypeDeviceDeleted, user, device)
 	}
-	return nil
+	return err
+}
+
+func (s *Service) deleteOthers(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID, dehydrated bool) ([]id.DeviceID, error) {
+	removed, err := s.Store.DeleteOtherDevices(ctx, tx, user, keep, dehydrated)
+	if err != nil {
+		return nil, fmt.Errorf("delete devices: %w", err)
+	}
+	if err := s.Store.DeleteOtherTokens(ctx, tx, user, keep); err != nil {
+		return nil, fmt.Errorf("delete tokens: %w", err)
+	}
+	if err := s.Keys.RemoveDevices(ctx, tx, user, removed...); err != nil {
+		return nil, fmt.Errorf("delete keys: %w", err)
+	}
+	return removed, nil
 }
 
 const (

@@ -81,7 +81,8 @@ func (s *Service) renewHash(ctx context.Context, user id.UserID, old, password s
 	return nil
 }
 
-// ChangePassword sets a password. With logoutOthers all devices but keep are removed.
+// ChangePassword sets a password. With logoutOthers all devices but keep are removed, and but
+// a dehydrated one.
 func (s *Service) ChangePassword(ctx context.Context, user id.UserID, password string, logoutOthers bool, keep id.DeviceID) error {
 	if err := CheckNewPassword(password); err != nil {
 		return err
@@ -131,8 +132,11 @@ func (s *Service) Deactivate(ctx context.Context, user id.UserID, erase bool) (p
 			s.Users.Append(ctx, tx, string(user), api.TypeErased, &api.OutputErased{UserID: user})
 			pending = PendingErase
 		}
-		if err := s.removeOthers(ctx, tx, user, ""); err != nil {
+		if err := s.removeAll(ctx, tx, user); err != nil {
 			return err
+		}
+		if err := s.Keys.RemoveUser(ctx, tx, user); err != nil {
+			return fmt.Errorf("remove the keys: %w", err)
 		}
 		return s.Store.PutPending(ctx, tx, user, pending, s.Now())
 	})

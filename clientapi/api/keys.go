@@ -34,8 +34,8 @@ type QueryKeysRequest struct {
 	Devices map[id.UserID][]id.DeviceID `json:"devices"`
 }
 
-// QueryKeysResponse has the keys as JSON objects with the signatures that the viewer may see. Users and devices that
-// are unknown, or have no keys, are missing.
+// QueryKeysResponse has the keys as JSON objects with the signatures that the viewer may see. Users who are unknown,
+// and devices that are unknown or have no keys, are missing.
 type QueryKeysResponse struct {
 	// DeviceKeys have unsigned.device_display_name.
 	DeviceKeys      map[id.UserID]map[id.DeviceID]json.RawMessage `json:"device_keys"`

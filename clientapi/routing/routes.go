@@ -9,6 +9,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/delayed"
+	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/notices"
 	"github.com/matrix-org/dendrite/clientapi/profiles"
 	"github.com/matrix-org/dendrite/clientapi/propagate"
@@ -31,6 +32,7 @@ type Deps struct {
 	Profiles  *profiles.Service
 	Propagate *propagate.Service
 	Delayed   *delayed.Service
+	Keys      *keys.Service
 	Notices   *notices.Service
 	Room      *roomserver.RoomserverAPI
 	Sync      *syncapi.SyncAPI
@@ -94,6 +96,15 @@ func Routes(d Deps) []httputil.Route {
 		{Method: put, Path: v3 + "/devices/{deviceID}", Name: "put_device", Auth: guest, Limit: "profile", Handler: e.putDevice},
 		{Method: del, Path: v3 + "/devices/{deviceID}", Name: "delete_device", Auth: user, Limit: "login", Handler: e.deleteDevice},
 		{Method: post, Path: v3 + "/delete_devices", Name: "delete_devices", Auth: user, Limit: "login", Handler: e.deleteDevices},
+
+		{Method: post, Path: v3 + "/keys/upload", Name: "keys_upload", Auth: guest, Limit: "keys", Handler: e.uploadKeys},
+		{Method: post, Path: v3 + "/keys/upload/{deviceID}", Name: "keys_upload", Auth: guest, Limit: "keys", Handler: e.uploadKeys},
+		{Method: post, Path: v3 + "/keys/query", Name: "keys_query", Auth: guest, Limit: "keys", Large: true, Handler: e.queryKeys},
+		{Method: post, Path: v3 + "/keys/claim", Name: "keys_claim", Auth: guest, Limit: "keys", Large: true, Handler: e.claimKeys},
+		{Method: post, Path: root + "/{r0|v3|unstable}/keys/device_signing/upload", Name: "device_signing_upload", Auth: user, Limit: "keys",
+			Handler: e.uploadCrossSigning},
+		{Method: post, Path: root + "/{r0|v3|unstable}/keys/signatures/upload", Name: "signatures_upload", Auth: user, Limit: "keys",
+			Handler: e.uploadSignatures},
 
 		{Method: get, Path: v3 + "/admin/whois/{userID}", Name: "whois", Auth: user, Limit: "admin", Handler: e.whois},
 		{Method: get, Path: v1 + "/admin/lock/{userID}", Name: "locked", Auth: user, Limit: "admin", Handler: e.moderated(accounts.Locked)},

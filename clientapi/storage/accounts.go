@@ -22,7 +22,7 @@ type Account struct {
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, updatePassword, renewHash, upgradeGuest, deactivate,
+	insertAccount, selectAccount, selectActive, selectExisting, updatePassword, renewHash, upgradeGuest, deactivate,
 	moderate *sqlutil.Stmt
 }
 
@@ -33,6 +33,7 @@ func prepareAccounts(db *sqlutil.DB) accountStatements {
 		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated, locked, suspended FROM clientapi_accounts
 			WHERE user_id = $1`),
 		selectActive:   db.Stmt(`SELECT user_id, guest FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
+		selectExisting: db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1)`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
 		renewHash: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $3
 			WHERE user_id = $1 AND password_hash = $2`),
@@ -59,6 +60,12 @@ func (s *Store) Account(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*A
 		return nil, nil
 	}
 	return a, err
+}
+
+// ExistingUsers returns those of the users that have an account, if only one that was deactivated.
+func (s *Store) ExistingUsers(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]id.UserID, error) {
+	rows, err := s.selectExisting.Query(ctx, tx, sqlutil.Array(users))
+	return sqlutil.Collect(rows, err, scanOne[id.UserID])
 }
 
 // ActiveUsers returns accounts of those of the users that have one and are not deactivated: UserID and Guest.

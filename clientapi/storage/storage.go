@@ -1,4 +1,4 @@
-// Package storage has the tables of clientapi: accounts, devices, tokens, profiles, and what is kept of unfinished requests.
+// Package storage has the tables of clientapi: accounts, devices and their keys, tokens, profiles, and what is kept of unfinished requests.
 // It has all of clientapi's SQL and none of its rules. Its methods run in a transaction of the caller, but for those that say
 // otherwise.
 package storage
@@ -29,6 +29,12 @@ type Store struct {
 	pendingStatements
 	reportStatements
 	delayedStatements
+	deviceKeyStatements
+	crossSigningStatements
+	signatureStatements
+	oneTimeKeyStatements
+	claimStatements
+	deviceListStatements
 }
 
 // Open brings the tables to their newest version.
@@ -37,15 +43,21 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		return nil, fmt.Errorf("tables of clientapi: %w", err)
 	}
 	return &Store{
-		DB:                db,
-		accountStatements: prepareAccounts(db),
-		deviceStatements:  prepareDevices(db),
-		tokenStatements:   prepareTokens(db),
-		profileStatements: prepareProfiles(db),
-		sessionStatements: prepareSessions(db),
-		onceStatements:    prepareOnce(db),
-		pendingStatements: preparePending(db),
-		reportStatements:  prepareReports(db),
-		delayedStatements: prepareDelayed(db),
+		DB:                     db,
+		accountStatements:      prepareAccounts(db),
+		deviceStatements:       prepareDevices(db),
+		tokenStatements:        prepareTokens(db),
+		profileStatements:      prepareProfiles(db),
+		sessionStatements:      prepareSessions(db),
+		onceStatements:         prepareOnce(db),
+		pendingStatements:      preparePending(db),
+		reportStatements:       prepareReports(db),
+		delayedStatements:      prepareDelayed(db),
+		deviceKeyStatements:    prepareDeviceKeys(db),
+		crossSigningStatements: prepareCrossSigning(db),
+		signatureStatements:    prepareSignatures(db),
+		oneTimeKeyStatements:   prepareOneTimeKeys(db),
+		claimStatements:        prepareClaims(db),
+		deviceListStatements:   prepareDeviceLists(db),
 	}, nil
 }

@@ -23,6 +23,8 @@ func (r *Route) suspends() bool {
 		"delayed_event",
 		// Seeing messages, finding what one may see, and saying how far one has read.
 		"search", "user_directory_search", "public_rooms_search", "put_filter", "receipt", "read_markers",
+		// Verifying devices, and writing what belongs to that.
+		"keys_upload", "keys_query", "keys_claim", "device_signing_upload", "signatures_upload",
 		// Setting what nobody else sees.
 		"put_account_data", "put_room_account_data", "put_tag", "delete_tag", "set_pusher",
 		"put_push_rule", "delete_push_rule", "put_push_rule_enabled", "put_push_rule_actions",

@@ -37,6 +37,16 @@ func CanonicalJSON(v id.RoomVersion, raw []byte) ([]byte, error) {
 	return canonical(make([]byte, 0, len(raw)), raw, props.StrictJSON)
 }
 
+// SigningForm is what signatures of a JSON object are made over (Appendices, § Signing JSON): its canonical form, without
+// signatures and unsigned. Numbers must be canonical.
+func SigningForm(object []byte) ([]byte, error) {
+	whole, err := canonical(make([]byte, 0, len(object)), object, true)
+	if err != nil {
+		return nil, err
+	}
+	return Without(whole, "signatures", "unsigned"), nil
+}
+
 func properties(v id.RoomVersion) (*roomversion.Properties, error) {
 	props, known := roomversion.Get(v)
 	if !known {
@@ -403,7 +413,7 @@ func (c *canonicaliser) number() error {
 	if c.strict {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if !plain || exponent || text == "-0" || err != nil || n > maxCanonicalInt || n < minCanonicalInt {
-			return mxerr.BadJSON("the JSON has the number %.40s; this room version takes integers from -(2^53)+1 to (2^53)-1 only", text)
+			return mxerr.BadJSON("the JSON has the number %.40s; Canonical JSON has integers from -(2^53)+1 to (2^53)-1 only", text)
 		}
 	} else if text == "-0" {
 		text = "0"

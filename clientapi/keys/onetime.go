@@ -1,0 +1,122 @@
+package keys
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+
+	"github.com/matrix-org/dendrite/common/httputil"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/pdu"
+)
+
+// oneTimeKey is a key of an upload. Its form is checked, its signature is not.
+type oneTimeKey struct {
+	algorithm, id string // the id has the algorithm in it
+	json          string
+	form          []byte // what is signed; nil: nothing
+	signature     string // of the device
+}
+
+// Algorithms of keys that other devices agree on secrets with.
+const (
+	curve       = "curve25519"
+	signedCurve = "signed_curve25519"
+)
+
+// parseOneTimeKeys reads one_time_keys or fallback_keys. They come in the order of their ids.
+func parseOneTimeKeys(what string, user id.UserID, device id.DeviceID, raw json.RawMessage) ([]oneTimeKey, error) {
+	if isNull(raw) {
+		return nil, nil
+	}
+	var all map[string]json.RawMessage
+	if err := object(what, raw, &all); err != nil {
+		return nil, err
+	}
+	if len(all) > MaxOneTimeKeys {
+		return nil, mxerr.InvalidParam("%s has %d keys: an upload may have %d", what, len(all), MaxOneTimeKeys)
+	}
+	parsed := make([]oneTimeKey, 0, len(all))
+	for name, value := range all {
+		k, err := parseOneTimeKey(user, device, name, value)
+		if err != nil {
+			return nil, err
+		}
+		parsed = append(parsed, k)
+	}
+	slices.SortFunc(parsed, func(a, b oneTimeKey) int { return strings.Compare(a.id, b.id) })
+	return parsed, nil
+}
+
+func parseOneTimeKey(user id.UserID, device id.DeviceID, name string, raw json.RawMessage) (k oneTimeKey, err error) {
+	if k.algorithm, _, err = keyID(name); err != nil {
+		return k, err
+	}
+	k.id = name
+	if len(raw) > MaxOneTimeKey {
+		return k, mxerr.TooLarge("the key %s has %d bytes: a key may have %d", name, len(raw), MaxOneTimeKey)
+	}
+	switch {
+	case raw[0] == '"' && k.algorithm != signedCurve:
+		var key string
+		if err := httputil.Unmarshal(raw, &key); err != nil {
+			return k, err
+		}
+		if k.algorithm == curve && publicKey(key) == nil {
+			return k, notAKey(name)
+		}
+		k.json = string(pdu.AppendString(nil, key))
+		return k, nil
+	case raw[0] != '{':
+		return k, mxerr.BadJSON("the key %s must be an object with key and signatures", name)
+	}
+	var body struct {
+		Key        *string    `json:"key"`
+		Signatures signatures `json:"signatures"`
+	}
+	if err := httputil.Unmarshal(raw, &body); err != nil {
+		return k, err
+	}
+	if body.Key == nil {
+		return k, mxerr.BadJSON("the key %s has no key", name)
+	}
+	if (k.algorithm == curve || k.algorithm == signedCurve) && publicKey(*body.Key) == nil {
+		return k, notAKey(name)
+	}
+	if k.form, err = pdu.SigningForm(raw); err != nil {
+		return k, err
+	}
+	by := ed + ":" + string(device)
+	var has bool
+	if k.signature, has = body.Signatures[user][by]; !has {
+		return k, invalidSignature("the key %s is not signed by your device %s", name, device)
+	}
+	k.json = string(withSignatures(k.form, []signature{{user, by, k.signature}}))
+	return k, nil
+}
+
+func notAKey(name string) error {
+	return mxerr.InvalidParam("the key %s is not the unpadded base64 of 32 bytes", name)
+}
+
+// verify checks the signature with the device's ed25519 key, if the key is of a kind that is signed.
+func (k *oneTimeKey) verify(public string) error {
+	if k.form != nil && !signed(k.form, public, k.signature) {
+		return invalidSignature("the signature of the key %s is not that of your device", k.id)
+	}
+	return nil
+}
+
+// sameKey tells whether two keys differ in nothing but signatures, which are not the same each time that some clients sign.
+func sameKey(a, b string) bool {
+	return a == b || string(pdu.Without([]byte(a), "signatures")) == string(pdu.Without([]byte(b), "signatures"))
+}
+
+// object reads a part of a body that must be an object.
+func object(what string, raw json.RawMessage, into any) error {
+	if raw[0] != '{' {
+		return mxerr.BadJSON("%s must be an object", what)
+	}
+	return httputil.Unmarshal(raw, into)
+}
