@@ -19,10 +19,13 @@ func (r *Route) suspends() bool {
 		"leave", "forget",
 		// Redacting one's own events: the roomserver refuses all else that comes this way.
 		"send", "redact",
+		// Verifying one's own devices and giving them keys: package todevice refuses all that is for others.
+		"send_to_device",
 		// Cancelling what one has delayed: package delayed sends nothing of it.
 		"delayed_event",
 		// Seeing messages, finding what one may see, and saying how far one has read.
 		"search", "user_directory_search", "public_rooms_search", "put_filter", "receipt", "read_markers",
+		"post_dehydrated_events",
 		// Verifying devices, and writing what belongs to that.
 		"keys_upload", "keys_query", "keys_claim", "device_signing_upload", "signatures_upload",
 		// Setting what nobody else sees.

@@ -46,7 +46,8 @@ func (d *Database) PutGone(ctx context.Context, tx *sqlutil.Tx, gone []Inbox) er
 func (d *Database) GoneSince(ctx context.Context, tx *sqlutil.Tx, pos int64, users []id.UserID) ([]Inbox, error) {
 	rows, err := d.gone.since.Query(ctx, tx, pos, sqlutil.Array(users))
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (in Inbox, err error) {
-		return in, rows.Scan(&in.UserID, &in.DeviceID)
+		err = rows.Scan(&in.UserID, &in.DeviceID)
+		return in, err
 	})
 }
 
@@ -56,7 +57,8 @@ func (d *Database) GoneInboxes(ctx context.Context, most int) (gone []Inbox, err
 	err = d.db.ReadOne(ctx, "inboxes of deleted devices", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := d.gone.full.Query(ctx, tx, most)
 		gone, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (in Inbox, err error) {
-			return in, rows.Scan(&in.UserID, &in.DeviceID, &in.Pos)
+			err = rows.Scan(&in.UserID, &in.DeviceID, &in.Pos)
+			return in, err
 		})
 		return err
 	})

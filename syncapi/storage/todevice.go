@@ -33,7 +33,7 @@ type Shared struct {
 	Content json.RawMessage
 }
 
-// Inbox is what a device has of messages up to a position.
+// Inbox is what a device has of messages up to a position; where DeviceID is empty, what all devices of the user have.
 type Inbox struct {
 	UserID   id.UserID
 	DeviceID id.DeviceID
@@ -65,8 +65,8 @@ const emptyBatch = 1000
 
 type toDeviceTable struct {
 	table[ToDevice]
-	shared                                *sqlutil.Insert
-	page, remove, oldest, unref, dropFree *sqlutil.Stmt
+	shared                                         *sqlutil.Insert
+	page, remove, beyond, devices, unref, dropFree *sqlutil.Stmt
 }
 
 func newToDeviceTable(db *sqlutil.DB) toDeviceTable {
@@ -87,16 +87,23 @@ func newToDeviceTable(db *sqlutil.DB) toDeviceTable {
 			COALESCE(shared.content, one.content)
 		FROM (SELECT first.*, SUM(first.size) OVER (ORDER BY first.pos) - first.size AS before FROM (
 			SELECT * FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $4 AND pos > GREATEST($3,
-				COALESCE((SELECT gone.pos FROM syncapi_gone_devices gone
-					WHERE gone.user_id = $1 AND gone.device_id = $2), 0))
+				COALESCE((SELECT MAX(gone.pos) FROM syncapi_gone_devices gone
+					WHERE gone.user_id = $1 AND gone.device_id IN ($2, '')), 0))
 			ORDER BY pos LIMIT $5) first) one
 		LEFT JOIN syncapi_to_device_shared shared ON shared.id = one.shared
 		WHERE one.before < $6::bigint ORDER BY one.pos`)
-	t.remove = db.Stmt(`DELETE FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2 AND pos IN (
-			SELECT pos FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $3 ORDER BY pos LIMIT $4)
-		RETURNING shared`)
-	t.oldest = db.Stmt(`SELECT pos FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2
+	// A range, which can only be looked for in one way.
+	t.remove = db.Stmt(`DELETE FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2
+		AND pos <= LEAST($3::bigint, COALESCE((SELECT pos FROM syncapi_to_device
+			WHERE user_id = $1 AND device_id = $2 ORDER BY pos LIMIT 1 OFFSET $4 - 1), $3::bigint)) RETURNING shared`)
+	t.beyond = db.Stmt(`SELECT pos FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2
 		ORDER BY pos DESC LIMIT 1 OFFSET $3`)
+	// Each step goes to the next device, whatever this one has.
+	t.devices = db.Stmt(`WITH RECURSIVE devices (device_id) AS (
+			SELECT MIN(device_id) FROM syncapi_to_device WHERE user_id = $1
+			UNION ALL SELECT (SELECT MIN(device_id) FROM syncapi_to_device
+				WHERE user_id = $1 AND device_id > devices.device_id) FROM devices WHERE device_id IS NOT NULL)
+		SELECT device_id FROM devices WHERE device_id IS NOT NULL`)
 	t.unref = db.Stmt(`UPDATE syncapi_to_device_shared SET refs = refs - 1 WHERE id = ANY($1)`)
 	t.dropFree = db.Stmt(`DELETE FROM syncapi_to_device_shared WHERE id = ANY($1) AND refs <= 0`)
 	return t
@@ -159,6 +166,23 @@ func (d *Database) EmptyInboxes(ctx context.Context, inboxes []Inbox) (more []In
 	return more, nil
 }
 
+// InboxesOf returns the inboxes of a user's devices for which there are messages, up to a position.
+func (d *Database) InboxesOf(ctx context.Context, user id.UserID, pos int64) (inboxes []Inbox, err error) {
+	err = d.db.ReadOne(ctx, "inboxes of a user", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := d.toDevice.devices.Query(ctx, tx, user)
+		inboxes, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (Inbox, error) {
+			in := Inbox{UserID: user, Pos: pos}
+			err := rows.Scan(&in.DeviceID)
+			return in, err
+		})
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("inboxes of %s: %w", user, err)
+	}
+	return inboxes, nil
+}
+
 // unref counts messages that are removed, by the numbers of their contents, 0 for those that share none.
 func (d *Database) unref(ctx context.Context, tx *sqlutil.Tx, shared []int64) error {
 	for len(shared) > 0 {
@@ -189,7 +213,7 @@ func (d *Database) unref(ctx context.Context, tx *sqlutil.Tx, shared []int64) er
 // InboxBeyond returns the position of the newest message of a device that is not among its newest keep; 0 if all are.
 func (d *Database) InboxBeyond(ctx context.Context, user id.UserID, device id.DeviceID, keep int) (pos int64, err error) {
 	err = d.db.ReadOne(ctx, "inbox beyond its bound", func(ctx context.Context, tx *sqlutil.Tx) error {
-		return d.toDevice.oldest.QueryRow(ctx, tx, user, device, keep).Scan(&pos)
+		return d.toDevice.beyond.QueryRow(ctx, tx, user, device, keep).Scan(&pos)
 	})
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return 0, fmt.Errorf("inbox of device %s of %s: %w", device, user, err)

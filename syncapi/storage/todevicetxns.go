@@ -15,8 +15,8 @@ type toDeviceTxns struct {
 func newToDeviceTxns(db *sqlutil.DB) toDeviceTxns {
 	return toDeviceTxns{
 		insert: db.Insert("syncapi_to_device_txns", []string{"hash", "ts"}, "ON CONFLICT (hash) DO NOTHING"),
-		prune: db.Stmt(`DELETE FROM syncapi_to_device_txns WHERE hash IN (
-			SELECT hash FROM syncapi_to_device_txns WHERE ts < $1 ORDER BY ts LIMIT $2)`),
+		prune: db.Stmt(`DELETE FROM syncapi_to_device_txns WHERE ts < LEAST($1::bigint, COALESCE((
+			SELECT ts FROM syncapi_to_device_txns ORDER BY ts LIMIT 1 OFFSET $2), $1::bigint))`),
 	}
 }
 
@@ -26,7 +26,8 @@ func (d *Database) PutToDeviceTxn(ctx context.Context, tx *sqlutil.Tx, hash []by
 	return n == 1, err
 }
 
-// PruneToDeviceTxns forgets transactions from before a time in ms, and returns how many these were: most at a time.
+// PruneToDeviceTxns forgets transactions from before a time in ms, and returns how many these were: about most at a
+// time.
 func (d *Database) PruneToDeviceTxns(ctx context.Context, before int64, most int) (n int64, err error) {
 	err = d.db.Write(ctx, "prune transactions", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		n, err = d.toDeviceTxns.prune.Exec(ctx, tx, before, most)

@@ -40,7 +40,9 @@ func (d *delivery) reaches(some []storage.Inbox) bool {
 	for _, in := range some {
 		them[inbox{in.UserID, in.DeviceID}] = true
 	}
-	return slices.ContainsFunc(d.rows, func(m storage.ToDevice) bool { return them[inbox{m.UserID, m.DeviceID}] })
+	return slices.ContainsFunc(d.rows, func(m storage.ToDevice) bool {
+		return them[inbox{m.UserID, m.DeviceID}] || them[inbox{m.UserID, ""}]
+	})
 }
 
 // at are the rows with their position.

@@ -124,32 +124,29 @@ func (s *Service) emptyWaiting(ctx context.Context) error {
 		for in, pos := range waiting {
 			inboxes = append(inboxes, storage.Inbox{UserID: in.user, DeviceID: in.device, Pos: pos})
 		}
-		for some := range slices.Chunk(sorted(inboxes), together) {
-			if err := s.emptyAll(ctx, some); err != nil {
-				return err
-			}
-			for _, in := range some {
-				s.Hub.Emptied(in.UserID, in.DeviceID, in.Pos)
-			}
-		}
-	}
-}
-
-// emptyAll empties inboxes, each to its end, some messages at a time, so that nobody waits for it.
-func (s *Service) emptyAll(ctx context.Context, inboxes []storage.Inbox) (err error) {
-	for len(inboxes) > 0 {
-		if inboxes, err = s.Storage.EmptyInboxes(ctx, inboxes); err != nil {
+		if err := s.emptyAll(ctx, inboxes); err != nil {
 			return err
 		}
 	}
-	return nil
 }
 
-// sorted are inboxes in the order in which all replicas empty them.
-func sorted(inboxes []storage.Inbox) []storage.Inbox {
-	return slices.SortedFunc(slices.Values(inboxes), func(a, b storage.Inbox) int {
+// emptyAll empties inboxes, each to its end, some messages at a time, so that nobody waits for it. Replicas that empty
+// the same do so in the same order.
+func (s *Service) emptyAll(ctx context.Context, inboxes []storage.Inbox) (err error) {
+	slices.SortFunc(inboxes, func(a, b storage.Inbox) int {
 		return cmp.Or(cmp.Compare(a.UserID, b.UserID), cmp.Compare(a.DeviceID, b.DeviceID))
 	})
+	for some := range slices.Chunk(inboxes, together) {
+		for more := some; len(more) > 0; {
+			if more, err = s.Storage.EmptyInboxes(ctx, more); err != nil {
+				return err
+			}
+		}
+		for _, in := range some {
+			s.Hub.Emptied(in.UserID, in.DeviceID, in.Pos)
+		}
+	}
+	return nil
 }
 
 func (s *Service) trim(ctx context.Context) error {
@@ -178,7 +175,19 @@ func (s *Service) emptyGone(ctx context.Context) error {
 		if err != nil || len(gone) == 0 {
 			return err
 		}
-		if err := s.emptyAll(ctx, sorted(gone)); err != nil {
+		var inboxes []storage.Inbox
+		for _, in := range gone {
+			if in.DeviceID != "" {
+				inboxes = append(inboxes, in)
+				continue
+			}
+			all, err := s.Storage.InboxesOf(ctx, in.UserID, in.Pos)
+			if err != nil {
+				return err
+			}
+			inboxes = append(inboxes, all...)
+		}
+		if err := s.emptyAll(ctx, inboxes); err != nil {
 			return err
 		}
 		if err := s.Storage.GoneEmptied(ctx, gone); err != nil {

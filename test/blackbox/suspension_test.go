@@ -20,10 +20,9 @@ func whatSuspendedMay() map[string]string {
 		"leave rooms and reject invites": "leave forget",
 		"redact their own events":        "send redact",
 		"cancel what they delayed":       "delayed_event",
+		"verify their devices":           "send_to_device",
 		"see and receive messages": "search user_directory_search public_rooms_search put_filter receipt " +
-			"read_markers",
-		"verify devices, and write what belongs to that": "keys_upload keys_query keys_claim device_signing_upload " +
-			"signatures_upload",
+			"read_markers post_dehydrated_events",
 		"change what nobody else sees": "put_account_data put_room_account_data put_tag delete_tag set_pusher",
 		"change their push rules":      "put_push_rule delete_push_rule put_push_rule_enabled put_push_rule_actions",
 		"report, and say who they are": "report_room report_event report_user openid",

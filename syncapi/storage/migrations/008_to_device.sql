@@ -14,7 +14,8 @@ CREATE TABLE syncapi_to_device_txns (hash BYTEA PRIMARY KEY, ts BIGINT NOT NULL)
 CREATE INDEX syncapi_to_device_txns_ts ON syncapi_to_device_txns (ts);
 
 -- Devices that were deleted, and at which position that became known here: a device of the same id that comes later
--- gets none of the messages up to it. emptied is 1 when these are removed.
+-- gets none of the messages up to it. An empty device_id stands for all devices of the user. emptied is 1 when these
+-- messages are removed.
 CREATE TABLE syncapi_gone_devices (
     user_id TEXT NOT NULL, device_id TEXT NOT NULL, pos BIGINT NOT NULL, emptied BIGINT NOT NULL,
     PRIMARY KEY (user_id, device_id)
