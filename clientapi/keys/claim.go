@@ -126,11 +126,11 @@ func (s *Service) take(ctx context.Context, tx *sqlutil.Tx, requestKey string, w
 		byNID[p.NID] = p
 	}
 	claimed := make(Claimed)
-	give := func(p *storage.KeyPool, name, key string) {
+	give := func(p *storage.KeyPool, key json.RawMessage) {
 		if claimed[p.UserID] == nil {
 			claimed[p.UserID] = make(map[id.DeviceID]json.RawMessage)
 		}
-		claimed[p.UserID][p.DeviceID] = append(append(append(pdu.AppendString([]byte{'{'}, name), ':'), key...), '}')
+		claimed[p.UserID][p.DeviceID] = key
 	}
 	changed := make(map[id.UserID]map[id.DeviceID]bool)
 	change := func(p *storage.KeyPool) {
@@ -146,15 +146,15 @@ func (s *Service) take(ctx context.Context, tx *sqlutil.Tx, requestKey string, w
 		}
 		for _, k := range taken {
 			p := byNID[k.Pool]
-			p.Given = k.Seq
-			give(p, k.KeyID, k.JSON)
+			p.Given++
+			give(p, member(k.Slot))
 			change(p)
 		}
 	}
 	var used []int64 // that were not used before
 	for _, nid := range empty {
 		p := byNID[nid]
-		give(p, p.FallbackID, p.FallbackJSON)
+		give(p, append(append(append(pdu.AppendString([]byte{'{'}, p.FallbackID), ':'), p.FallbackJSON...), '}'))
 		if !p.FallbackUsed {
 			p.FallbackUsed = true
 			used = append(used, nid)

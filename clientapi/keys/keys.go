@@ -1,8 +1,8 @@
 // Package keys has what clients publish for end-to-end encryption (Client-Server API, § End-to-End Encryption): identity keys
 // of devices, one-time and fallback keys, cross-signing keys, and the signatures between them. It knows neither HTTP nor SQL.
 //
-// What it promises: identity keys of a device never change; a one-time key is given once, whoever asks and however often; a
-// signature that anybody sees was checked; and what others must know is told on the user log, in the transaction that
+// What it promises: identity keys of a device never change; a one-time key is given once, whoever asks and however often;
+// signatures on identity keys and cross-signing keys were checked; and what others must know is told on the user log, in the transaction that
 // changes it, and only if something has changed.
 package keys
 
@@ -12,6 +12,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -21,7 +22,8 @@ const (
 	MaxOneTimeKey = 8192 // bytes of JSON
 	// MaxOneTimeKeys are those that a device has of an algorithm and that were not claimed; one upload may have as many.
 	MaxOneTimeKeys = 500
-	// MaxGiven is of how many keys that were claimed a device's id is remembered, for each algorithm.
+	// MaxGiven is how many ids of keys that were claimed are remembered of a device for each algorithm, with those of keys
+	// that were uploaded together with them.
 	MaxGiven          = 200
 	MaxKeyAlgorithms  = 10    // with one-time or fallback keys of a device
 	MaxIdentity       = 16384 // bytes of the JSON of a device's keys, or of a cross-signing key
@@ -47,9 +49,12 @@ type Deps struct {
 }
 
 // Service has the keys of this server's users.
-type Service struct{ Deps }
+type Service struct {
+	Deps
+	published *lru.Cache[id.UserID, *published]
+}
 
 // New makes a Service.
-func New(d Deps) *Service { return &Service{d} }
+func New(d Deps) *Service { return &Service{d, newPublished()} }
 
 func (s *Service) db() *sqlutil.DB { return s.Store.DB }

@@ -1,10 +1,12 @@
 package keys
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
 
+	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -111,6 +113,46 @@ func (k *oneTimeKey) verify(public string) error {
 // sameKey tells whether two keys differ in nothing but signatures, which are not the same each time that some clients sign.
 func sameKey(a, b string) bool {
 	return a == b || string(pdu.Without([]byte(a), "signatures")) == string(pdu.Without([]byte(b), "signatures"))
+}
+
+// batch makes what is stored of keys that are uploaded together.
+func batch(keys []*oneTimeKey) storage.KeyBatch {
+	var width int
+	slots := make([][]byte, len(keys))
+	for i, k := range keys {
+		slots[i] = append(append(pdu.AppendString(make([]byte, 0, len(k.id)+len(k.json)+3), k.id), ':'), k.json...)
+		width = max(width, len(slots[i]))
+	}
+	b := storage.KeyBatch{Width: int64(width), Slots: bytes.Repeat([]byte{' '}, width*len(keys))}
+	for i, slot := range slots {
+		copy(b.Slots[i*width:], slot)
+	}
+	return b
+}
+
+// member is the object that a claim answers with for a slot.
+func member(slot []byte) []byte {
+	slot = bytes.TrimRight(slot, " ")
+	return append(append(append(make([]byte, 0, len(slot)+2), '{'), slot...), '}')
+}
+
+// find returns those keys of batches whose ids others have, by the ids.
+func find(batches []storage.KeyBatch, wanted []oneTimeKey) map[string]string {
+	found := make(map[string]string)
+	ids := make(map[string]bool, len(wanted))
+	for i := range wanted {
+		ids[wanted[i].id] = true
+	}
+	for _, b := range batches {
+		for slot := range slices.Chunk(b.Slots, int(b.Width)) {
+			pdu.EachMember(member(slot), func(name string, key []byte) {
+				if ids[name] {
+					found[name] = string(key)
+				}
+			})
+		}
+	}
+	return found
 }
 
 // object reads a part of a body that must be an object.

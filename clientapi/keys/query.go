@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -28,7 +26,7 @@ type Keys struct {
 
 func newKeys() *Keys {
 	return &Keys{Devices: make(map[id.UserID]map[id.DeviceID]json.RawMessage), Master: make(map[id.UserID]json.RawMessage),
-		SelfSigning: make(map[id.UserID]json.RawMessage), UserSigning: make(map[id.UserID]json.RawMessage)}
+		SelfSigning: make(map[id.UserID]json.RawMessage), UserSigning: make(map[id.UserID]json.RawMessage), StreamIDs: make(map[id.UserID]int64)}
 }
 
 // Query returns keys of users of any server for a local viewer (§ POST /keys/query): of the devices that are named, or of all
@@ -71,101 +69,109 @@ func (s *Service) QueryLocal(ctx context.Context, viewer id.UserID, asked map[id
 		return found, nil
 	}
 	users := slices.Sorted(maps.Keys(asked))
-	for _, only := range asked {
-		slices.Sort(only)
+	all, private, err := s.seen(ctx, viewer, users)
+	if err != nil {
+		return nil, err
 	}
-	var devices []storage.DeviceKeys
-	var cross []storage.CrossSigningKey
-	var added []storage.Signature
-	var exist []id.UserID
-	err := s.db().Read(ctx, "query keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if devices, err = s.Store.UsersDeviceKeys(ctx, tx, users); err != nil {
-			return err
-		}
-		if cross, err = s.Store.CrossSigningKeys(ctx, tx, users); err != nil {
-			return err
-		}
-		if viewer == "" {
-			if found.StreamIDs, err = s.Store.StreamIDs(ctx, tx, users); err != nil {
-				return err
+	for user, p := range all {
+		found.Devices[user] = p.devices
+		if only := asked[user]; len(only) > 0 {
+			found.Devices[user] = make(map[id.DeviceID]json.RawMessage)
+			for _, device := range only {
+				if keys, has := p.devices[device]; has {
+					found.Devices[user][device] = keys
+				}
 			}
 		}
-		if added, err = s.Store.Signatures(ctx, tx, users, viewer); err != nil {
-			return err
+		if p.master != nil {
+			found.Master[user] = p.master
 		}
-		has := make(map[id.UserID]bool)
-		for i := range devices {
-			has[devices[i].UserID] = true
+		if p.self != nil {
+			found.SelfSigning[user] = p.self
 		}
-		exist = nil
-		if without := slices.DeleteFunc(slices.Clone(users), func(u id.UserID) bool { return has[u] }); len(without) > 0 {
-			exist, err = s.Store.ExistingUsers(ctx, tx, without)
+		if viewer == "" && p.streamID > 0 {
+			found.StreamIDs[user] = p.streamID
 		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("query keys of %d users: %w", len(users), err)
 	}
 	type place struct {
 		user id.UserID
 		name string
 	}
-	on := make(map[place][]signature, len(added))
-	for i := range added {
-		g := &added[i]
-		at := place{g.UserID, g.KeyID}
-		on[at] = append(on[at], signature{g.Signer, ed + ":" + g.SignerKey, g.Signature})
+	on := make(map[place][]signature)
+	for _, g := range private {
+		on[place{g.UserID, g.KeyID}] = append(on[place{g.UserID, g.KeyID}], signature{g.Signer, ed + ":" + g.SignerKey, g.Signature})
 	}
-	signatures := func(user id.UserID, name, by, own string) []signature {
-		all := on[place{user, name}]
-		if own != "" {
-			all = append(all, signature{user, ed + ":" + by, own})
+	cloned := make(map[id.UserID]bool)
+	for at, signatures := range on {
+		p := all[at.user]
+		if p == nil {
+			continue
 		}
-		slices.SortFunc(all, func(a, b signature) int { return cmp.Or(cmp.Compare(a.user, b.user), cmp.Compare(a.key, b.key)) })
-		return all
-	}
-	for _, user := range exist {
-		found.Devices[user] = make(map[id.DeviceID]json.RawMessage)
-	}
-	for i := range devices {
-		d := &devices[i]
-		if found.Devices[d.UserID] == nil {
-			found.Devices[d.UserID] = make(map[id.DeviceID]json.RawMessage)
-		}
-		if only := asked[d.UserID]; len(only) > 0 {
-			if _, has := slices.BinarySearch(only, d.DeviceID); !has {
-				continue
-			}
-		}
-		name := string(d.DeviceID)
-		found.Devices[d.UserID][d.DeviceID] = withSignatures([]byte(d.JSON), signatures(d.UserID, name, name, d.Signature), unsigned(d.DisplayName)...)
-	}
-	masters := make(map[id.UserID]string)
-	for i := range cross {
-		if cross[i].Usage == Master {
-			masters[cross[i].UserID] = cross[i].PublicKey
-		}
-	}
-	for i := range cross {
-		k := &cross[i]
-		object := withSignatures([]byte(k.JSON), signatures(k.UserID, k.PublicKey, masters[k.UserID], k.Signature))
+		o, has := p.objects[at.name]
+		_, shown := found.Devices[at.user][id.DeviceID(at.name)]
 		switch {
-		case k.Usage == Master:
-			found.Master[k.UserID] = object
-		case k.Usage == SelfSigning:
-			found.SelfSigning[k.UserID] = object
-		case k.UserID == viewer:
-			found.UserSigning[k.UserID] = object
+		case !has:
+		case at.name == p.masterKey:
+			found.Master[at.user] = o.json(signatures...)
+		case shown:
+			if !cloned[at.user] {
+				cloned[at.user] = true
+				found.Devices[at.user] = maps.Clone(found.Devices[at.user])
+			}
+			found.Devices[at.user][id.DeviceID(at.name)] = o.json(signatures...)
 		}
+	}
+	if p := all[viewer]; p != nil && p.master != nil {
+		return found, s.addUserSigning(ctx, viewer, p.masterKey, found)
 	}
 	return found, nil
 }
 
-// unsigned is what the server adds to the keys of a device.
-func unsigned(displayName string) []byte {
-	out := []byte(`,"unsigned":{`)
-	if displayName != "" {
-		out = pdu.AppendString(append(out, `"device_display_name":`...), displayName)
+// seen returns what everybody sees of users, and the signatures that only the viewer sees.
+func (s *Service) seen(ctx context.Context, viewer id.UserID, users []id.UserID) (map[id.UserID]*published, []storage.Signature, error) {
+	var streams map[id.UserID]int64
+	var private []storage.Signature
+	err := s.db().ReadOne(ctx, "changes of keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		streams, private, err = s.Store.StreamIDsAndPrivate(ctx, tx, users, viewer)
+		return err
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("look for changes of keys of %d users: %w", len(users), err)
 	}
-	return append(out, '}')
+	all := make(map[id.UserID]*published, len(users))
+	var changed []id.UserID
+	for _, user := range users {
+		if p, has := s.published.Get(user); has && p.streamID == streams[user] {
+			all[user] = p
+		} else {
+			changed = append(changed, user)
+		}
+	}
+	if len(changed) == 0 {
+		return all, private, nil
+	}
+	fresh, err := s.publish(ctx, changed)
+	if err != nil {
+		return nil, nil, err
+	}
+	maps.Copy(all, fresh)
+	return all, private, nil
+}
+
+// addUserSigning adds what only its user sees.
+func (s *Service) addUserSigning(ctx context.Context, user id.UserID, master string, found *Keys) error {
+	var cross []storage.CrossSigningKey
+	err := s.db().ReadOne(ctx, "user-signing key", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		cross, err = s.Store.CrossSigningKeys(ctx, tx, []id.UserID{user})
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("read the user-signing key of %s: %w", user, err)
+	}
+	for i := range cross {
+		if k := &cross[i]; k.Usage == UserSigning {
+			found.UserSigning[user] = withSignatures([]byte(k.JSON), []signature{{user, ed + ":" + master, k.Signature}})
+		}
+	}
+	return nil
 }

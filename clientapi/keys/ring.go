@@ -36,16 +36,6 @@ func (r ring) add(user id.UserID, name string, k key) {
 	r[user][name] = k
 }
 
-// of returns the cross-signing key of a user for a usage.
-func (r ring) of(user id.UserID, usage string) (key, bool) {
-	for _, k := range r[user] {
-		if k.kind == usage {
-			return k, true
-		}
-	}
-	return key{}, false
-}
-
 // ring reads the keys of a user's devices, and the cross-signing keys of that user and others.
 func (s *Service) ring(ctx context.Context, tx *sqlutil.Tx, owner id.UserID, others ...id.UserID) (ring, error) {
 	r := make(ring)

@@ -31,6 +31,7 @@ func (f Failures) add(user id.UserID, name string, err error) error {
 // checkedSignature is a signature that is right for a key that was signed, and one that signs.
 type checkedSignature struct {
 	storage.Signature
+	kind         string // of the key that was signed
 	form, public string
 }
 
@@ -172,7 +173,7 @@ func checkSignature(mine map[string]key, target key, own bool, by, signature str
 		return nil, mxerr.Forbidden("keys of this kind are not signed with %s", by)
 	}
 	return &checkedSignature{Signature: storage.Signature{SignerKey: name, Signature: signature, OnlySigner: may == toSigner},
-		form: target.form, public: signer.public}, nil
+		kind: target.kind, form: target.form, public: signer.public}, nil
 }
 
 // sign stores signatures of a user that were checked, and tells those who see them.
@@ -185,9 +186,9 @@ func (s *Service) sign(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good
 	var quietly []id.UserID
 	seen := make(map[id.DeviceID]bool)
 	for _, g := range added {
-		changed := id.DeviceID(g.KeyID)
-		if IsPublicKey(g.KeyID) {
-			changed = ""
+		changed := id.DeviceID("")
+		if g.kind == device {
+			changed = id.DeviceID(g.KeyID)
 		}
 		switch {
 		case g.OnlySigner:
@@ -202,7 +203,7 @@ func (s *Service) sign(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good
 }
 
 // putSignatures stores those of the signatures of a user that are new, if the keys are still those for which they were checked.
-func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good []checkedSignature) ([]storage.Signature, error) {
+func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good []checkedSignature) ([]checkedSignature, error) {
 	if len(good) == 0 {
 		return nil, nil
 	}
@@ -238,13 +239,14 @@ func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.Use
 			has[place{g.UserID, g.KeyID, g.SignerKey}] = true
 		}
 	}
-	var added []storage.Signature
+	var added []checkedSignature
+	var rows []storage.Signature
 	for _, g := range good {
 		if now[g.UserID][g.KeyID].form == g.form && now[user][g.SignerKey].public == g.public && !has[place{g.UserID, g.KeyID, g.SignerKey}] {
-			added = append(added, g.Signature)
+			added, rows = append(added, g), append(rows, g.Signature)
 		}
 	}
-	if _, err := s.Store.PutSignatures(ctx, tx, added); err != nil {
+	if _, err := s.Store.PutSignatures(ctx, tx, rows); err != nil {
 		return nil, fmt.Errorf("store signatures: %w", err)
 	}
 	return added, nil

@@ -29,14 +29,15 @@ type Checked struct {
 	signatures []checkedSignature // of other keys of the user on the identity keys
 	oneTime    []oneTimeKey
 	fallback   []oneTimeKey
+	before     *known
 }
 
 // known is what there is of a device before an upload.
 type known struct {
 	keys    *storage.DeviceKeys // nil: none
 	pools   []storage.KeyPool
-	oneTime []storage.OneTimeKey // that have the ids of those that are uploaded
-	ring    ring                 // the user's cross-signing keys, if the upload has signatures of them
+	oneTime map[string]string // keys that have the ids of those that are uploaded
+	ring    ring              // the user's cross-signing keys, if the upload has signatures of them
 }
 
 // Upload stores keys of a device, and returns how many one-time keys can be claimed of each algorithm. What is there already
@@ -96,6 +97,7 @@ func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u 
 	if before, err = s.known(ctx, c); err != nil {
 		return nil, nil, err
 	}
+	c.before = before
 	if err := c.fits(before); err != nil {
 		return nil, nil, err
 	}
@@ -110,15 +112,9 @@ func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u 
 	if c.public == "" {
 		return c, before, nil
 	}
-	there := make(map[string]bool, len(before.oneTime))
-	for i := range before.oneTime {
-		there[before.oneTime[i].KeyID] = true
-	}
+	// One key of each kind is checked: who signs one wrongly does so with all, and whoever claims a key checks it.
 	for _, keys := range [][]oneTimeKey{c.oneTime, c.fallback} {
-		for i := range keys {
-			if there[keys[i].id] {
-				continue // it was checked when it came first
-			}
+		if i := slices.IndexFunc(keys, func(k oneTimeKey) bool { return k.form != nil }); i >= 0 {
 			if err := keys[i].verify(c.public); err != nil {
 				return nil, nil, err
 			}
@@ -167,19 +163,26 @@ func (c *Checked) target() key {
 }
 
 // sameIDs reads the one-time keys that have ids of those that are uploaded.
-func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked, pools []storage.KeyPool) ([]storage.OneTimeKey, error) {
+func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked, pools []storage.KeyPool) (map[string]string, error) {
 	var nids []int64
 	for i := range pools {
-		nids = append(nids, pools[i].NID)
+		if p := &pools[i]; p.Uploaded > 0 && slices.ContainsFunc(c.oneTime, func(k oneTimeKey) bool { return k.algorithm == p.Algorithm }) {
+			nids = append(nids, p.NID)
+		}
 	}
-	var ids []string
-	for i := range c.oneTime {
-		ids = append(ids, c.oneTime[i].id)
-	}
-	if len(nids) == 0 || len(ids) == 0 {
+	if len(nids) == 0 {
 		return nil, nil
 	}
-	return s.Store.OneTimeKeys(ctx, tx, nids, ids)
+	batches, err := s.Store.KeyBatches(ctx, tx, nids)
+	if err != nil {
+		return nil, err
+	}
+	return find(batches, c.oneTime), nil
+}
+
+// isNow tells whether the pools have what they had when the upload was checked, but for keys that were claimed.
+func (k *known) isNow(pools []storage.KeyPool) bool {
+	return slices.EqualFunc(k.pools, pools, func(a, b storage.KeyPool) bool { return a.NID == b.NID && a.Uploaded == b.Uploaded })
 }
 
 // fits fails for an upload that contradicts what is there.
@@ -187,14 +190,10 @@ func (c *Checked) fits(before *known) error {
 	if c.identity != nil && before.keys != nil && !sameKeys(c.identity.form, []byte(before.keys.JSON)) {
 		return mxerr.InvalidParam("the device %s has other identity keys, which never change: log in again for a new device", c.device)
 	}
-	there := make(map[string]string, len(before.oneTime))
-	for _, k := range before.oneTime {
-		there[k.KeyID] = k.JSON
-	}
 	fresh := make(map[string]int)
 	for i := range c.oneTime {
 		k := &c.oneTime[i]
-		old, has := there[k.id]
+		old, has := before.oneTime[k.id]
 		if has && !sameKey(old, k.json) {
 			// Clients read both keys out of these words.
 			return mxerr.New(http.StatusBadRequest, "M_UNKNOWN", "One time key %s already exists. Old key: %s; new key: %s", k.id, old, k.json)
@@ -251,17 +250,18 @@ func (s *Service) put(ctx context.Context, tx *sqlutil.Tx, c *Checked) ([]storag
 	if before.pools, err = s.Store.LockKeyPools(ctx, tx, []id.UserID{c.user}, []id.DeviceID{c.device}); err != nil {
 		return nil, fmt.Errorf("lock one-time keys: %w", err)
 	}
-	if before.oneTime, err = s.sameIDs(ctx, tx, c, before.pools); err != nil {
+	if c.before.isNow(before.pools) {
+		before.oneTime = c.before.oneTime
+	} else if before.oneTime, err = s.sameIDs(ctx, tx, c, before.pools); err != nil {
 		return nil, fmt.Errorf("read one-time keys: %w", err)
 	}
-	if before.keys, err = s.Store.DeviceKeys(ctx, tx, c.user, c.device); err != nil {
-		return nil, fmt.Errorf("read the identity keys: %w", err)
+	if c.identity != nil {
+		if before.keys, err = s.Store.DeviceKeys(ctx, tx, c.user, c.device); err != nil {
+			return nil, fmt.Errorf("read the identity keys: %w", err)
+		}
 	}
 	if err := c.fits(before); err != nil {
 		return nil, err
-	}
-	if before.keys != nil && c.public != before.keys.PublicKey {
-		return nil, mxerr.Unavailable("the device has got other keys meanwhile: send the request again")
 	}
 	if err := s.putIdentity(ctx, tx, c, before); err != nil {
 		return nil, err
@@ -304,10 +304,6 @@ func (s *Service) putIdentity(ctx context.Context, tx *sqlutil.Tx, c *Checked, b
 
 func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, before *known) ([]storage.KeyPool, error) {
 	pools := before.pools
-	there := make(map[string]bool, len(before.oneTime))
-	for i := range before.oneTime {
-		there[before.oneTime[i].KeyID] = true
-	}
 	pool := func(algorithm string) (*storage.KeyPool, error) {
 		i := slices.IndexFunc(pools, func(p storage.KeyPool) bool { return p.Algorithm == algorithm })
 		if i >= 0 {
@@ -321,19 +317,25 @@ func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, be
 		return &pools[len(pools)-1], nil
 	}
 	changed := make(map[string]bool) // algorithms
-	var fresh []storage.OneTimeKey
+	fresh := make(map[string][]*oneTimeKey)
 	for i := range c.oneTime {
 		k := &c.oneTime[i]
-		if there[k.id] {
-			continue
+		if _, has := before.oneTime[k.id]; !has {
+			fresh[k.algorithm] = append(fresh[k.algorithm], k)
 		}
-		p, err := pool(k.algorithm)
+	}
+	for algorithm, keys := range fresh {
+		p, err := pool(algorithm)
 		if err != nil {
 			return nil, err
 		}
-		p.Uploaded++
-		changed[k.algorithm] = true
-		fresh = append(fresh, storage.OneTimeKey{Pool: p.NID, Seq: p.Uploaded, KeyID: k.id, JSON: k.json})
+		b := batch(keys)
+		b.Pool, b.First, b.Last = p.NID, p.Uploaded+1, p.Uploaded+int64(len(keys))
+		p.Uploaded = b.Last
+		changed[algorithm] = true
+		if err := s.Store.AddKeyBatch(ctx, tx, b); err != nil {
+			return nil, fmt.Errorf("store one-time keys: %w", err)
+		}
 	}
 	for i := range c.fallback {
 		k := &c.fallback[i]
@@ -348,11 +350,6 @@ func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, be
 	}
 	if len(changed) == 0 {
 		return pools, nil
-	}
-	if len(fresh) > 0 {
-		if err := s.Store.AddOneTimeKeys(ctx, tx, fresh); err != nil {
-			return nil, fmt.Errorf("store one-time keys: %w", err)
-		}
 	}
 	for i := range pools {
 		p := &pools[i]

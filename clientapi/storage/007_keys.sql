@@ -43,15 +43,16 @@ CREATE TABLE clientapi_key_pools (
     fallback_used BOOLEAN NOT NULL DEFAULT FALSE,
     UNIQUE (user_id, device_id, algorithm)
 );
--- One-time keys that can be claimed, and some of those that were given, so that none is taken twice.
+-- One-time keys as they were uploaded together, those that can be claimed, and some that were given, so that none is taken
+-- twice. A slot is "algorithm:id":key, filled up with spaces: each has the same width, so that one is read without the others.
 CREATE TABLE clientapi_one_time_keys (
     pool BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    key_id TEXT NOT NULL,
-    json TEXT NOT NULL,
-    PRIMARY KEY (pool, seq)
+    last_seq BIGINT NOT NULL,
+    first_seq BIGINT NOT NULL,
+    width BIGINT NOT NULL, -- bytes
+    slots BYTEA NOT NULL,
+    PRIMARY KEY (pool, last_seq)
 );
-CREATE UNIQUE INDEX clientapi_one_time_keys_id ON clientapi_one_time_keys (pool, key_id);
 -- What claims were answered, for those who ask again.
 CREATE TABLE clientapi_claims (
     request_key TEXT PRIMARY KEY,

@@ -9,13 +9,17 @@ import (
 )
 
 type deviceListStatements struct {
-	advanceDeviceList, selectStreamIDs *sqlutil.Stmt
+	advanceDeviceList, selectStreamIDs, selectStreamIDsAndPrivate *sqlutil.Stmt
 }
 
 func prepareDeviceLists(db *sqlutil.DB) deviceListStatements {
 	return deviceListStatements{
 		advanceDeviceList: db.Stmt(`INSERT INTO clientapi_device_lists (user_id, stream_id) VALUES ($1, $2::bigint)
 			ON CONFLICT (user_id) DO UPDATE SET stream_id = clientapi_device_lists.stream_id + $2::bigint RETURNING stream_id`),
+		selectStreamIDsAndPrivate: db.Stmt(`SELECT user_id, stream_id, '' AS key_id, '' AS signer_key, '' AS signature
+			FROM clientapi_device_lists WHERE user_id = ANY($1)
+			UNION ALL SELECT user_id, 0, key_id, signer_key, signature FROM clientapi_signatures
+			WHERE signer = $2 AND only_signer = TRUE AND user_id = ANY($3)`),
 		selectStreamIDs: db.Stmt(`SELECT user_id, stream_id FROM clientapi_device_lists WHERE user_id = ANY($1)`),
 	}
 }
@@ -41,4 +45,25 @@ func (s *Store) StreamIDs(ctx context.Context, tx *sqlutil.Tx, users []id.UserID
 		return struct{}{}, err
 	})
 	return last, err
+}
+
+// StreamIDsAndPrivate is StreamIDs, and returns those signatures of a viewer on the users' keys that nobody else sees.
+func (s *Store) StreamIDsAndPrivate(ctx context.Context, tx *sqlutil.Tx, users []id.UserID, viewer id.UserID) (map[id.UserID]int64,
+	[]Signature, error) {
+	last := make(map[id.UserID]int64)
+	var private []Signature
+	rows, err := s.selectStreamIDsAndPrivate.Query(ctx, tx, sqlutil.Array(users), viewer, sqlutil.Array(users))
+	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (struct{}, error) {
+		g := Signature{Signer: viewer, OnlySigner: true}
+		var n int64
+		err := rows.Scan(&g.UserID, &n, &g.KeyID, &g.SignerKey, &g.Signature)
+		switch {
+		case g.SignerKey != "":
+			private = append(private, g)
+		case n > 0:
+			last[g.UserID] = n
+		}
+		return struct{}{}, err
+	})
+	return last, private, err
 }

@@ -24,18 +24,23 @@ type KeyPool struct {
 // Left is how many keys can be claimed.
 func (p *KeyPool) Left() int { return int(p.Uploaded - p.Given) }
 
-// OneTimeKey is a row of clientapi_one_time_keys.
-type OneTimeKey struct {
-	Pool  int64
-	Seq   int64 // from 1 in each pool
-	KeyID string
-	JSON  string
+// KeyBatch is a row of clientapi_one_time_keys: keys that were uploaded together.
+type KeyBatch struct {
+	Pool        int64
+	First, Last int64 // from 1 in each pool
+	Width       int64 // bytes of a slot
+	Slots       []byte
+}
+
+// TakenKey is a key that was given.
+type TakenKey struct {
+	Pool int64
+	Slot []byte
 }
 
 type oneTimeKeyStatements struct {
 	insertPool, selectPools, lockPools, updatePool, takeKeys, selectTaken, useFallback, deletePools *sqlutil.Stmt
-	selectOneTimeKeys, deleteGiven, deleteOneTimeKeys                                               *sqlutil.Stmt
-	insertOneTimeKeys                                                                               *sqlutil.Insert
+	insertBatch, selectBatches, deleteGiven, deleteBatches                                          *sqlutil.Stmt
 }
 
 func prepareOneTimeKeys(db *sqlutil.DB) oneTimeKeyStatements {
@@ -48,15 +53,15 @@ func prepareOneTimeKeys(db *sqlutil.DB) oneTimeKeyStatements {
 		updatePool: db.Stmt(`UPDATE clientapi_key_pools SET uploaded = $2, fallback_id = $3, fallback_json = $4, fallback_used = $5
 			WHERE nid = $1`),
 		takeKeys: db.Stmt(`UPDATE clientapi_key_pools SET given = given + 1 WHERE nid = ANY($1) AND given < uploaded RETURNING nid`),
-		selectTaken: db.Stmt(`SELECT k.pool, k.seq, k.key_id, k.json FROM clientapi_key_pools p
-			JOIN clientapi_one_time_keys k ON k.pool = p.nid AND k.seq = p.given WHERE p.nid = ANY($1)`),
-		useFallback: db.Stmt(`UPDATE clientapi_key_pools SET fallback_used = TRUE WHERE nid = ANY($1)`),
-		deletePools: db.Stmt(`DELETE FROM clientapi_key_pools WHERE nid = ANY($1)`),
-		selectOneTimeKeys: db.Stmt(`SELECT pool, seq, key_id, json FROM clientapi_one_time_keys
-			WHERE pool = ANY($1) AND key_id = ANY($2)`),
-		insertOneTimeKeys: db.Insert("clientapi_one_time_keys", []string{"pool", "seq", "key_id", "json"}, ""),
-		deleteGiven:       db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = $1 AND seq <= $2`),
-		deleteOneTimeKeys: db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = ANY($1)`),
+		selectTaken: db.Stmt(`SELECT k.pool, substr(k.slots, ((p.given - k.first_seq) * k.width + 1)::int, k.width::int)
+			FROM clientapi_key_pools p JOIN clientapi_one_time_keys k ON k.pool = p.nid AND k.last_seq >= p.given AND k.first_seq <= p.given
+			WHERE p.nid = ANY($1)`),
+		useFallback:   db.Stmt(`UPDATE clientapi_key_pools SET fallback_used = TRUE WHERE nid = ANY($1)`),
+		deletePools:   db.Stmt(`DELETE FROM clientapi_key_pools WHERE nid = ANY($1)`),
+		insertBatch:   db.Stmt(`INSERT INTO clientapi_one_time_keys (pool, first_seq, last_seq, width, slots) VALUES ($1, $2, $3, $4, $5)`),
+		selectBatches: db.Stmt(`SELECT pool, first_seq, last_seq, width, slots FROM clientapi_one_time_keys WHERE pool = ANY($1)`),
+		deleteGiven:   db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = $1 AND last_seq <= $2`),
+		deleteBatches: db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = ANY($1)`),
 	}
 }
 
@@ -88,41 +93,35 @@ func (s *Store) UpdateKeyPool(ctx context.Context, tx *sqlutil.Tx, p KeyPool) er
 	return err
 }
 
-// OneTimeKeys returns the keys of these ids that pools have, and those that they remember to have given.
-func (s *Store) OneTimeKeys(ctx context.Context, tx *sqlutil.Tx, pools []int64, keyIDs []string) ([]OneTimeKey, error) {
-	rows, err := s.selectOneTimeKeys.Query(ctx, tx, sqlutil.Array(pools), sqlutil.Array(keyIDs))
-	return sqlutil.Collect(rows, err, scanOneTimeKey)
+// KeyBatches returns the keys that pools have, and those that they remember to have given.
+func (s *Store) KeyBatches(ctx context.Context, tx *sqlutil.Tx, pools []int64) ([]KeyBatch, error) {
+	rows, err := s.selectBatches.Query(ctx, tx, sqlutil.Array(pools))
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (b KeyBatch, err error) {
+		return b, rows.Scan(&b.Pool, &b.First, &b.Last, &b.Width, &b.Slots)
+	})
 }
 
-func scanOneTimeKey(rows *sql.Rows) (k OneTimeKey, err error) {
-	return k, rows.Scan(&k.Pool, &k.Seq, &k.KeyID, &k.JSON)
-}
-
-// AddOneTimeKeys stores keys that are new.
-func (s *Store) AddOneTimeKeys(ctx context.Context, tx *sqlutil.Tx, all []OneTimeKey) error {
-	rows := make([][]any, len(all))
-	for i, k := range all {
-		rows[i] = []any{k.Pool, k.Seq, k.KeyID, k.JSON}
-	}
-	_, err := s.insertOneTimeKeys.Exec(ctx, tx, rows)
+// AddKeyBatch stores keys that are new.
+func (s *Store) AddKeyBatch(ctx context.Context, tx *sqlutil.Tx, b KeyBatch) error {
+	_, err := s.insertBatch.Exec(ctx, tx, b.Pool, b.First, b.Last, b.Width, b.Slots)
 	return err
 }
 
-// ForgetGiven forgets the keys of a pool up to a number.
+// ForgetGiven forgets the keys of a pool that were uploaded together and whose numbers are all up to one.
 func (s *Store) ForgetGiven(ctx context.Context, tx *sqlutil.Tx, pool, upTo int64) error {
 	_, err := s.deleteGiven.Exec(ctx, tx, pool, upTo)
 	return err
 }
 
 // TakeOneTimeKeys gives the oldest key of each of the pools that has one. No transaction gets what another one got.
-func (s *Store) TakeOneTimeKeys(ctx context.Context, tx *sqlutil.Tx, pools []int64) ([]OneTimeKey, error) {
+func (s *Store) TakeOneTimeKeys(ctx context.Context, tx *sqlutil.Tx, pools []int64) ([]TakenKey, error) {
 	rows, err := s.takeKeys.Query(ctx, tx, sqlutil.Array(pools))
 	taken, err := sqlutil.Collect(rows, err, scanOne[int64])
 	if err != nil || len(taken) == 0 {
 		return nil, err
 	}
 	rows, err = s.selectTaken.Query(ctx, tx, sqlutil.Array(taken))
-	return sqlutil.Collect(rows, err, scanOneTimeKey)
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (k TakenKey, err error) { return k, rows.Scan(&k.Pool, &k.Slot) })
 }
 
 // UseFallbackKeys notes that the fallback keys of pools were given.
@@ -133,7 +132,7 @@ func (s *Store) UseFallbackKeys(ctx context.Context, tx *sqlutil.Tx, pools []int
 
 // DeleteKeyPools removes pools with all that is in them. They must be locked.
 func (s *Store) DeleteKeyPools(ctx context.Context, tx *sqlutil.Tx, pools []int64) error {
-	if _, err := s.deleteOneTimeKeys.Exec(ctx, tx, sqlutil.Array(pools)); err != nil {
+	if _, err := s.deleteBatches.Exec(ctx, tx, sqlutil.Array(pools)); err != nil {
 		return err
 	}
 	_, err := s.deletePools.Exec(ctx, tx, sqlutil.Array(pools))
