@@ -1,6 +1,7 @@
 package syncapi_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net/url"
@@ -11,6 +12,7 @@ import (
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/syncapi/devicelists"
 )
@@ -184,4 +186,32 @@ func (m *listsModel) act(w *world, random *rand.Rand, users []id.UserID, updated
 			updated[[2]id.UserID{viewer, user}] = true
 		}
 	}
+}
+
+// Of who is erased nothing is kept but that their keys have changed: others must hear of the end.
+func TestOthersHearOfTheKeysOfWhoIsErased(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.rooms.create(room1, alice)
+		w.rooms.member(room1, bob, bob, "join")
+		w.users.append(alice, countsOf(alice, "DEValice", map[string]int{"signed_curve25519": 1}), record{
+			clientapi.TypeSignedUsers, &clientapi.OutputSignedUsers{UserID: alice, Signed: []id.UserID{bob}}})
+		since := next(w.get(bob, ""))
+		w.users.append(alice, listOf(alice), goneOf(alice, ""),
+			record{clientapi.TypeErased, &clientapi.OutputErased{UserID: alice}})
+		for _, at := range []*world{w, w.reopened()} {
+			if got := listed(at.get(bob, since).Get("device_lists")); got != "[@alice:example.org] []" {
+				t.Errorf("bob is told %s", got)
+			}
+		}
+		for table, user := range map[string]string{"syncapi_device_keys": "user_id", "syncapi_device_lists": "viewer"} {
+			var n int
+			err := w.db.ReadOne(t.Context(), "test", func(ctx context.Context, tx *sqlutil.Tx) error {
+				count := w.db.Stmt(`SELECT COUNT(*) FROM ` + table + ` WHERE ` + user + ` = $1`)
+				return count.QueryRow(ctx, tx, alice).Scan(&n)
+			})
+			if err != nil || n > 0 {
+				t.Errorf("%s has %d rows of alice, %v", table, n, err)
+			}
+		}
+	})
 }

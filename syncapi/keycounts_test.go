@@ -103,3 +103,26 @@ func TestKeyChangesWantsTwoTokens(t *testing.T) {
 		}
 	})
 }
+
+// What only /sync tells does not end the wait of an older endpoint.
+func TestEventsDoNotEndForKeys(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		w.rooms.create(room1, alice)
+		since := next(w.get(alice, ""))
+		answers := make(chan gjson.Result, 1)
+		go func() {
+			answer, err := w.call(alice, "events", nil, "timeout=30000&from="+since, nil)
+			if err != nil {
+				t.Error(err)
+			}
+			answers <- answer
+		}()
+		poll := w.poll(alice, since)
+		w.users.append(alice, listOf(alice), countsOf(alice, "DEValice", map[string]int{"signed_curve25519": 1}))
+		receive(t, poll)
+		said := w.rooms.say(room1, alice, "hello")
+		if got := ids(receive(t, answers).Get("chunk")); len(got) != 1 || got[0] != string(said) {
+			t.Errorf("events: %v, want %s", got, said)
+		}
+	})
+}

@@ -38,6 +38,7 @@ type Request struct {
 	FullState  bool
 	StateAfter bool                  // state_after instead of state
 	Presence   presence.State        // what the client makes of its user
+	OnlyRooms  bool                  // the answer has nothing of keys, nor of messages to the device
 	Lend       func(size int) []byte // gives room for the answer
 
 	// withMessages says that the answer has messages to the device.

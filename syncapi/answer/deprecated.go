@@ -161,6 +161,7 @@ func (e *Engine) EventStream(ctx context.Context, req *Request, only id.RoomID) 
 		req.Filter.Room.Rooms = []id.RoomID{only}
 	}
 	start := *req.Since
+	req.OnlyRooms = true
 	return e.answer(ctx, req, func(a *answering) ([]byte, error) {
 		invites, err := a.inviteEvents(ctx)
 		if err != nil {

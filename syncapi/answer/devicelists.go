@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/devicelists"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
@@ -13,13 +12,13 @@ import (
 // loadDeviceLists finds whose keys the client must fetch anew, and whose it need not follow any more. A client that
 // begins asks for all keys that it needs.
 func (a *answering) loadDeviceLists(ctx context.Context) error {
-	if a.initial() {
+	if a.initial() || a.OnlyRooms {
 		return nil
 	}
 	s := devicelists.Span{Since: a.since.Pos, UpTo: a.next.Pos}
 	candidates, known, err := a.candidatesInMemory(ctx, s)
 	if err == nil && !known {
-		candidates, err = a.candidates(ctx, a.UserID, s, s.UpTo)
+		candidates, err = a.Storage.DeviceLists(ctx, a.UserID, s, s.UpTo)
 	}
 	if err != nil {
 		return err
@@ -60,17 +59,6 @@ func joinedIn(v *stream.View) func(id.RoomID, int64) bool {
 	}
 }
 
-// candidates has the database tell.
-func (e *Engine) candidates(
-	ctx context.Context, user id.UserID, s devicelists.Span, updatesUpTo int64,
-) (candidates []devicelists.Candidate, err error) {
-	err = e.Storage.Read(ctx, "device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
-		candidates, err = e.Storage.DeviceLists(ctx, tx, user, s, updatesUpTo)
-		return err
-	})
-	return candidates, err
-}
-
 // KeysChanged tells what changed between two tokens (§ GET /keys/changes). Where one is newer than what is known, the
 // time ends now; where they are the wrong way round, it ends where it begins. Whose keys have changed after it as well
 // is among the changed: when they did before is not known any more.
@@ -79,7 +67,7 @@ func (e *Engine) KeysChanged(ctx context.Context, user id.UserID, from, to Token
 	now := e.Hub.Position()
 	s := devicelists.Span{Since: min(from.Pos, now)}
 	s.UpTo = max(s.Since, min(to.Pos, now))
-	candidates, err := e.candidates(ctx, user, s, storage.AllUpdates)
+	candidates, err := e.Storage.DeviceLists(ctx, user, s, storage.AllUpdates)
 	return devicelists.Of(candidates), err
 }
 

@@ -286,6 +286,8 @@ func (a *answering) dropForgotten(ctx context.Context) error {
 
 // empty tells whether there is nothing to say.
 func (a *answering) empty() bool {
-	return len(a.rooms)+len(a.accountData)+len(a.presence) == 0 &&
-		!a.hasToDevice() && !a.hasDeviceLists() && !a.hasKeyCounts()
+	if len(a.rooms)+len(a.accountData)+len(a.presence) > 0 {
+		return false
+	}
+	return a.OnlyRooms || !a.hasToDevice() && !a.hasDeviceLists() && !a.hasKeyCounts()
 }

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -31,15 +32,31 @@ func newDeviceKeysTable(db *sqlutil.DB) deviceKeysTable {
 			jsonCol("one_time", func(k *DeviceKeys) *json.RawMessage { return &k.OneTime }),
 			jsonCol("fallback", func(k *DeviceKeys) *json.RawMessage { return &k.Fallback }),
 		}}.on(db)}
-	t.of = db.Stmt(`SELECT ` + t.list("k") + ` FROM syncapi_device_keys k WHERE k.user_id = $1 AND k.device_id = $2`)
+	t.of = db.Stmt(`SELECT p.pos, COALESCE(k.pos, 0), COALESCE(k.one_time, ''), COALESCE(k.fallback, '')
+		FROM syncapi_position p LEFT JOIN syncapi_device_keys k ON k.user_id = $1 AND k.device_id = $2
+		WHERE p.id = 1`)
 	t.drop = db.Stmt(`DELETE FROM syncapi_device_keys WHERE user_id = $1 AND ($2 = '' OR device_id = $2)`)
 	return t
 }
 
-// DeviceKeysOf returns what is known of a device's keys; nil if it never had any.
-func (d *Database) DeviceKeysOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID,
-) (*DeviceKeys, error) {
-	return first(d.deviceKeys.read(ctx, tx, d.deviceKeys.of, user, device))
+// DeviceKeysOf returns what is known of a device's keys at the last position, which it returns too; nil if the device
+// never had any.
+func (d *Database) DeviceKeysOf(ctx context.Context, user id.UserID, device id.DeviceID,
+) (keys *DeviceKeys, at int64, err error) {
+	err = d.db.ReadOne(ctx, "keys of a device", func(ctx context.Context, tx *sqlutil.Tx) error {
+		var oneTime, fallback string
+		keys = &DeviceKeys{UserID: user, DeviceID: device}
+		err := d.deviceKeys.of.QueryRow(ctx, tx, user, device).Scan(&at, &keys.Pos, &oneTime, &fallback)
+		keys.OneTime, keys.Fallback = json.RawMessage(oneTime), json.RawMessage(fallback)
+		return err
+	})
+	if err != nil {
+		return nil, 0, fmt.Errorf("keys of device %s of %s: %w", device, user, err)
+	}
+	if keys.Pos == 0 {
+		keys = nil
+	}
+	return keys, at, nil
 }
 
 // DropDeviceKeys forgets the keys of a user's device, or, without one, of all of the user's.

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"database/sql"
+	"fmt"
 	"math"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -30,6 +31,18 @@ func newDeviceListTable(db *sqlutil.DB) deviceListTable {
 			col("pos", func(l *DeviceList) *int64 { return &l.Pos }),
 		}}.on(db)}
 
+	// Whether a candidate is in one of the viewer's rooms at a position. LIMIT and CASE have Postgres stop at the first
+	// such room and look up the viewer's rooms in a table that it makes once.
+	seen := func(joined, pos string) string {
+		return `COALESCE((SELECT 1 FROM syncapi_memberships m
+			WHERE m.user_id = c.user_id AND m.pos <= ` + pos + ` AND m.membership IN ('join', 'invite')
+			AND CASE WHEN m.room_id IN (SELECT mine.room_id FROM mine WHERE mine.` + joined + ` = 1)
+				THEN m.pos = (SELECT MAX(l.pos) FROM syncapi_memberships l
+					WHERE l.user_id = m.user_id AND l.room_id = m.room_id AND l.pos <= ` + pos + `)
+				ELSE FALSE END
+			LIMIT 1), 0)`
+	}
+
 	// $1 is the viewer, $2 and $3 are where the time begins and ends, $4 is up to where changes of keys are looked for.
 	//
 	// mine: the viewer's rooms at both ends. updated: whose keys have changed; if they are many, as where a token is
@@ -49,10 +62,11 @@ func newDeviceListTable(db *sqlutil.DB) deviceListTable {
 		), few AS (
 			SELECT u.user_id FROM updated u WHERE (SELECT COUNT(*) FROM updated) <= $5
 			UNION ALL
-			SELECT DISTINCT d.user_id FROM mine CROSS JOIN syncapi_memberships m
-				CROSS JOIN syncapi_device_lists d
-			WHERE (SELECT COUNT(*) FROM updated) > $5 AND mine.joined_now = 1 AND m.room_id = mine.room_id
-				AND d.user_id = m.user_id AND d.viewer = '' AND d.pos > $2 AND d.pos <= $4
+			SELECT d.user_id FROM (
+				SELECT DISTINCT m.user_id FROM mine CROSS JOIN syncapi_memberships m
+				WHERE (SELECT COUNT(*) FROM updated) > $5 AND mine.joined_now = 1 AND m.room_id = mine.room_id
+			) seen CROSS JOIN syncapi_device_lists d
+			WHERE d.user_id = seen.user_id AND d.viewer = '' AND d.pos > $2 AND d.pos <= $4
 			UNION ALL
 			SELECT d.user_id FROM syncapi_device_lists d WHERE d.viewer = $1 AND d.pos > $2 AND d.pos <= $4
 		), candidates AS (
@@ -67,16 +81,8 @@ func newDeviceListTable(db *sqlutil.DB) deviceListTable {
 				WHERE mine.joined_then + mine.joined_now = 1 AND m.room_id = mine.room_id AND m.pos <= $3
 			) c GROUP BY c.user_id
 		)
-		SELECT c.user_id, c.updated,
-			MAX(CASE WHEN mine.joined_then = 1 AND m.pos = (SELECT MAX(l.pos) FROM syncapi_memberships l
-				WHERE l.user_id = m.user_id AND l.room_id = m.room_id AND l.pos <= $2) THEN 1 ELSE 0 END),
-			MAX(CASE WHEN mine.joined_now = 1 AND m.pos = (SELECT MAX(l.pos) FROM syncapi_memberships l
-				WHERE l.user_id = m.user_id AND l.room_id = m.room_id AND l.pos <= $3) THEN 1 ELSE 0 END)
-		FROM candidates c
-		JOIN syncapi_memberships m ON m.user_id = c.user_id
-		JOIN mine ON mine.room_id = m.room_id
-		WHERE m.pos <= $3 AND m.membership IN ('join', 'invite') AND c.user_id <> $1
-		GROUP BY c.user_id, c.updated
+		SELECT c.user_id, c.updated, ` + seen("joined_then", "$2") + `, ` + seen("joined_now", "$3") + `
+		FROM candidates c WHERE c.user_id <> $1
 		UNION ALL
 		SELECT DISTINCT d.user_id, 1, 1, 1 FROM syncapi_device_lists d
 		WHERE d.user_id = $1 AND d.viewer IN ('', $1) AND d.pos > $2 AND d.pos <= $4`)
@@ -106,9 +112,16 @@ const AllUpdates int64 = math.MaxInt64
 // DeviceLists finds those who may belong to the lists of a viewer, however long ago the time began. Of each user only
 // the last change of their keys is known: it counts if it was up to updatesUpTo.
 func (d *Database) DeviceLists(
-	ctx context.Context, tx *sqlutil.Tx, viewer id.UserID, s devicelists.Span, updatesUpTo int64,
-) ([]devicelists.Candidate, error) {
-	return d.deviceListsOf(ctx, tx, viewer, s, updatesUpTo, manyUpdated)
+	ctx context.Context, viewer id.UserID, s devicelists.Span, updatesUpTo int64,
+) (candidates []devicelists.Candidate, err error) {
+	err = d.db.ReadOne(ctx, "device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
+		candidates, err = d.deviceListsOf(ctx, tx, viewer, s, updatesUpTo, manyUpdated)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("device lists of %s: %w", viewer, err)
+	}
+	return candidates, nil
 }
 
 func (d *Database) deviceListsOf(
@@ -123,8 +136,19 @@ func (d *Database) deviceListsOf(
 	})
 }
 
-// People returns what lists need to know of users, as it is in the snapshot of the transaction.
-func (d *Database) People(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
+// People returns what lists need to know of users, up to the last position.
+func (d *Database) People(ctx context.Context, users []id.UserID) (people map[id.UserID]*devicelists.Person, err error) {
+	err = d.db.ReadOne(ctx, "memberships of others", func(ctx context.Context, tx *sqlutil.Tx) error {
+		people, err = d.peopleIn(ctx, tx, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("memberships of %d users: %w", len(users), err)
+	}
+	return people, nil
+}
+
+func (d *Database) peopleIn(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
 ) (map[id.UserID]*devicelists.Person, error) {
 	people := make(map[id.UserID]*devicelists.Person, len(users))
 	for _, user := range users {

@@ -5,7 +5,6 @@ import (
 	"maps"
 
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
 
@@ -70,14 +69,7 @@ func (h *Hub) LookAs(ctx context.Context, name id.UserID, device id.DeviceID, si
 
 // loadKeys reads the keys of a device, and keeps them if everything is known since.
 func (h *Hub) loadKeys(ctx context.Context, name id.UserID, device id.DeviceID) error {
-	var keys *storage.DeviceKeys
-	var at int64
-	err := h.o.Storage.Read(ctx, "keys of a device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if at, err = h.o.Storage.PositionIn(ctx, tx); err == nil {
-			keys, err = h.o.Storage.DeviceKeysOf(ctx, tx, name, device)
-		}
-		return err
-	})
+	keys, at, err := h.o.Storage.DeviceKeysOf(ctx, name, device)
 	if err != nil {
 		return err
 	}

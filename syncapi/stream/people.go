@@ -7,7 +7,6 @@ import (
 	lru "github.com/hashicorp/golang-lru/v2"
 
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/devicelists"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 )
@@ -151,14 +150,12 @@ func (h *Hub) readPeople(ctx context.Context) error {
 	if len(users) == 0 {
 		return nil
 	}
-	return h.o.Storage.Read(ctx, "memberships of others", func(ctx context.Context, tx *sqlutil.Tx) error {
-		read, err := h.o.Storage.People(ctx, tx, users)
-		if err != nil {
-			return err
-		}
-		for user, person := range read {
-			p.kept.Add(user, person)
-		}
-		return nil
-	})
+	read, err := h.o.Storage.People(ctx, users)
+	if err != nil {
+		return err
+	}
+	for user, person := range read {
+		p.kept.Add(user, person)
+	}
+	return nil
 }

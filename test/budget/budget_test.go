@@ -42,6 +42,7 @@ type server struct {
 	token       syncapiapi.SyncAPI
 	routes      []httputil.Route // of syncapi
 	stop        func()
+	users       *userLog // nil: nothing happens to users
 }
 
 func open(t *testing.T, url string) *sqlutil.DB {
@@ -91,6 +92,9 @@ func (s *server) start() {
 	client := clientapi.ClientAPI{Heads: func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 		return eventlog.HeadsResponse{LogID: "quiet", Heads: make([]int64, eventlog.Partitions)}, nil
 	}}
+	if s.users != nil {
+		client.ReadLog, client.Heads = s.users.topic.Read, s.users.topic.Heads
+	}
 	var typing typingapi.TypingserverAPI
 	typer, err := typingserver.New(t.Context(), deps)
 	must(t, err)
@@ -105,13 +109,14 @@ func (s *server) start() {
 	must(t, rpc.Local("syncapi", nil, syncer.API, &s.token))
 	s.routes = syncer.Routes
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 3)
+	done := make(chan error, 4)
+	go func() { done <- s.users.relay(ctx, deps.Transport) }()
 	for _, c := range []*component.Component{typer, roomer, syncer} {
 		go func() { done <- c.Run(ctx) }()
 	}
 	s.stop = sync.OnceFunc(func() {
 		cancel()
-		for range 3 {
+		for range 4 {
 			must(t, <-done)
 		}
 	})
