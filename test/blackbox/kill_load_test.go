@@ -270,9 +270,12 @@ func (c *client) insist(ctx context.Context, method, path string, body any) (gjs
 }
 
 // refusal is an answer that the same request gets again.
-type refusal string
+type refusal struct {
+	answer
+	request string
+}
 
-func (r refusal) Error() string { return string(r) }
+func (r refusal) Error() string { return fmt.Sprintf("%s: %d %s", r.request, r.status, r.body.Raw) }
 
 func (c *client) attempt(ctx context.Context, method, url string, body []byte) (gjson.Result, error) {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
@@ -292,12 +295,12 @@ func (c *client) attempt(ctx context.Context, method, url string, body []byte) (
 		return gjson.Result{}, err
 	}
 	if response.StatusCode != http.StatusOK {
-		problem := fmt.Sprintf("%s %s: %d %s", method, url, response.StatusCode, text)
+		problem := refusal{answer{response.StatusCode, response.Header, gjson.ParseBytes(text)}, method + " " + url}
 		switch response.StatusCode {
 		case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-			return gjson.Result{}, errors.New(problem) // which tell to try again
+			return gjson.Result{}, errors.New(problem.Error()) // which tell to try again
 		}
-		return gjson.Result{}, refusal(problem)
+		return gjson.Result{}, problem
 	}
 	return gjson.ParseBytes(text), nil
 }
