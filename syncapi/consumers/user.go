@@ -66,7 +66,9 @@ func dropGone(db *storage.Database, records []eventlog.Record, onGone func()) (e
 		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 			return g.drop(ctx, tx, db, pos)
 		})
-		tx.AfterCommit(onGone)
+		if g.devices != nil {
+			tx.AfterCommit(onGone)
+		}
 		return nil
 	}, nil
 }
