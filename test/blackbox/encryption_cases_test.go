@@ -18,8 +18,8 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// claimed claims a key of somebody's device, and returns its id, or nothing.
-func (c *client) claimed(of *client) string {
+// claimedOf claims a key of somebody's device, and returns its id, or nothing.
+func (c *client) claimedOf(of *client) string {
 	c.t.Helper()
 	asks := object{of.userID: object{of.deviceID: keyAlgorithm}}
 	answer := c.must("POST", at("keys", "claim"), object{"one_time_keys": asks})
@@ -46,7 +46,7 @@ func TestClaimsAtOnceGetDifferentKeys(t *testing.T) {
 			claimer := *bob
 			all.Go(func() {
 				for range 5 {
-					key := claimer.claimed(alice)
+					key := claimer.claimedOf(alice)
 					mutex.Lock()
 					times[key]++
 					mutex.Unlock()
@@ -72,16 +72,16 @@ func TestAKeyThatWasGivenIsNotGivenAgain(t *testing.T) {
 		k := alice.encrypted(0)
 		upload := object{"one_time_keys": k.oneTimeKeys(2)}
 		alice.must("POST", at("keys", "upload"), upload)
-		first := bob.claimed(alice)
+		first := bob.claimedOf(alice)
 		alice.must("POST", at("keys", "upload"), upload)
 		equal(t, "keys that are left", alice.counted(), 1)
-		second := bob.claimed(alice)
+		second := bob.claimedOf(alice)
 		if first == "" || second == "" || first == second {
 			t.Errorf("claims brought %q and %q", first, second)
 		}
 		alice.must("POST", at("keys", "upload"), upload)
 		equal(t, "keys that are left", alice.counted(), 0)
-		equal(t, "a third claim", bob.claimed(alice), "")
+		equal(t, "a third claim", bob.claimedOf(alice), "")
 	})
 }
 
@@ -312,7 +312,7 @@ func TestSuspendedAndDeactivatedUsersInEncryptedRooms(t *testing.T) {
 		}
 		query := alice.must("POST", at("keys", "query"), object{"device_keys": object{bob.userID: []string{}}})
 		equal(t, "devices of who is deactivated", len(query.Get("device_keys."+escape(bob.userID)).Map()), 0)
-		equal(t, "a key of who is deactivated", alice.claimed(bob), "")
+		equal(t, "a key of who is deactivated", alice.claimedOf(bob), "")
 		alice.must("PUT", at("sendToDevice", "m.x", alice.txn()), object{"messages": object{bob.userID: object{"*": object{}}}})
 	})
 }
