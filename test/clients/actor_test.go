@@ -141,14 +141,17 @@ type actor struct {
 	device string
 }
 
-// act logs in on a new device, which syncs from then on.
-func (c *company) act(t *testing.T, ctx context.Context, name string, p person) *actor {
+// atOnce is how many events of a timeline a client gets at once that must miss none while its sync is away.
+const atOnce = 200
+
+// act logs in on a new device, which syncs from then on and gets so many events of a timeline at once.
+func (c *company) act(t *testing.T, ctx context.Context, name string, p person, timeline int) *actor {
 	t.Helper()
 	a := &actor{company: c, t: t, ctx: ctx, name: name, person: p}
 	var answer struct {
 		DeviceID string `json:"device_id"`
 	}
-	a.do("login", object{"url": p.URL, "user_id": p.UserID, "password": p.Password}, &answer)
+	a.do("login", object{"url": p.URL, "user_id": p.UserID, "password": p.Password, "timeline": timeline}, &answer)
 	a.device = answer.DeviceID
 	return a
 }
