@@ -181,11 +181,14 @@ class Actor {
 
     /** Waits until a message is decrypted. */
     async read({ room, event }) {
-        const found = await this.until(`the message ${event}`, () => {
-            const found = this.client.getRoom(room)?.findEventById(event);
-            return found?.getType() === "m.room.message" && found;
-        });
-        return this.told(found);
+        const find = () => this.client.getRoom(room)?.findEventById(event);
+        try {
+            await this.until(`the message ${event}`, () => find()?.getType() === "m.room.message");
+        } catch (error) {
+            error.message += find() ? `: ${find().decryptionFailureReason}` : ": it is not in the timeline";
+            throw error;
+        }
+        return this.told(find());
     }
 
     async told(event) {
