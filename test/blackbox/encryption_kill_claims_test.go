@@ -62,7 +62,7 @@ func killClaims(t *testing.T, d *deployment, seed uint64) {
 			return claim(ctx, work, claimer, owners[:1+random.IntN(len(owners))], random)
 		})
 	}
-	work.under(d, rand.New(rand.NewPCG(seed, 7<<32)), units, kills)
+	work.under(d, rand.New(rand.NewPCG(seed, 7<<32)), units, kills, "clientapi", "syncapi")
 	work.await("all is claimed", &work.workers)
 	stranger := d.user(t, "stranger")
 	for _, o := range owners {

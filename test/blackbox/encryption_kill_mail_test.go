@@ -55,7 +55,7 @@ func killMail(t *testing.T, d *deployment, seed uint64) {
 		work.beside(func(ctx context.Context) error { return b.readAll(ctx, boxes) })
 		work.work(func(ctx context.Context, _ int) error { return b.post(ctx, boxes) })
 	}
-	work.under(d, rand.New(rand.NewPCG(seed, 3<<32)), puts, kills)
+	work.under(d, rand.New(rand.NewPCG(seed, 3<<32)), puts, kills, "clientapi", "syncapi")
 	work.await("all is sent", &work.workers)
 	for _, b := range boxes {
 		total := 0

@@ -91,6 +91,12 @@ func (s *server) start() {
 	}
 	client := clientapi.ClientAPI{Heads: func(context.Context, eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 		return eventlog.HeadsResponse{LogID: "quiet", Heads: make([]int64, eventlog.Partitions)}, nil
+	}, QueryDevices: func(_ context.Context, q clientapi.QueryDevicesRequest) (clientapi.QueryDevicesResponse, error) {
+		res := clientapi.QueryDevicesResponse{Devices: make(map[id.UserID][]id.DeviceID)}
+		for _, user := range q.UserIDs {
+			res.Devices[user] = []id.DeviceID{"D"}
+		}
+		return res, nil
 	}}
 	if s.users != nil {
 		client.ReadLog, client.Heads = s.users.topic.Read, s.users.topic.Heads

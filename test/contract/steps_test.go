@@ -196,6 +196,12 @@ var steps = []step{
 	{as: "bob", endpoint: "DELETE /pushrules/global/{kind}/{ruleId}", with: "kind=content ruleId=cake"},
 	{as: "bob", endpoint: "DELETE /user/{userId}/rooms/{roomId}/tags/{tag}", with: "userId={b} tag=m.favourite"},
 
+	// Messages to devices.
+	{as: "alice", endpoint: "PUT /sendToDevice/{eventType}/{txnId}", with: "eventType=m.room_key_request txnId=1",
+		body: object{"messages": object{"{b}": object{"*": object{"action": "request_cancellation", "request_id": "1",
+			"requesting_device_id": "{device}"}}}}},
+	{as: "bob", endpoint: "GET /sync", query: "since={since}", keep: "since=next_batch"},
+
 	// Membership.
 	{as: "alice", endpoint: "POST /rooms/{roomId}/kick", body: object{"user_id": "{b}", "reason": "cake"}},
 	{as: "alice", endpoint: "POST /rooms/{roomId}/ban", body: object{"user_id": "{b}"}},
