@@ -44,7 +44,8 @@ func killClaims(t *testing.T, d *deployment, seed uint64) {
 	work := newToil(t)
 	var owners []*keyOwner
 	for i := range 6 {
-		o := &keyOwner{client: d.user(t, fmt.Sprintf("owner%d", i)), batches: make(map[string]int), values: make(map[string]string)}
+		o := &keyOwner{client: d.user(t, fmt.Sprintf("owner%d", i)), batches: make(map[string]int),
+			values: make(map[string]string)}
 		o.keys = o.crypto()
 		fallback := o.keys.fallbackKey()
 		for name := range fallback {
@@ -158,7 +159,8 @@ func (o *keyOwner) drain(stranger *client) {
 		}
 	}
 	if lost < 0 || lost > o.unheard {
-		o.t.Errorf("of %d keys %d are left, which loses %d in %d claims without an answer", len(o.batches), left, lost, o.unheard)
+		o.t.Errorf("of %d keys %d are left, which loses %d in %d claims without an answer", len(o.batches), left, lost,
+			o.unheard)
 	}
 	asks := object{"one_time_keys": object{o.userID: object{o.deviceID: keyAlgorithm}}}
 	for range left + 2 {
@@ -177,8 +179,8 @@ func (o *keyOwner) drain(stranger *client) {
 		o.t.Errorf("all keys are claimed, and sync says %s", answer.Get("device_one_time_keys_count").Raw)
 	}
 	equal(o.t, "unused fallback keys", answer.Get("device_unused_fallback_key_types").Raw, "[]")
-	o.t.Logf("%d keys in %d uploads, %d claims; %d were left at the end, %d lost in %d claims without an answer", len(o.batches),
-		len(o.uploads), len(o.given), left, lost, o.unheard)
+	o.t.Logf("%d keys in %d uploads, %d claims; %d were left at the end, %d lost in %d claims without an answer",
+		len(o.batches), len(o.uploads), len(o.given), left, lost, o.unheard)
 }
 
 // check makes sure that no key was given twice, none before an older one, and the fallback key only where there was no

@@ -199,7 +199,8 @@ func (b *mailbox) take(has int, events []gjson.Result) (int, error) {
 		if again < len(b.known)-from && len(events) < mailPage {
 			continue // something is missing
 		}
-		if !slices.EqualFunc(events[:again], b.known[from:from+again], func(x, y gjson.Result) bool { return x.Raw == y.Raw }) {
+		same := func(x, y gjson.Result) bool { return x.Raw == y.Raw }
+		if !slices.EqualFunc(events[:again], b.known[from:from+again], same) {
 			continue
 		}
 		b.known = append(b.known, events[again:]...)
