@@ -24,7 +24,8 @@ import (
 // recordsOf reads what happened to a user, of one type.
 func recordsOf[T any](s *server, user id.UserID, typ string) []T {
 	s.t.Helper()
-	page, err := s.api.ReadLog(s.t.Context(), eventlog.ReadRequest{Topic: api.Topic, Partition: eventlog.Partition(string(user)), From: 1, Limit: 10000})
+	page, err := s.api.ReadLog(s.t.Context(), eventlog.ReadRequest{Topic: api.Topic,
+		Partition: eventlog.Partition(string(user)), From: 1, Limit: 10000})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -47,7 +48,8 @@ func (s *server) device(name, device string, oneTime int) (token string, key key
 	s.t.Helper()
 	token = s.login(name, object{"device_id": device}).Get("access_token").Str
 	key = keytest.Device("@"+name+":test", device)
-	s.want(200, "", "POST", "/keys/upload", token, object{"device_keys": key.Sign(key.DeviceKeys()), "one_time_keys": key.OneTime(1, oneTime)})
+	s.want(200, "", "POST", "/keys/upload", token, object{"device_keys": key.Sign(key.DeviceKeys()),
+		"one_time_keys": key.OneTime(1, oneTime)})
 	return token, key
 }
 
@@ -91,13 +93,15 @@ func TestWhatOthersMustKnowIsToldOnce(t *testing.T) {
 		expect("a device without keys")
 
 		master, self, user := keytest.Cross(alice, "m"), keytest.Cross(alice, "s"), keytest.Cross(alice, "u")
-		cross := object{"master_key": master.CrossKey("master"), "self_signing_key": master.Sign(self.CrossKey("self_signing")),
+		cross := object{"master_key": master.CrossKey("master"),
+			"self_signing_key": master.Sign(self.CrossKey("self_signing")),
 			"user_signing_key": master.Sign(user.CrossKey("user_signing"))}
 		s.want(200, "", "POST", "/keys/device_signing/upload", token, cross)
 		expect("cross-signing keys", " false")
 		s.want(200, "", "POST", "/keys/device_signing/upload", token, cross)
 		expect("the same cross-signing keys")
-		signatures := object{alice: object{"PHONE": self.Sign(key.DeviceKeys()), master.Public(): key.Sign(master.CrossKey("master"))}}
+		signatures := object{alice: object{"PHONE": self.Sign(key.DeviceKeys()),
+			master.Public(): key.Sign(master.CrossKey("master"))}}
 		s.want(200, "", "POST", "/keys/signatures/upload", token, signatures)
 		all := recordsOf[api.OutputDeviceList](s, alice, api.TypeDeviceList)
 		if len(all) != told+2 {
@@ -111,13 +115,16 @@ func TestWhatOthersMustKnowIsToldOnce(t *testing.T) {
 		bobs := keytest.Cross("@bob:test", "m")
 		bob := s.login("bob", nil).Get("access_token").Str
 		s.want(200, "", "POST", "/keys/device_signing/upload", bob, object{"master_key": bobs.CrossKey("master")})
-		s.want(200, "", "POST", "/keys/signatures/upload", token, object{"@bob:test": object{bobs.Public(): user.Sign(bobs.CrossKey("master"))}})
+		s.want(200, "", "POST", "/keys/signatures/upload", token,
+			object{"@bob:test": object{bobs.Public(): user.Sign(bobs.CrossKey("master"))}})
 		expect("a signature that others do not see")
-		if quiet := recordsOf[api.OutputSignedUsers](s, alice, api.TypeSignedUsers); len(quiet) != 1 || !slices.Equal(quiet[0].Signed, []id.UserID{"@bob:test"}) {
+		if quiet := recordsOf[api.OutputSignedUsers](s, alice, api.TypeSignedUsers); len(quiet) != 1 ||
+			!slices.Equal(quiet[0].Signed, []id.UserID{"@bob:test"}) {
 			t.Errorf("the signer hears of %v", quiet)
 		}
 		second := keytest.Cross(alice, "u2")
-		s.want(200, "", "POST", "/keys/device_signing/upload", token, object{"user_signing_key": master.Sign(second.CrossKey("user_signing")), "auth": password("alice")})
+		s.want(200, "", "POST", "/keys/device_signing/upload", token,
+			object{"user_signing_key": master.Sign(second.CrossKey("user_signing")), "auth": password("alice")})
 		expect("another user-signing key")
 		quiet := recordsOf[api.OutputSignedUsers](s, alice, api.TypeSignedUsers)
 		if !slices.Equal(quiet[len(quiet)-1].Signed, []id.UserID{alice, "@bob:test"}) {
@@ -143,7 +150,8 @@ func (s *server) rows(user string) map[string]int {
 
 func TestKeysEndWithTheirDevice(t *testing.T) {
 	each(t, nil, func(t *testing.T, s *server) {
-		s.room.QueryMemberships = func(context.Context, roomserver.QueryMembershipsRequest) (res roomserver.QueryMembershipsResponse, err error) {
+		s.room.QueryMemberships = func(context.Context,
+			roomserver.QueryMembershipsRequest) (res roomserver.QueryMembershipsResponse, err error) {
 			return res, nil
 		}
 		for name, end := range map[string]func(token string){
@@ -153,7 +161,8 @@ func TestKeysEndWithTheirDevice(t *testing.T) {
 				s.want(200, "", "DELETE", "/devices/PHONE", token, object{"auth": password("delete")})
 			},
 			"delete_devices": func(token string) {
-				s.want(200, "", "POST", "/delete_devices", token, object{"devices": []string{"PHONE", "NONE"}, "auth": password("delete_devices")})
+				s.want(200, "", "POST", "/delete_devices", token, object{"devices": []string{"PHONE", "NONE"},
+					"auth": password("delete_devices")})
 			},
 			"password": func(token string) {
 				other := s.login("password", nil).Get("access_token").Str
@@ -173,9 +182,12 @@ func TestKeysEndWithTheirDevice(t *testing.T) {
 			token, key := s.device(name, "PHONE", 3)
 			s.want(200, "", "POST", "/keys/upload", token, object{"fallback_keys": key.Fallback(1)})
 			master, self := keytest.Cross(user, "m"), keytest.Cross(user, "s")
-			s.want(200, "", "POST", "/keys/device_signing/upload", token, object{"master_key": key.Sign(master.CrossKey("master")), "self_signing_key": master.Sign(self.CrossKey("self_signing"))})
+			s.want(200, "", "POST", "/keys/device_signing/upload", token,
+				object{"master_key": key.Sign(master.CrossKey("master")),
+					"self_signing_key": master.Sign(self.CrossKey("self_signing"))})
 			s.want(200, "", "POST", "/keys/signatures/upload", token, object{user: object{"PHONE": self.Sign(key.DeviceKeys())}})
-			s.want(200, "", "POST", "/keys/claim", token, object{"one_time_keys": object{user: object{"PHONE": "signed_curve25519"}}})
+			s.want(200, "", "POST", "/keys/claim", token,
+				object{"one_time_keys": object{user: object{"PHONE": "signed_curve25519"}}})
 			want := map[string]int{"device keys": 1, "pools": 1, "one-time keys": 3, "orphans": 0, "signatures": 2, "records": 6}
 			if got := s.rows(user); !maps.Equal(got, want) {
 				t.Errorf("%s: before it, there are %v", name, got)
@@ -202,7 +214,8 @@ func TestKeysEndWithTheirDevice(t *testing.T) {
 			}
 			// The same id is another device (E25).
 			token = s.login(name, object{"device_id": "PHONE"}).Get("access_token").Str
-			if counts := s.want(200, "", "POST", "/keys/upload", token, object{}); counts.Get("one_time_key_counts.signed_curve25519").Int() != 0 {
+			if counts := s.want(200, "", "POST", "/keys/upload", token,
+				object{}); counts.Get("one_time_key_counts.signed_curve25519").Int() != 0 {
 				t.Errorf("%s: the device that comes after has %s", name, counts.Raw)
 			}
 			s.want(200, "", "POST", "/keys/upload", token, object{"device_keys": key.Sign(key.DeviceKeys())})
@@ -222,7 +235,8 @@ func TestAOneTimeKeyIsGivenOnce(t *testing.T) {
 		for d := range devices {
 			name := fmt.Sprint("D", d)
 			token, key := s.device("alice", name, each-5)
-			s.want(200, "", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(each-4, 5), "fallback_keys": key.Fallback(1)})
+			s.want(200, "", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(each-4, 5),
+				"fallback_keys": key.Fallback(1)})
 			wanted["@alice:test"][id.DeviceID(name)] = "signed_curve25519"
 		}
 		var mu sync.Mutex
@@ -296,7 +310,8 @@ func TestTheLastKeyIsGivenAgainToWhoRepeats(t *testing.T) {
 		claim := func(key string) string {
 			t.Helper()
 			got, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: key,
-				Keys: map[id.UserID]map[id.DeviceID]string{"@alice:test": {"PHONE": "signed_curve25519", "NONE": "x", "BAD\x00": "x"}, "@nobody:test": {"X": "x"}}})
+				Keys: map[id.UserID]map[id.DeviceID]string{"@alice:test": {"PHONE": "signed_curve25519", "NONE": "x",
+					"BAD\x00": "x"}, "@nobody:test": {"X": "x"}}})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -318,7 +333,8 @@ func TestAKeyIDThatIsTakenChangesNothing(t *testing.T) {
 		s.register("alice")
 		token, key := s.device("alice", "PHONE", 3)
 		other := key.Sign(object{"key": keytest.Curve("another")})
-		body := object{"one_time_keys": object{"signed_curve25519:000002": other, "signed_curve25519:000009": key.OneTime(9, 1)["signed_curve25519:000009"]}}
+		body := object{"one_time_keys": object{"signed_curve25519:000002": other,
+			"signed_curve25519:000009": key.OneTime(9, 1)["signed_curve25519:000009"]}}
 		before := s.rows("@alice:test")
 		var group sync.WaitGroup
 		for range 20 {
@@ -331,7 +347,8 @@ func TestAKeyIDThatIsTakenChangesNothing(t *testing.T) {
 				}
 				old, fresh, _ := strings.Cut(said, "; new key: ")
 				_, old, _ = strings.Cut(old, "Old key: ")
-				if gjson.Get(old, "key").Str != keytest.Curve("@alice:testPHONEsigned_curve25519:000002") || gjson.Get(fresh, "key").Str != keytest.Curve("another") ||
+				if gjson.Get(old, "key").Str != keytest.Curve("@alice:testPHONEsigned_curve25519:000002") || gjson.Get(fresh,
+					"key").Str != keytest.Curve("another") ||
 					!gjson.Get(old, "signatures").IsObject() || !gjson.Valid(fresh) {
 					t.Errorf("%s: the keys are not read out of it", said)
 				}
@@ -341,7 +358,8 @@ func TestAKeyIDThatIsTakenChangesNothing(t *testing.T) {
 		if after := s.rows("@alice:test"); !maps.Equal(before, after) {
 			t.Errorf("it leaves %v of %v", after, before)
 		}
-		s.want(400, "M_INVALID_PARAM", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(100, keys.MaxOneTimeKeys)})
+		s.want(400, "M_INVALID_PARAM", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(100,
+			keys.MaxOneTimeKeys)})
 		s.want(200, "", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(100, keys.MaxOneTimeKeys-3)})
 		s.want(400, "M_INVALID_PARAM", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(2000, 1)})
 	})
@@ -356,7 +374,8 @@ func TestGivenKeysAreBounded(t *testing.T) {
 		for round := range 4 {
 			s.want(200, "", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(1+round*150, 150)})
 			for n := range 150 {
-				if _, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: fmt.Sprint(round, "/", n), Keys: wanted}); err != nil {
+				if _, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: fmt.Sprint(round, "/", n),
+					Keys: wanted}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -365,14 +384,16 @@ func TestGivenKeysAreBounded(t *testing.T) {
 			t.Errorf("%d keys are kept", rows)
 		}
 		s.want(200, "", "POST", "/keys/upload", token, object{"one_time_keys": key.OneTime(600, 1)})
-		if got, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: "more", Keys: wanted}); err != nil || len(got.Keys) != 0 {
+		if got, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: "more",
+			Keys: wanted}); err != nil || len(got.Keys) != 0 {
 			t.Errorf("a key that was given is given again: %s %v", got, err)
 		}
 		many := map[id.UserID]map[id.DeviceID]string{"@alice:test": {}}
 		for n := range keys.MaxClaimDevices + 1 {
 			many["@alice:test"][id.DeviceID(fmt.Sprint(n))] = "x"
 		}
-		if _, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: "many", Keys: many}); !mxerr.Is(err, "M_INVALID_PARAM") {
+		if _, err := s.api.ClaimKeys(t.Context(), api.ClaimKeysRequest{RequestKey: "many", Keys: many}); !mxerr.Is(err,
+			"M_INVALID_PARAM") {
 			t.Errorf("a claim of too many devices: %v", err)
 		}
 	})

@@ -21,7 +21,8 @@ func (s *Service) lock(ctx context.Context, tx *sqlutil.Tx, user id.UserID) erro
 
 // announce tells that others must fetch keys of a user anew: of each of the devices; an empty one stands for the
 // cross-signing keys.
-func (s *Service) announce(ctx context.Context, tx *sqlutil.Tx, user id.UserID, deleted bool, devices ...id.DeviceID) error {
+func (s *Service) announce(ctx context.Context, tx *sqlutil.Tx, user id.UserID, deleted bool,
+	devices ...id.DeviceID) error {
 	if len(devices) == 0 {
 		return nil
 	}
@@ -43,11 +44,13 @@ func (s *Service) announceSigned(ctx context.Context, tx *sqlutil.Tx, signer id.
 		return
 	}
 	slices.Sort(signed)
-	s.Users.Append(ctx, tx, string(signer), api.TypeSignedUsers, &api.OutputSignedUsers{UserID: signer, Signed: slices.Compact(signed)})
+	s.Users.Append(ctx, tx, string(signer), api.TypeSignedUsers, &api.OutputSignedUsers{UserID: signer,
+		Signed: slices.Compact(signed)})
 }
 
 // announceCounts tells what can be claimed of a device, which has these pools.
-func (s *Service) announceCounts(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, pools []storage.KeyPool) {
+func (s *Service) announceCounts(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID,
+	pools []storage.KeyPool) {
 	o := &api.OutputKeyCounts{UserID: user, DeviceID: device, OneTime: counts(pools), UnusedFallback: []string{}}
 	for i := range pools {
 		if p := &pools[i]; p.FallbackID != "" && !p.FallbackUsed {

@@ -19,8 +19,8 @@ import (
 // errRepeated says that a claim was answered before.
 var errRepeated = errors.New("this claim was answered before")
 
-// Claim takes a key of an algorithm for each device, of users of any server (§ POST /keys/claim). requestKey is the claim's:
-// none other may have it. M_INVALID_PARAM for what asks too much.
+// Claim takes a key of an algorithm for each device, of users of any server (§ POST /keys/claim). requestKey is the
+// claim's: none other may have it. M_INVALID_PARAM for what asks too much.
 func (s *Service) Claim(ctx context.Context, requestKey string, timeout time.Duration,
 	wanted map[id.UserID]map[id.DeviceID]string) (Claimed, Unreachable, error) {
 	for user := range wanted {
@@ -57,9 +57,11 @@ func checkClaim(wanted map[id.UserID]map[id.DeviceID]string) error {
 	return nil
 }
 
-// ClaimLocal takes keys of local users: for each device that has a key of the algorithm the oldest of its one-time keys, or else
-// its fallback key. A claim that is repeated with its request key within ten minutes gets the same keys.
-func (s *Service) ClaimLocal(ctx context.Context, requestKey string, wanted map[id.UserID]map[id.DeviceID]string) (Claimed, error) {
+// ClaimLocal takes keys of local users: for each device that has a key of the algorithm the oldest of its one-time
+// keys, or else its fallback key. A claim that is repeated with its request key within ten minutes gets the same
+// keys.
+func (s *Service) ClaimLocal(ctx context.Context, requestKey string,
+	wanted map[id.UserID]map[id.DeviceID]string) (Claimed, error) {
 	if err := checkClaim(wanted); err != nil {
 		return nil, err
 	}
@@ -105,7 +107,8 @@ func (s *Service) claimedBefore(ctx context.Context, requestKey string) (claimed
 	return claimed, err
 }
 
-func (s *Service) take(ctx context.Context, tx *sqlutil.Tx, requestKey string, wanted map[id.UserID]map[id.DeviceID]string,
+func (s *Service) take(ctx context.Context, tx *sqlutil.Tx, requestKey string,
+	wanted map[id.UserID]map[id.DeviceID]string,
 	users []id.UserID, devices []id.DeviceID) (Claimed, error) {
 	pools, err := s.Store.LockKeyPools(ctx, tx, users, devices)
 	if err != nil {
@@ -196,7 +199,8 @@ func (s *Service) remember(ctx context.Context, tx *sqlutil.Tx, requestKey strin
 }
 
 // announceClaimed tells of the devices whose counts have changed. pools are all of these devices.
-func (s *Service) announceClaimed(ctx context.Context, tx *sqlutil.Tx, pools []storage.KeyPool, changed map[id.UserID]map[id.DeviceID]bool) {
+func (s *Service) announceClaimed(ctx context.Context, tx *sqlutil.Tx, pools []storage.KeyPool,
+	changed map[id.UserID]map[id.DeviceID]bool) {
 	type owner struct {
 		user   id.UserID
 		device id.DeviceID

@@ -31,7 +31,8 @@ type CheckedCrossSigning struct {
 }
 
 // parseCrossSigning reads one of the keys; nil if there is none.
-func parseCrossSigning(user id.UserID, what, usage string, raw json.RawMessage) (*storage.CrossSigningKey, signatures, error) {
+func parseCrossSigning(user id.UserID, what, usage string, raw json.RawMessage) (*storage.CrossSigningKey,
+	signatures, error) {
 	if isNull(raw) {
 		return nil, nil, nil
 	}
@@ -73,7 +74,8 @@ func parseCrossSigning(user id.UserID, what, usage string, raw json.RawMessage) 
 // CheckCrossSigning checks cross-signing keys that a user wants to have. M_MISSING_PARAM where there is no master key,
 // M_INVALID_SIGNATURE where it has not signed the others, M_FORBIDDEN for a key that is the id of a device,
 // M_INVALID_PARAM for keys of others or of a wrong kind.
-func (s *Service) CheckCrossSigning(ctx context.Context, user id.UserID, body CrossSigning) (*CheckedCrossSigning, error) {
+func (s *Service) CheckCrossSigning(ctx context.Context, user id.UserID,
+	body CrossSigning) (*CheckedCrossSigning, error) {
 	master, onMaster, err := parseCrossSigning(user, "master_key", Master, body.Master)
 	if err != nil {
 		return nil, err
@@ -185,8 +187,8 @@ func (c *CheckedCrossSigning) fits(now *owned) error {
 	return nil
 }
 
-// PutCrossSigning stores keys that were checked. Another master key ends the keys that the former one has signed, and no
-// signature of a key that was replaced is shown any more. What is there already changes nothing.
+// PutCrossSigning stores keys that were checked. Another master key ends the keys that the former one has signed,
+// and no signature of a key that was replaced is shown any more. What is there already changes nothing.
 func (s *Service) PutCrossSigning(ctx context.Context, c *CheckedCrossSigning) error {
 	err := s.db().Write(ctx, "upload cross-signing keys", func(ctx context.Context, tx *sqlutil.Tx) error {
 		if err := s.lock(ctx, tx, c.user); err != nil {

@@ -27,8 +27,8 @@ func (s *Service) Devices(ctx context.Context, users []id.UserID) (map[id.UserID
 	return devices, nil
 }
 
-// CheckDeviceID fails with M_FORBIDDEN for a device whose id would be that of a cross-signing key of its user: both sign as
-// ed25519:ID (§ Cross-signing). It runs in the transaction that makes the device.
+// CheckDeviceID fails with M_FORBIDDEN for a device whose id would be that of a cross-signing key of its user: both
+// sign as ed25519:ID (§ Cross-signing). It runs in the transaction that makes the device.
 func (s *Service) CheckDeviceID(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) error {
 	if !IsPublicKey(string(device)) {
 		return nil
@@ -57,8 +57,8 @@ func (s *Service) Renamed(ctx context.Context, tx *sqlutil.Tx, user id.UserID, d
 	return s.announce(ctx, tx, user, false, device)
 }
 
-// RemoveDevices removes all keys of devices and what they have signed, and tells of those that had identity keys. It runs
-// in the transaction that ends the devices, after they were removed.
+// RemoveDevices removes all keys of devices and what they have signed, and tells of those that had identity keys.
+// It runs in the transaction that ends the devices, after they were removed.
 func (s *Service) RemoveDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices ...id.DeviceID) error {
 	if len(devices) == 0 {
 		return nil
@@ -94,8 +94,10 @@ func (s *Service) RemoveDevices(ctx context.Context, tx *sqlutil.Tx, user id.Use
 	return err
 }
 
-// dropSignatures removes signatures on keys of a user, and by keys of this user. It returns those others whose keys were signed.
-func (s *Service) dropSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID, on, by []string) ([]id.UserID, error) {
+// dropSignatures removes signatures on keys of a user, and by keys of this user. It returns those others whose keys
+// were signed.
+func (s *Service) dropSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID,
+	on, by []string) ([]id.UserID, error) {
 	if len(on) > 0 {
 		if err := s.Store.DeleteSignaturesOn(ctx, tx, user, on); err != nil {
 			return nil, fmt.Errorf("delete signatures on keys: %w", err)

@@ -71,7 +71,8 @@ func askAll[T, A any](ctx context.Context, timeout time.Duration, asked map[id.S
 	return failures
 }
 
-// Timeout is how long to wait for other servers, of what a client asks for; nil: it does not say. M_INVALID_PARAM below 0.
+// Timeout is how long to wait for other servers, of what a client asks for; nil: it does not say. M_INVALID_PARAM
+// below 0.
 func Timeout(ms *int64) (time.Duration, error) {
 	switch {
 	case ms == nil:

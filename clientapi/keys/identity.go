@@ -32,7 +32,8 @@ func parseIdentity(user id.UserID, device id.DeviceID, raw json.RawMessage) (*id
 		return nil, err
 	}
 	switch {
-	case body.UserID == nil || body.DeviceID == nil || body.Algorithms == nil || body.Keys == nil || body.Signatures == nil:
+	case body.UserID == nil || body.DeviceID == nil || body.Algorithms == nil || body.Keys == nil ||
+		body.Signatures == nil:
 		return nil, mxerr.BadJSON("device_keys must have user_id, device_id, algorithms, keys and signatures")
 	case *body.UserID != user || *body.DeviceID != device:
 		return nil, mxerr.InvalidParam("device_keys are not of your device: they must have user_id %s and device_id %s", user, device)

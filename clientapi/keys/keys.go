@@ -1,9 +1,10 @@
-// Package keys has what clients publish for end-to-end encryption (Client-Server API, § End-to-End Encryption): identity keys
-// of devices, one-time and fallback keys, cross-signing keys, and the signatures between them. It knows neither HTTP nor SQL.
+// Package keys has what clients publish for end-to-end encryption (Client-Server API, § End-to-End Encryption):
+// identity keys of devices, one-time and fallback keys, cross-signing keys, and the signatures between them. It
+// knows neither HTTP nor SQL.
 //
-// What it promises: identity keys of a device never change; a one-time key is given once, whoever asks and however often;
-// signatures on identity keys and cross-signing keys were checked; and what others must know is told on the user log, in the transaction that
-// changes it, and only if something has changed.
+// What it promises: identity keys of a device never change; a one-time key is given once, whoever asks and however
+// often; signatures on identity keys and cross-signing keys were checked; and what others must know is told on the
+// user log, in the transaction that changes it, and only if something has changed.
 package keys
 
 import (

@@ -110,7 +110,8 @@ func (k *oneTimeKey) verify(public string) error {
 	return nil
 }
 
-// sameKey tells whether two keys differ in nothing but signatures, which are not the same each time that some clients sign.
+// sameKey tells whether two keys differ in nothing but signatures, which are not the same each time that some
+// clients sign.
 func sameKey(a, b string) bool {
 	return a == b || string(pdu.Without([]byte(a), "signatures")) == string(pdu.Without([]byte(b), "signatures"))
 }

@@ -17,8 +17,8 @@ import (
 // publishedBytes is what may be kept of users' keys in memory.
 const publishedBytes = 32 << 20
 
-// published is what everybody sees of a user's keys. Each change of it is announced, so it stays right as long as nothing else
-// was. It is shared, and never written to.
+// published is what everybody sees of a user's keys. Each change of it is announced, so it stays right as long as
+// nothing else was. It is shared, and never written to.
 type published struct {
 	streamID     int64 // of the last announcement
 	devices      map[id.DeviceID]json.RawMessage
@@ -84,7 +84,8 @@ func (s *Service) publish(ctx context.Context, users []id.UserID) (map[id.UserID
 		all[user] = &published{}
 	}
 	for user, n := range streams {
-		all[user] = &published{streamID: n, devices: make(map[id.DeviceID]json.RawMessage), objects: make(map[string]signedObject)}
+		all[user] = &published{streamID: n, devices: make(map[id.DeviceID]json.RawMessage),
+			objects: make(map[string]signedObject)}
 	}
 	on := make(map[id.UserID]map[string][]signature)
 	for i := range added {
@@ -98,7 +99,8 @@ func (s *Service) publish(ctx context.Context, users []id.UserID) (map[id.UserID
 		if d := &devices[i]; all[d.UserID] != nil {
 			name := string(d.DeviceID)
 			signatures := append(on[d.UserID][name], signature{d.UserID, ed + ":" + name, d.Signature})
-			all[d.UserID].devices[d.DeviceID] = all[d.UserID].add(name, signedObject{[]byte(d.JSON), signatures, unsigned(d.DisplayName)})
+			all[d.UserID].devices[d.DeviceID] = all[d.UserID].add(name, signedObject{[]byte(d.JSON), signatures,
+				unsigned(d.DisplayName)})
 		}
 	}
 	slices.SortFunc(cross, func(a, b storage.CrossSigningKey) int { return strings.Compare(a.Usage, b.Usage) }) // master first
@@ -111,7 +113,8 @@ func (s *Service) publish(ctx context.Context, users []id.UserID) (map[id.UserID
 			p.masterKey = k.PublicKey
 			p.master = p.add(k.PublicKey, signedObject{form: []byte(k.JSON), signatures: on[k.UserID][k.PublicKey]})
 		case k.Usage == SelfSigning:
-			p.self = p.add(k.PublicKey, signedObject{form: []byte(k.JSON), signatures: []signature{{k.UserID, ed + ":" + p.masterKey, k.Signature}}})
+			p.self = p.add(k.PublicKey, signedObject{form: []byte(k.JSON), signatures: []signature{{k.UserID,
+				ed + ":" + p.masterKey, k.Signature}}})
 		}
 	}
 	for user, p := range all {

@@ -29,10 +29,11 @@ func newKeys() *Keys {
 		SelfSigning: make(map[id.UserID]json.RawMessage), UserSigning: make(map[id.UserID]json.RawMessage), StreamIDs: make(map[id.UserID]int64)}
 }
 
-// Query returns keys of users of any server for a local viewer (§ POST /keys/query): of the devices that are named, or of all
-// where none is. Users without devices that
-// have keys have an empty map: clients would ask for them again and again. M_INVALID_PARAM for what asks too much.
-func (s *Service) Query(ctx context.Context, viewer id.UserID, timeout time.Duration, asked map[id.UserID][]id.DeviceID) (*Keys, Unreachable, error) {
+// Query returns keys of users of any server for a local viewer (§ POST /keys/query): of the devices that are named,
+// or of all where none is. Users without devices that have keys have an empty map: clients would ask for them again
+// and again. M_INVALID_PARAM for what asks too much.
+func (s *Service) Query(ctx context.Context, viewer id.UserID, timeout time.Duration,
+	asked map[id.UserID][]id.DeviceID) (*Keys, Unreachable, error) {
 	named := 0
 	for user, devices := range asked {
 		if _, err := id.ParseUserID(string(user)); err != nil {
@@ -99,7 +100,8 @@ func (s *Service) QueryLocal(ctx context.Context, viewer id.UserID, asked map[id
 	}
 	on := make(map[place][]signature)
 	for _, g := range private {
-		on[place{g.UserID, g.KeyID}] = append(on[place{g.UserID, g.KeyID}], signature{g.Signer, ed + ":" + g.SignerKey, g.Signature})
+		on[place{g.UserID, g.KeyID}] = append(on[place{g.UserID, g.KeyID}], signature{g.Signer, ed + ":" + g.SignerKey,
+			g.Signature})
 	}
 	cloned := make(map[id.UserID]bool)
 	for at, signatures := range on {
@@ -128,7 +130,8 @@ func (s *Service) QueryLocal(ctx context.Context, viewer id.UserID, asked map[id
 }
 
 // seen returns what everybody sees of users, and the signatures that only the viewer sees.
-func (s *Service) seen(ctx context.Context, viewer id.UserID, users []id.UserID) (map[id.UserID]*published, []storage.Signature, error) {
+func (s *Service) seen(ctx context.Context, viewer id.UserID, users []id.UserID) (map[id.UserID]*published,
+	[]storage.Signature, error) {
 	var streams map[id.UserID]int64
 	var private []storage.Signature
 	err := s.db().ReadOne(ctx, "changes of keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {

@@ -35,8 +35,9 @@ type checkedSignature struct {
 	form, public string
 }
 
-// What a signature is good for (§ Key and signature security): by the kind of the key that is signed, and that which signs. Whether
-// the key is one's own follows: devices and cross-signing keys sign those of their user, only user-signing keys do not.
+// What a signature is good for (§ Key and signature security): by the kind of the key that is signed, and that
+// which signs. Whether the key is one's own follows: devices and cross-signing keys sign those of their user, only
+// user-signing keys do not.
 type visibility int
 
 const (
@@ -62,9 +63,11 @@ func see(signed, signer string, own bool) visibility {
 	return forbidden
 }
 
-// UploadSignatures adds signatures that a user has made to keys of their own or of others: for users and ids of keys, the keys with
-// the signatures (§ POST /keys/signatures/upload). It tells which of them failed, and why; the others are kept.
-func (s *Service) UploadSignatures(ctx context.Context, user id.UserID, body map[id.UserID]map[string]json.RawMessage) (Failures, error) {
+// UploadSignatures adds signatures that a user has made to keys of their own or of others: for users and ids of
+// keys, the keys with the signatures (§ POST /keys/signatures/upload). It tells which of them failed, and why; the
+// others are kept.
+func (s *Service) UploadSignatures(ctx context.Context, user id.UserID,
+	body map[id.UserID]map[string]json.RawMessage) (Failures, error) {
 	var others []id.UserID
 	n := 0
 	for owner, objects := range body {
@@ -115,7 +118,8 @@ func (s *Service) UploadSignatures(ctx context.Context, user id.UserID, body map
 }
 
 // checkSignatures returns the new signatures of a user that are right, of those on a key, and an error if any is not.
-func checkSignatures(known ring, user, owner id.UserID, name string, object json.RawMessage) ([]checkedSignature, error) {
+func checkSignatures(known ring, user, owner id.UserID, name string, object json.RawMessage) ([]checkedSignature,
+	error) {
 	target, has := known[owner][name]
 	if !has {
 		return nil, mxerr.NotFound("%s has no key %.80q that you can sign", owner, name)
@@ -172,7 +176,8 @@ func checkSignature(mine map[string]key, target key, own bool, by, signature str
 	case may == forbidden:
 		return nil, mxerr.Forbidden("keys of this kind are not signed with %s", by)
 	}
-	return &checkedSignature{Signature: storage.Signature{SignerKey: name, Signature: signature, OnlySigner: may == toSigner},
+	return &checkedSignature{Signature: storage.Signature{SignerKey: name, Signature: signature,
+		OnlySigner: may == toSigner},
 		kind: target.kind, form: target.form, public: signer.public}, nil
 }
 
@@ -202,8 +207,10 @@ func (s *Service) sign(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good
 	return s.announce(ctx, tx, user, false, devices...)
 }
 
-// putSignatures stores those of the signatures of a user that are new, if the keys are still those for which they were checked.
-func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID, good []checkedSignature) ([]checkedSignature, error) {
+// putSignatures stores those of the signatures of a user that are new, if the keys are still those for which they
+// were checked.
+func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.UserID,
+	good []checkedSignature) ([]checkedSignature, error) {
 	if len(good) == 0 {
 		return nil, nil
 	}
@@ -242,7 +249,8 @@ func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.Use
 	var added []checkedSignature
 	var rows []storage.Signature
 	for _, g := range good {
-		if now[g.UserID][g.KeyID].form == g.form && now[user][g.SignerKey].public == g.public && !has[place{g.UserID, g.KeyID, g.SignerKey}] {
+		if now[g.UserID][g.KeyID].form == g.form && now[user][g.SignerKey].public == g.public && !has[place{g.UserID,
+			g.KeyID, g.SignerKey}] {
 			added, rows = append(added, g), append(rows, g.Signature)
 		}
 	}
@@ -252,8 +260,8 @@ func (s *Service) putSignatures(ctx context.Context, tx *sqlutil.Tx, user id.Use
 	return added, nil
 }
 
-// ownSignatures checks the signatures that a key which is uploaded has of other keys of its user. Those of keys that the
-// server does not know, and those that nobody would see, are left out.
+// ownSignatures checks the signatures that a key which is uploaded has of other keys of its user. Those of keys
+// that the server does not know, and those that nobody would see, are left out.
 func ownSignatures(known ring, user id.UserID, name string, target key, all signatures) ([]checkedSignature, error) {
 	if len(all[user]) > MaxKeySignatures {
 		return nil, mxerr.InvalidParam("a key may have %d of your signatures", MaxKeySignatures)

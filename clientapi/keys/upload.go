@@ -40,9 +40,9 @@ type known struct {
 	ring    ring              // the user's cross-signing keys, if the upload has signatures of them
 }
 
-// Upload stores keys of a device, and returns how many one-time keys can be claimed of each algorithm. What is there already
-// is no error and changes nothing. M_INVALID_PARAM for keys of other users or devices, and for other identity keys than the
-// device has; M_INVALID_SIGNATURE; M_UNKNOWN for a one-time key whose id another key has.
+// Upload stores keys of a device, and returns how many one-time keys can be claimed of each algorithm. What is
+// there already is no error and changes nothing. M_INVALID_PARAM for keys of other users or devices, and for other
+// identity keys than the device has; M_INVALID_SIGNATURE; M_UNKNOWN for a one-time key whose id another key has.
 func (s *Service) Upload(ctx context.Context, user id.UserID, device id.DeviceID, u Upload) (map[string]int, error) {
 	c, before, err := s.check(ctx, user, device, u)
 	if err != nil {
@@ -77,7 +77,8 @@ func (s *Service) PutUpload(ctx context.Context, tx *sqlutil.Tx, c *Checked) err
 	return err
 }
 
-func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u Upload) (c *Checked, before *known, err error) {
+func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u Upload) (c *Checked,
+	before *known, err error) {
 	c = &Checked{user: user, device: dev}
 	if c.identity, err = parseIdentity(user, dev, u.DeviceKeys); err != nil {
 		return nil, nil, err
@@ -163,10 +164,12 @@ func (c *Checked) target() key {
 }
 
 // sameIDs reads the one-time keys that have ids of those that are uploaded.
-func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked, pools []storage.KeyPool) (map[string]string, error) {
+func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked,
+	pools []storage.KeyPool) (map[string]string, error) {
 	var nids []int64
 	for i := range pools {
-		if p := &pools[i]; p.Uploaded > 0 && slices.ContainsFunc(c.oneTime, func(k oneTimeKey) bool { return k.algorithm == p.Algorithm }) {
+		if p := &pools[i]; p.Uploaded > 0 && slices.ContainsFunc(c.oneTime,
+			func(k oneTimeKey) bool { return k.algorithm == p.Algorithm }) {
 			nids = append(nids, p.NID)
 		}
 	}
@@ -182,7 +185,10 @@ func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked, pools
 
 // isNow tells whether the pools have what they had when the upload was checked, but for keys that were claimed.
 func (k *known) isNow(pools []storage.KeyPool) bool {
-	return slices.EqualFunc(k.pools, pools, func(a, b storage.KeyPool) bool { return a.NID == b.NID && a.Uploaded == b.Uploaded })
+	return slices.EqualFunc(k.pools, pools, func(a, b storage.KeyPool) bool {
+		return a.NID == b.NID &&
+			a.Uploaded == b.Uploaded
+	})
 }
 
 // fits fails for an upload that contradicts what is there.
@@ -196,7 +202,8 @@ func (c *Checked) fits(before *known) error {
 		old, has := before.oneTime[k.id]
 		if has && !sameKey(old, k.json) {
 			// Clients read both keys out of these words.
-			return mxerr.New(http.StatusBadRequest, "M_UNKNOWN", "One time key %s already exists. Old key: %s; new key: %s", k.id, old, k.json)
+			return mxerr.New(http.StatusBadRequest, "M_UNKNOWN",
+				"One time key %s already exists. Old key: %s; new key: %s", k.id, old, k.json)
 		}
 		if !has {
 			fresh[k.algorithm]++
@@ -211,7 +218,8 @@ func (c *Checked) fits(before *known) error {
 	for _, k := range slices.Concat(c.oneTime, c.fallback) {
 		algorithms[k.algorithm] = true
 		if n := fresh[k.algorithm]; n > MaxOneTimeKeys {
-			return mxerr.InvalidParam("the device would have %d one-time keys of %s: it may have %d", n, k.algorithm, MaxOneTimeKeys)
+			return mxerr.InvalidParam("the device would have %d one-time keys of %s: it may have %d", n, k.algorithm,
+				MaxOneTimeKeys)
 		}
 	}
 	if len(algorithms) > MaxKeyAlgorithms {
@@ -229,7 +237,10 @@ func (c *Checked) changes(before *known) bool {
 		return true
 	}
 	return slices.ContainsFunc(c.fallback, func(k oneTimeKey) bool {
-		return !slices.ContainsFunc(before.pools, func(p storage.KeyPool) bool { return p.Algorithm == k.algorithm && hasFallback(&p, &k) })
+		return !slices.ContainsFunc(before.pools, func(p storage.KeyPool) bool {
+			return p.Algorithm == k.algorithm &&
+				hasFallback(&p, &k)
+		})
 	})
 }
 
@@ -287,7 +298,8 @@ func (s *Service) putIdentity(ctx context.Context, tx *sqlutil.Tx, c *Checked, b
 		if err := s.Store.DeleteSignaturesOn(ctx, tx, c.user, []string{string(c.device)}); err != nil {
 			return fmt.Errorf("drop signatures of what was there: %w", err)
 		}
-		if err := s.Store.PutDeviceKeys(ctx, tx, storage.DeviceKeys{UserID: c.user, DeviceID: c.device, PublicKey: c.identity.public,
+		if err := s.Store.PutDeviceKeys(ctx, tx, storage.DeviceKeys{UserID: c.user, DeviceID: c.device,
+			PublicKey: c.identity.public,
 			Signature: c.identity.signature, JSON: string(c.identity.form)}); err != nil {
 			return fmt.Errorf("store the identity keys: %w", err)
 		}
@@ -302,7 +314,8 @@ func (s *Service) putIdentity(ctx context.Context, tx *sqlutil.Tx, c *Checked, b
 	return s.announce(ctx, tx, c.user, false, c.device)
 }
 
-func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, before *known) ([]storage.KeyPool, error) {
+func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, before *known) ([]storage.KeyPool,
+	error) {
 	pools := before.pools
 	pool := func(algorithm string) (*storage.KeyPool, error) {
 		i := slices.IndexFunc(pools, func(p storage.KeyPool) bool { return p.Algorithm == algorithm })

@@ -26,7 +26,8 @@ type signature struct {
 	signature string
 }
 
-// withSignatures makes an object of what was signed and signatures, which are of one user after the other, and of further members.
+// withSignatures makes an object of what was signed and signatures, which are of one user after the other, and of
+// further members.
 func withSignatures(form []byte, all []signature, more ...byte) []byte {
 	out := append(make([]byte, 0, len(form)+200*len(all)+len(more)+20), form[:len(form)-1]...)
 	if len(form) > 2 {

@@ -30,12 +30,14 @@ func TestTheVectorsOfTheSpecification(t *testing.T) {
 		if !signed(form, public, signature) {
 			t.Errorf("%s, which is %s, does not have its signature", object, form)
 		}
-		for name, wrong := range map[string]string{"other": "A" + signature[1:], "short": signature[:85], "padded": signature + "==", "empty": "", "no base64": "!" + signature[1:]} {
+		for name, wrong := range map[string]string{"other": "A" + signature[1:], "short": signature[:85],
+			"padded": signature + "==", "empty": "", "no base64": "!" + signature[1:]} {
 			if signed(form, public, wrong) {
 				t.Errorf("%s: a signature that is %s is right", object, name)
 			}
 		}
-		if signed(append(form, ' '), public, signature) || signed(form, public[:42]+"B", signature) || signed(form, "", signature) {
+		if signed(append(form, ' '), public, signature) || signed(form, public[:42]+"B", signature) || signed(form, "",
+			signature) {
 			t.Errorf("%s: the signature is right for something else", object)
 		}
 	}
@@ -46,7 +48,8 @@ func TestAKeyHasOneSpelling(t *testing.T) {
 	if !IsPublicKey(key) {
 		t.Error("the specification's key is none")
 	}
-	for _, wrong := range []string{"", key + "=", key[:42] + "R", key[:42], key + "A", "SogYyrkTldLz0BXP-GYWs0qaYacUI0RleEqNT8J3riQ", key + "\n"} {
+	for _, wrong := range []string{"", key + "=", key[:42] + "R", key[:42], key + "A",
+		"SogYyrkTldLz0BXP-GYWs0qaYacUI0RleEqNT8J3riQ", key + "\n"} {
 		if IsPublicKey(wrong) {
 			t.Errorf("%q is a key", wrong)
 		}
@@ -54,7 +57,8 @@ func TestAKeyHasOneSpelling(t *testing.T) {
 }
 
 func TestSignaturesAreSplicedIn(t *testing.T) {
-	got := string(withSignatures([]byte(`{"a":1}`), []signature{{"@a:x", "ed25519:1", "s"}, {"@a:x", "ed25519:2", "t"}, {"@b:x", "ed25519:\"", "u"}}, unsigned("\"A\n")...))
+	got := string(withSignatures([]byte(`{"a":1}`), []signature{{"@a:x", "ed25519:1", "s"}, {"@a:x", "ed25519:2",
+		"t"}, {"@b:x", "ed25519:\"", "u"}}, unsigned("\"A\n")...))
 	if want := `{"a":1,"signatures":{"@a:x":{"ed25519:1":"s","ed25519:2":"t"},"@b:x":{"ed25519:\"":"u"}},"unsigned":{"device_display_name":"\"A\n"}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}

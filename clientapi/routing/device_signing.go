@@ -9,8 +9,8 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 )
 
-// uploadCrossSigning is POST /keys/device_signing/upload. Keys that replace others ask for the password, but of application
-// services.
+// uploadCrossSigning is POST /keys/device_signing/upload. Keys that replace others ask for the password, but of
+// application services.
 func (e *endpoints) uploadCrossSigning(ctx context.Context, r *httputil.Request) (any, error) {
 	var body struct {
 		keys.CrossSigning

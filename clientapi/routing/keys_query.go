@@ -40,7 +40,8 @@ func (e *endpoints) queryKeys(ctx context.Context, r *httputil.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	return httputil.Object{"device_keys": joinDevices(found.Devices), "master_keys": join(found.Master), "self_signing_keys": join(found.SelfSigning),
+	return httputil.Object{"device_keys": joinDevices(found.Devices), "master_keys": join(found.Master),
+		"self_signing_keys": join(found.SelfSigning),
 		"user_signing_keys": join(found.UserSigning), "failures": failures}, nil
 }
 

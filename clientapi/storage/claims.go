@@ -22,7 +22,8 @@ func prepareClaims(db *sqlutil.DB) claimStatements {
 }
 
 // PutClaim keeps the answer of a claim. It returns false if there is one of this request key.
-func (s *Store) PutClaim(ctx context.Context, tx *sqlutil.Tx, requestKey string, nowMS int64, answer []byte) (bool, error) {
+func (s *Store) PutClaim(ctx context.Context, tx *sqlutil.Tx, requestKey string, nowMS int64,
+	answer []byte) (bool, error) {
 	n, err := s.insertClaim.Exec(ctx, tx, requestKey, nowMS, string(answer))
 	return n == 1, err
 }

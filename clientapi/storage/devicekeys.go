@@ -52,11 +52,15 @@ func (s *Store) LockDevice(ctx context.Context, tx *sqlutil.Tx, user id.UserID, 
 // DeviceIDs lists the devices of users, by their ids: UserID and DeviceID.
 func (s *Store) DeviceIDs(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]Device, error) {
 	rows, err := s.selectDeviceIDs.Query(ctx, tx, sqlutil.Array(users))
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (d Device, err error) { return d, rows.Scan(&d.UserID, &d.DeviceID) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (d Device, err error) {
+		return d, rows.Scan(&d.UserID,
+			&d.DeviceID)
+	})
 }
 
 // DeviceKeys returns the identity keys of a device, without its name; nil if it has none.
-func (s *Store) DeviceKeys(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) (*DeviceKeys, error) {
+func (s *Store) DeviceKeys(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) (*DeviceKeys,
+	error) {
 	k := &DeviceKeys{UserID: user, DeviceID: device}
 	err := s.selectDeviceKeys.QueryRow(ctx, tx, user, device).Scan(&k.PublicKey, &k.Signature, &k.JSON)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -80,7 +84,8 @@ func (s *Store) PutDeviceKeys(ctx context.Context, tx *sqlutil.Tx, k DeviceKeys)
 }
 
 // DeleteDeviceKeys removes the identity keys of devices, and returns those devices that had some.
-func (s *Store) DeleteDeviceKeys(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices []id.DeviceID) ([]id.DeviceID, error) {
+func (s *Store) DeleteDeviceKeys(ctx context.Context, tx *sqlutil.Tx, user id.UserID,
+	devices []id.DeviceID) ([]id.DeviceID, error) {
 	rows, err := s.deleteDeviceKeys.Query(ctx, tx, user, sqlutil.Array(devices))
 	return sqlutil.Collect(rows, err, scanOne[id.DeviceID])
 }

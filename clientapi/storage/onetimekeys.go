@@ -65,20 +65,23 @@ func prepareOneTimeKeys(db *sqlutil.DB) oneTimeKeyStatements {
 	}
 }
 
-// KeyPools returns what users' devices have of one-time and fallback keys: for each of the users and each of the devices, in an
-// order that all have in common.
-func (s *Store) KeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID, devices []id.DeviceID) ([]KeyPool, error) {
+// KeyPools returns what users' devices have of one-time and fallback keys: for each of the users and each of the
+// devices, in an order that all have in common.
+func (s *Store) KeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
+	devices []id.DeviceID) ([]KeyPool, error) {
 	return collectPools(s.selectPools.Query(ctx, tx, sqlutil.Array(users), sqlutil.Array(devices)))
 }
 
 // LockKeyPools is KeyPools, and keeps them as they are until the transaction ends.
-func (s *Store) LockKeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID, devices []id.DeviceID) ([]KeyPool, error) {
+func (s *Store) LockKeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
+	devices []id.DeviceID) ([]KeyPool, error) {
 	return collectPools(s.lockPools.Query(ctx, tx, sqlutil.Array(users), sqlutil.Array(devices)))
 }
 
 func collectPools(rows *sql.Rows, err error) ([]KeyPool, error) {
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (p KeyPool, err error) {
-		return p, rows.Scan(&p.NID, &p.UserID, &p.DeviceID, &p.Algorithm, &p.Given, &p.Uploaded, &p.FallbackID, &p.FallbackJSON, &p.FallbackUsed)
+		return p, rows.Scan(&p.NID, &p.UserID, &p.DeviceID, &p.Algorithm, &p.Given, &p.Uploaded, &p.FallbackID,
+			&p.FallbackJSON, &p.FallbackUsed)
 	})
 }
 
@@ -121,7 +124,10 @@ func (s *Store) TakeOneTimeKeys(ctx context.Context, tx *sqlutil.Tx, pools []int
 		return nil, err
 	}
 	rows, err = s.selectTaken.Query(ctx, tx, sqlutil.Array(taken))
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (k TakenKey, err error) { return k, rows.Scan(&k.Pool, &k.Slot) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (k TakenKey, err error) {
+		return k, rows.Scan(&k.Pool,
+			&k.Slot)
+	})
 }
 
 // UseFallbackKeys notes that the fallback keys of pools were given.

@@ -27,7 +27,8 @@ func prepareSignatures(db *sqlutil.DB) signatureStatements {
 	return signatureStatements{
 		selectSignatures: db.Stmt(`SELECT user_id, key_id, signer, signer_key, signature, only_signer FROM clientapi_signatures
 			WHERE user_id = ANY($1) AND (only_signer = FALSE OR signer = $2)`),
-		insertSignatures: db.Insert("clientapi_signatures", []string{"user_id", "key_id", "signer", "signer_key", "signature", "only_signer"},
+		insertSignatures: db.Insert("clientapi_signatures", []string{"user_id", "key_id", "signer", "signer_key",
+			"signature", "only_signer"},
 			`ON CONFLICT (user_id, key_id, signer, signer_key) DO NOTHING`),
 		deleteSignaturesBy: db.Stmt(`DELETE FROM clientapi_signatures WHERE signer = $1 AND signer_key = ANY($2) RETURNING user_id`),
 		deleteSignaturesOn: db.Stmt(`DELETE FROM clientapi_signatures WHERE user_id = $1 AND key_id = ANY($2)`),
@@ -35,7 +36,8 @@ func prepareSignatures(db *sqlutil.DB) signatureStatements {
 }
 
 // Signatures returns the signatures on keys of users that a viewer may see.
-func (s *Store) Signatures(ctx context.Context, tx *sqlutil.Tx, users []id.UserID, viewer id.UserID) ([]Signature, error) {
+func (s *Store) Signatures(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
+	viewer id.UserID) ([]Signature, error) {
 	rows, err := s.selectSignatures.Query(ctx, tx, sqlutil.Array(users), viewer)
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (g Signature, err error) {
 		return g, rows.Scan(&g.UserID, &g.KeyID, &g.Signer, &g.SignerKey, &g.Signature, &g.OnlySigner)
@@ -55,7 +57,8 @@ func (s *Store) PutSignatures(ctx context.Context, tx *sqlutil.Tx, all []Signatu
 }
 
 // DeleteSignaturesBy removes what a user has signed with some keys, and tells whose keys that was, one or more times.
-func (s *Store) DeleteSignaturesBy(ctx context.Context, tx *sqlutil.Tx, signer id.UserID, keys []string) ([]id.UserID, error) {
+func (s *Store) DeleteSignaturesBy(ctx context.Context, tx *sqlutil.Tx, signer id.UserID,
+	keys []string) ([]id.UserID, error) {
 	rows, err := s.deleteSignaturesBy.Query(ctx, tx, signer, sqlutil.Array(keys))
 	return sqlutil.Collect(rows, err, scanOne[id.UserID])
 }

@@ -27,9 +27,11 @@ func TestCrossSigningKeysAreReplacedWithThePassword(t *testing.T) {
 		alice.must("POST", upload, object{})
 
 		own, others := alice.query(alice.userID), bob.query(alice.userID)
-		for name, key := range map[string]*signer{"master_keys": x.master, "self_signing_keys": x.self, "user_signing_keys": x.user} {
+		for name, key := range map[string]*signer{"master_keys": x.master, "self_signing_keys": x.self,
+			"user_signing_keys": x.user} {
 			equal(t, name+" for their user", in(own, name, alice.userID, "keys", key.keyID).Str, key.public())
-			equal(t, name+" for others", in(others, name, alice.userID, "keys", key.keyID).Str != "", name != "user_signing_keys")
+			equal(t, name+" for others", in(others, name, alice.userID, "keys", key.keyID).Str != "",
+				name != "user_signing_keys")
 		}
 		equal(t, "the device has signed the master key", signed(in(others, "master_keys", alice.userID), k.signer), true)
 		equal(t, "the master key has signed the other", signed(in(others, "self_signing_keys", alice.userID), x.master), true)
@@ -46,8 +48,10 @@ func TestCrossSigningKeysAreReplacedWithThePassword(t *testing.T) {
 		alice.refused(401, "M_FORBIDDEN", "POST", upload, with(second, "auth", wrong))
 		equal(t, "nothing has changed", alice.query(alice.userID).Raw, own.Raw)
 
-		alice.must("POST", at("keys", "signatures", "upload"), object{alice.userID: object{alice.deviceID: x.self.sign(k.deviceKeys())}})
-		equal(t, "the self-signing key has signed the device", signed(in(bob.query(alice.userID), "device_keys", alice.userID, alice.deviceID), x.self), true)
+		alice.must("POST", at("keys", "signatures", "upload"),
+			object{alice.userID: object{alice.deviceID: x.self.sign(k.deviceKeys())}})
+		equal(t, "the self-signing key has signed the device", signed(in(bob.query(alice.userID), "device_keys",
+			alice.userID, alice.deviceID), x.self), true)
 		auth := alice.auth(challenge.body.Get("session").Str)
 		alice.must("POST", upload, object{"master_key": second["master_key"], "auth": auth})
 		own = alice.query(alice.userID)
@@ -57,7 +61,8 @@ func TestCrossSigningKeysAreReplacedWithThePassword(t *testing.T) {
 		equal(t, "the signature of the old key", signed(in(own, "device_keys", alice.userID, alice.deviceID), x.self), false)
 		equal(t, "the device's own signature", signed(in(own, "device_keys", alice.userID, alice.deviceID), k.signer), true)
 		alice.must("POST", upload, with(second, "auth", alice.auth("")))
-		equal(t, "the new self-signing key", in(alice.query(alice.userID), "self_signing_keys", alice.userID, "keys", y.self.keyID).Exists(), true)
+		equal(t, "the new self-signing key", in(alice.query(alice.userID), "self_signing_keys", alice.userID, "keys",
+			y.self.keyID).Exists(), true)
 	})
 }
 
@@ -72,23 +77,35 @@ func TestBadCrossSigningKeys(t *testing.T) {
 			errcode string
 			body    object
 		}{
-			"a master key of another user":         {"M_INVALID_PARAM", with(good, "master_key", mallory.crossSigning().master.object("master"))},
-			"a wrong usage":                        {"M_INVALID_PARAM", with(good, "master_key", x.master.object("self_signing"))},
-			"two usages":                           {"M_INVALID_PARAM", with(good, "master_key", with(master, "usage", []string{"master", "self_signing"}))},
-			"no usage":                             {"M_BAD_JSON", with(good, "master_key", with(master, "usage", nil))},
-			"no user":                              {"M_BAD_JSON", with(good, "master_key", with(master, "user_id", nil))},
-			"no keys":                              {"M_BAD_JSON", with(good, "master_key", with(master, "keys", nil))},
-			"keys, but none":                       {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys", object{}))},
-			"two keys":                             {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys", object{x.master.keyID: x.master.public(), x.self.keyID: x.self.public()}))},
-			"a key of another name":                {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys", object{x.self.keyID: x.master.public()}))},
-			"a key that is none":                   {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys", object{"ed25519:x": "x"}))},
-			"a key of another algorithm":           {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys", object{"curve25519:" + x.master.public(): x.master.public()}))},
-			"a list":                               {"M_BAD_JSON", with(good, "master_key", []string{})},
-			"a text":                               {"M_BAD_JSON", with(good, "self_signing_key", "x")},
-			"a self-signing key without signature": {"M_INVALID_SIGNATURE", with(good, "self_signing_key", x.self.object("self_signing"))},
-			"a signature of itself":                {"M_INVALID_SIGNATURE", with(good, "user_signing_key", x.user.sign(x.user.object("user_signing")))},
-			"a signature of something else":        {"M_INVALID_SIGNATURE", with(good, "self_signing_key", with(good["self_signing_key"].(object), "more", 1))},
-			"one key for two usages":               {"M_INVALID_PARAM", with(good, "user_signing_key", x.master.sign(x.self.object("user_signing")))},
+			"a master key of another user": {"M_INVALID_PARAM", with(good, "master_key",
+				mallory.crossSigning().master.object("master"))},
+			"a wrong usage": {"M_INVALID_PARAM", with(good, "master_key",
+				x.master.object("self_signing"))},
+			"two usages": {"M_INVALID_PARAM", with(good, "master_key", with(master, "usage",
+				[]string{"master", "self_signing"}))},
+			"no usage": {"M_BAD_JSON", with(good, "master_key", with(master, "usage", nil))},
+			"no user":  {"M_BAD_JSON", with(good, "master_key", with(master, "user_id", nil))},
+			"no keys":  {"M_BAD_JSON", with(good, "master_key", with(master, "keys", nil))},
+			"keys, but none": {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys",
+				object{}))},
+			"two keys": {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys",
+				object{x.master.keyID: x.master.public(), x.self.keyID: x.self.public()}))},
+			"a key of another name": {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys",
+				object{x.self.keyID: x.master.public()}))},
+			"a key that is none": {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys",
+				object{"ed25519:x": "x"}))},
+			"a key of another algorithm": {"M_INVALID_PARAM", with(good, "master_key", with(master, "keys",
+				object{"curve25519:" + x.master.public(): x.master.public()}))},
+			"a list": {"M_BAD_JSON", with(good, "master_key", []string{})},
+			"a text": {"M_BAD_JSON", with(good, "self_signing_key", "x")},
+			"a self-signing key without signature": {"M_INVALID_SIGNATURE", with(good, "self_signing_key",
+				x.self.object("self_signing"))},
+			"a signature of itself": {"M_INVALID_SIGNATURE", with(good, "user_signing_key",
+				x.user.sign(x.user.object("user_signing")))},
+			"a signature of something else": {"M_INVALID_SIGNATURE", with(good, "self_signing_key",
+				with(good["self_signing_key"].(object), "more", 1))},
+			"one key for two usages": {"M_INVALID_PARAM", with(good, "user_signing_key",
+				x.master.sign(x.self.object("user_signing")))},
 		} {
 			a := alice.call("POST", at("keys", "device_signing", "upload"), bad.body)
 			if a.status != 400 || a.errcode() != bad.errcode {
@@ -99,7 +116,8 @@ func TestBadCrossSigningKeys(t *testing.T) {
 
 		// A device and a cross-signing key never have the same id.
 		named := d.anybody(t)
-		login := object{"type": "m.login.password", "password": alice.password, "identifier": object{"type": "m.id.user", "user": alice.localpart}, "device_id": x.self.public()}
+		login := object{"type": "m.login.password", "password": alice.password,
+			"identifier": object{"type": "m.id.user", "user": alice.localpart}, "device_id": x.self.public()}
 		named.took(named.must("POST", at("login"), login))
 		alice.refused(403, "M_FORBIDDEN", "POST", at("keys", "device_signing", "upload"), good)
 		equal(t, "what is there", in(alice.query(alice.userID), "master_keys").Raw, "{}")
@@ -124,10 +142,12 @@ func TestSignaturesAreCheckedAndShownToWhoMaySeeThem(t *testing.T) {
 		a := alice.must("POST", upload, object{
 			alice.userID: object{alice.deviceID: x.self.sign(k.deviceKeys()), second.deviceID: x.user.sign(s.deviceKeys()),
 				x.master.public(): k.sign(x.master.object("master")), "NONE": x.self.sign(k.deviceKeys()), x.self.public(): x.master.sign(x.self.object("self_signing"))},
-			bob.userID:             object{y.master.public(): bobs, b.deviceID: x.user.sign(b.deviceKeys()), y.self.public(): x.user.sign(y.self.object("self_signing"))},
+			bob.userID: object{y.master.public(): bobs, b.deviceID: x.user.sign(b.deviceKeys()),
+				y.self.public(): x.user.sign(y.self.object("self_signing"))},
 			"@x:elsewhere.example": object{"X": x.user.sign(object{"user_id": "@x:elsewhere.example"})}})
 		for place, errcode := range map[[2]string]string{
-			{alice.userID, second.deviceID}: "M_FORBIDDEN", {alice.userID, "NONE"}: "M_NOT_FOUND", {bob.userID, b.deviceID}: "M_NOT_FOUND",
+			{alice.userID, second.deviceID}: "M_FORBIDDEN", {alice.userID, "NONE"}: "M_NOT_FOUND", {bob.userID,
+				b.deviceID}: "M_NOT_FOUND",
 			{bob.userID, y.self.public()}: "M_FORBIDDEN", {"@x:elsewhere.example", "X"}: "M_NOT_FOUND"} {
 			equal(t, "failure of "+place[1], in(a, "failures", place[0], place[1], "errcode").Str, errcode)
 		}
@@ -148,7 +168,8 @@ func TestSignaturesAreCheckedAndShownToWhoMaySeeThem(t *testing.T) {
 		both["signatures"].(object)[alice.userID].(object)[x.master.keyID] = unpadded(randomBytes(64))
 		a = second.must("POST", upload, object{alice.userID: object{second.deviceID: both}})
 		equal(t, "the wrong one", in(a, "failures", alice.userID, second.deviceID, "errcode").Str, "M_INVALID_SIGNATURE")
-		equal(t, "the good one", signed(in(carol.query(alice.userID), "device_keys", alice.userID, second.deviceID), x.self), true)
+		equal(t, "the good one", signed(in(carol.query(alice.userID), "device_keys", alice.userID, second.deviceID),
+			x.self), true)
 
 		before := alice.query(alice.userID, bob.userID).Raw
 		changed := with(k.deviceKeys(), "algorithms", []string{"x"})
@@ -159,7 +180,8 @@ func TestSignaturesAreCheckedAndShownToWhoMaySeeThem(t *testing.T) {
 			"another object":               {"M_INVALID_PARAM", x.self.sign(changed)},
 			"no signature":                 {"M_INVALID_SIGNATURE", with(k.deviceKeys(), "signatures", nil)},
 			"a signature of somebody else": {"M_INVALID_SIGNATURE", y.self.sign(with(k.deviceKeys(), "signatures", nil))},
-			"a key that is not there":      {"M_NOT_FOUND", newSigner(t, alice.userID, "").sign(with(k.deviceKeys(), "signatures", nil))},
+			"a key that is not there": {"M_NOT_FOUND", newSigner(t, alice.userID, "").sign(with(k.deviceKeys(),
+				"signatures", nil))},
 		} {
 			a := alice.must("POST", upload, object{alice.userID: object{alice.deviceID: bad.key}})
 			equal(t, what, in(a, "failures", alice.userID, alice.deviceID, "errcode").Str, bad.errcode)
@@ -170,9 +192,12 @@ func TestSignaturesAreCheckedAndShownToWhoMaySeeThem(t *testing.T) {
 
 		// Keys that were replaced have signed nothing any more.
 		z := alice.crossSigning()
-		alice.must("POST", at("keys", "device_signing", "upload"), object{"user_signing_key": x.master.sign(z.user.object("user_signing")), "auth": alice.auth("")})
-		equal(t, "a user-signing key that was replaced", signed(in(alice.query(bob.userID), "master_keys", bob.userID), x.user), false)
-		equal(t, "what other keys have signed", signed(in(carol.query(alice.userID), "device_keys", alice.userID, alice.deviceID), x.self), true)
+		alice.must("POST", at("keys", "device_signing", "upload"),
+			object{"user_signing_key": x.master.sign(z.user.object("user_signing")), "auth": alice.auth("")})
+		equal(t, "a user-signing key that was replaced", signed(in(alice.query(bob.userID), "master_keys", bob.userID),
+			x.user), false)
+		equal(t, "what other keys have signed", signed(in(carol.query(alice.userID), "device_keys", alice.userID,
+			alice.deviceID), x.self), true)
 		second.must("DELETE", at("devices", alice.deviceID), object{"auth": alice.auth("")})
 		equal(t, "a device that ended", signed(in(carol.query(alice.userID), "master_keys", alice.userID), k.signer), false)
 	})

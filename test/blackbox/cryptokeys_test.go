@@ -76,7 +76,8 @@ type cryptoDevice struct {
 // crypto makes keys for the client's device. Nothing is uploaded.
 func (c *client) crypto() *cryptoDevice {
 	c.t.Helper()
-	return &cryptoDevice{signer: newSigner(c.t, c.userID, c.deviceID), deviceID: c.deviceID, identity: unpadded(randomBytes(32))}
+	return &cryptoDevice{signer: newSigner(c.t, c.userID, c.deviceID), deviceID: c.deviceID,
+		identity: unpadded(randomBytes(32))}
 }
 
 func randomBytes(n int) []byte {
@@ -108,7 +109,8 @@ func (k *cryptoDevice) oneTimeKeys(n int) object {
 func (k *cryptoDevice) fallbackKey() object {
 	k.t.Helper()
 	k.made++
-	return object{fmt.Sprintf("signed_curve25519:AAAA%06d", k.made): k.sign(object{"key": unpadded(randomBytes(32)), "fallback": true})}
+	return object{fmt.Sprintf("signed_curve25519:AAAA%06d", k.made): k.sign(object{"key": unpadded(randomBytes(32)),
+		"fallback": true})}
 }
 
 // encrypted makes keys for the client's device and uploads them, with so many one-time keys.
@@ -136,6 +138,7 @@ func (s *signer) object(usage string) object {
 // upload is the body of /keys/device_signing/upload with all three keys.
 func (x *crossSigning) upload() object {
 	x.master.t.Helper()
-	return object{"master_key": x.master.object("master"), "self_signing_key": x.master.sign(x.self.object("self_signing")),
+	return object{"master_key": x.master.object("master"),
+		"self_signing_key": x.master.sign(x.self.object("self_signing")),
 		"user_signing_key": x.master.sign(x.user.object("user_signing"))}
 }

@@ -45,7 +45,8 @@ func in(r gjson.Result, names ...string) gjson.Result {
 // claim claims a key of a device: its id, empty if there is none.
 func (c *client) claim(of *cryptoDevice) (keyID string, key gjson.Result) {
 	c.t.Helper()
-	a := c.must("POST", at("keys", "claim"), object{"one_time_keys": object{of.userID: object{of.deviceID: "signed_curve25519"}}})
+	a := c.must("POST", at("keys", "claim"),
+		object{"one_time_keys": object{of.userID: object{of.deviceID: "signed_curve25519"}}})
 	in(a, "one_time_keys", of.userID, of.deviceID).ForEach(func(name, value gjson.Result) bool {
 		keyID, key = name.Str, value
 		return true
@@ -65,10 +66,12 @@ func TestKeysOfADeviceAreSeenAsTheyWereUploaded(t *testing.T) {
 		empty := alice.query(alice.userID, "@nobody:test.example", "@x:elsewhere.example")
 		equal(t, "devices of a user without keys", in(empty, "device_keys", alice.userID).Raw, "{}")
 		equal(t, "unknown users", len(empty.Get("device_keys").Map()), 1)
-		equal(t, "servers that are not reached", slices.Collect(maps.Keys(empty.Get("failures").Map()))[0], "elsewhere.example")
+		equal(t, "servers that are not reached", slices.Collect(maps.Keys(empty.Get("failures").Map()))[0],
+			"elsewhere.example")
 		equal(t, "why they are not", in(empty, "failures", "elsewhere.example", "errcode").Str != "", true)
 
-		counts := alice.must("POST", at("keys", "upload"), object{"device_keys": nil, "one_time_keys": nil, "fallback_keys": nil})
+		counts := alice.must("POST", at("keys", "upload"), object{"device_keys": nil, "one_time_keys": nil,
+			"fallback_keys": nil})
 		equal(t, "counts of a device without keys", counts.Get("one_time_key_counts").Raw, `{"signed_curve25519":0}`)
 
 		k := alice.encrypted(3)
@@ -85,7 +88,8 @@ func TestKeysOfADeviceAreSeenAsTheyWereUploaded(t *testing.T) {
 		second := alice.login()
 		second.encrypted(0)
 		equal(t, "all devices", len(in(bob.query(alice.userID), "device_keys", alice.userID).Map()), 2)
-		one := bob.must("POST", at("keys", "query"), object{"device_keys": object{alice.userID: []string{second.deviceID, "NONE"}}, "timeout": 0})
+		one := bob.must("POST", at("keys", "query"),
+			object{"device_keys": object{alice.userID: []string{second.deviceID, "NONE"}}, "timeout": 0})
 		equal(t, "devices that were named", in(one, "device_keys", alice.userID, second.deviceID).Exists(), true)
 		equal(t, "how many", len(in(one, "device_keys", alice.userID).Map()), 1)
 
@@ -103,9 +107,11 @@ func TestIdentityKeysOfADeviceNeverChange(t *testing.T) {
 		k := alice.encrypted(1)
 		before := alice.query(alice.userID).Raw
 		alice.must("POST", at("keys", "upload"), object{"device_keys": k.deviceKeys()})
-		alice.refused(400, "M_INVALID_PARAM", "POST", at("keys", "upload"), object{"device_keys": alice.crypto().deviceKeys()})
+		alice.refused(400, "M_INVALID_PARAM", "POST", at("keys", "upload"),
+			object{"device_keys": alice.crypto().deviceKeys()})
 		k.identity = unpadded(randomBytes(32))
-		alice.refused(400, "M_INVALID_PARAM", "POST", at("keys", "upload"), object{"device_keys": k.deviceKeys(), "one_time_keys": k.oneTimeKeys(2)})
+		alice.refused(400, "M_INVALID_PARAM", "POST", at("keys", "upload"), object{"device_keys": k.deviceKeys(),
+			"one_time_keys": k.oneTimeKeys(2)})
 		equal(t, "the keys", alice.query(alice.userID).Raw, before)
 		equal(t, "one-time keys", alice.left(), 1)
 	})
@@ -116,7 +122,8 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
 		k := alice.encrypted(0)
 		// E6: the order of ids is not that of uploads.
-		ids := []string{"signed_curve25519:AAAAAAAAAB0", "signed_curve25519:AAAAAAAAAA8", "signed_curve25519:ZZZ", "signed_curve25519:A"}
+		ids := []string{"signed_curve25519:AAAAAAAAAB0", "signed_curve25519:AAAAAAAAAA8", "signed_curve25519:ZZZ",
+			"signed_curve25519:A"}
 		signed := object{}
 		for _, name := range ids {
 			signed[name] = k.sign(object{"key": unpadded(randomBytes(32))})
@@ -147,8 +154,9 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 		second, _ := bob.claim(k)
 		equal(t, "the one-time key comes first", another[first] == nil && another[second] != nil, true)
 
-		missing := bob.must("POST", at("keys", "claim"), object{"timeout": 10000, "one_time_keys": object{alice.userID: object{alice.deviceID: "unknown", "NONE": "signed_curve25519"},
-			"@nobody:test.example": object{"X": "signed_curve25519"}, "@x:elsewhere.example": object{"X": "signed_curve25519"}}})
+		missing := bob.must("POST", at("keys", "claim"), object{"timeout": 10000,
+			"one_time_keys": object{alice.userID: object{alice.deviceID: "unknown", "NONE": "signed_curve25519"},
+				"@nobody:test.example": object{"X": "signed_curve25519"}, "@x:elsewhere.example": object{"X": "signed_curve25519"}}})
 		equal(t, "keys of nobody", missing.Get("one_time_keys").Raw, "{}")
 		equal(t, "servers that are not reached", in(missing, "failures", "elsewhere.example").IsObject(), true)
 	})
@@ -195,53 +203,71 @@ func TestBadKeys(t *testing.T) {
 			errcode string
 			body    any
 		}{
-			"keys of another user":               {"M_INVALID_PARAM", object{"device_keys": mallory.crypto().deviceKeys()}},
-			"keys of another device":             {"M_INVALID_PARAM", object{"device_keys": k.deviceKeys()}},
-			"keys of no device":                  {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "device_id", nil))}},
-			"no user":                            {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "user_id", nil))}},
-			"no algorithms":                      {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "algorithms", nil))}},
-			"no keys":                            {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "keys", nil))}},
-			"no signatures":                      {"M_BAD_JSON", object{"device_keys": unsigned}},
-			"signatures that are null":           {"M_BAD_JSON", []byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID + `","algorithms":[],"keys":{},"signatures":null}}`)},
-			"empty signatures":                   {"M_INVALID_SIGNATURE", object{"device_keys": with(good, "signatures", object{})}},
+			"keys of another user":   {"M_INVALID_PARAM", object{"device_keys": mallory.crypto().deviceKeys()}},
+			"keys of another device": {"M_INVALID_PARAM", object{"device_keys": k.deviceKeys()}},
+			"keys of no device": {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "device_id",
+				nil))}},
+			"no user": {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "user_id", nil))}},
+			"no algorithms": {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "algorithms",
+				nil))}},
+			"no keys":       {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "keys", nil))}},
+			"no signatures": {"M_BAD_JSON", object{"device_keys": unsigned}},
+			"signatures that are null": {"M_BAD_JSON",
+				[]byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID + `","algorithms":[],"keys":{},"signatures":null}}`)},
+			"empty signatures": {"M_INVALID_SIGNATURE", object{"device_keys": with(good, "signatures",
+				object{})}},
 			"the signature of another key":       {"M_INVALID_SIGNATURE", object{"device_keys": fresh.crypto().sign(unsigned)}},
 			"what was changed after its signing": {"M_INVALID_SIGNATURE", object{"device_keys": with(good, "more", 1)}},
 			"a wrong type of user":               {"M_BAD_JSON", object{"device_keys": with(good, "user_id", 1)}},
 			"a wrong type of keys":               {"M_BAD_JSON", object{"device_keys": with(good, "keys", []string{"x"})}},
 			"a key that is no string":            {"M_BAD_JSON", object{"device_keys": with(good, "keys", object{f.keyID: 1})}},
-			"no ed25519 key":                     {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys", object{"curve25519:" + f.deviceID: f.identity}))}},
-			"a key of another name":              {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys", object{f.keyID: f.public(), "curve25519:OTHER": f.identity}))}},
-			"a key without a name":               {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys", object{f.keyID: f.public(), "curve25519": f.identity}))}},
-			"a short key":                        {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys", object{f.keyID: f.public(), "curve25519:" + f.deviceID: "short"}))}},
-			"an odd number":                      {"M_BAD_JSON", object{"device_keys": with(good, "more", 1.5)}},
-			"keys that are a list":               {"M_BAD_JSON", object{"device_keys": []string{}}},
-			"keys that are text":                 {"M_BAD_JSON", object{"device_keys": "x"}},
-			"one-time keys that are a list":      {"M_BAD_JSON", object{"one_time_keys": []string{}}},
-			"a one-time key that is null":        {"M_BAD_JSON", oneTime(nil)},
-			"a one-time key that is text":        {"M_BAD_JSON", oneTime("text")},
-			"a one-time key that is a number":    {"M_BAD_JSON", oneTime(1)},
-			"a one-time key without a key":       {"M_BAD_JSON", oneTime(object{"signatures": object{}})},
-			"a one-time key that is not signed":  {"M_INVALID_SIGNATURE", oneTime(object{"key": key["key"]})},
-			"a one-time key of another user":     {"M_INVALID_SIGNATURE", oneTime(mallory.crypto().sign(object{"key": key["key"]}))},
-			"a one-time key that is short":       {"M_INVALID_PARAM", oneTime(f.sign(object{"key": "short"}))},
-			"a one-time key of another device":   {"M_INVALID_SIGNATURE", oneTime(k.sign(object{"key": key["key"]}))},
-			"a wrong signature":                  {"M_INVALID_SIGNATURE", object{"device_keys": good, "one_time_keys": object{name: fresh.crypto().sign(object{"key": key["key"]})}}},
-			"a name without an algorithm":        {"M_INVALID_PARAM", object{"one_time_keys": object{"X": key}}},
-			"a name without an id":               {"M_INVALID_PARAM", object{"one_time_keys": object{"signed_curve25519:": key}}},
-			"a name with a NUL":                  {"M_INVALID_PARAM", object{"one_time_keys": object{"signed_curve25519:\x00": key}}},
-			"a long name":                        {"M_INVALID_PARAM", object{"one_time_keys": object{"signed_curve25519:" + long: key}}},
-			"two fallback keys":                  {"M_INVALID_PARAM", object{"fallback_keys": object{name: key, name + "Y": key}}},
-			"a fallback key that is not signed":  {"M_INVALID_SIGNATURE", object{"fallback_keys": object{name: object{"key": key["key"], "fallback": true}}}},
-			"a good key and a bad one":           {"M_INVALID_SIGNATURE", object{"one_time_keys": object{name: key, name + "Y": object{"key": key["key"]}}}},
-			"many algorithms":                    {"M_INVALID_PARAM", object{"one_time_keys": manyAlgorithms(11)}},
+			"no ed25519 key": {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys",
+				object{"curve25519:" + f.deviceID: f.identity}))}},
+			"a key of another name": {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys",
+				object{f.keyID: f.public(), "curve25519:OTHER": f.identity}))}},
+			"a key without a name": {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys",
+				object{f.keyID: f.public(), "curve25519": f.identity}))}},
+			"a short key": {"M_INVALID_PARAM", object{"device_keys": f.sign(with(unsigned, "keys",
+				object{f.keyID: f.public(), "curve25519:" + f.deviceID: "short"}))}},
+			"an odd number":                     {"M_BAD_JSON", object{"device_keys": with(good, "more", 1.5)}},
+			"keys that are a list":              {"M_BAD_JSON", object{"device_keys": []string{}}},
+			"keys that are text":                {"M_BAD_JSON", object{"device_keys": "x"}},
+			"one-time keys that are a list":     {"M_BAD_JSON", object{"one_time_keys": []string{}}},
+			"a one-time key that is null":       {"M_BAD_JSON", oneTime(nil)},
+			"a one-time key that is text":       {"M_BAD_JSON", oneTime("text")},
+			"a one-time key that is a number":   {"M_BAD_JSON", oneTime(1)},
+			"a one-time key without a key":      {"M_BAD_JSON", oneTime(object{"signatures": object{}})},
+			"a one-time key that is not signed": {"M_INVALID_SIGNATURE", oneTime(object{"key": key["key"]})},
+			"a one-time key of another user": {"M_INVALID_SIGNATURE",
+				oneTime(mallory.crypto().sign(object{"key": key["key"]}))},
+			"a one-time key that is short":     {"M_INVALID_PARAM", oneTime(f.sign(object{"key": "short"}))},
+			"a one-time key of another device": {"M_INVALID_SIGNATURE", oneTime(k.sign(object{"key": key["key"]}))},
+			"a wrong signature": {"M_INVALID_SIGNATURE", object{"device_keys": good,
+				"one_time_keys": object{name: fresh.crypto().sign(object{"key": key["key"]})}}},
+			"a name without an algorithm": {"M_INVALID_PARAM", object{"one_time_keys": object{"X": key}}},
+			"a name without an id": {"M_INVALID_PARAM",
+				object{"one_time_keys": object{"signed_curve25519:": key}}},
+			"a name with a NUL": {"M_INVALID_PARAM",
+				object{"one_time_keys": object{"signed_curve25519:\x00": key}}},
+			"a long name": {"M_INVALID_PARAM",
+				object{"one_time_keys": object{"signed_curve25519:" + long: key}}},
+			"two fallback keys": {"M_INVALID_PARAM", object{"fallback_keys": object{name: key,
+				name + "Y": key}}},
+			"a fallback key that is not signed": {"M_INVALID_SIGNATURE",
+				object{"fallback_keys": object{name: object{"key": key["key"], "fallback": true}}}},
+			"a good key and a bad one": {"M_INVALID_SIGNATURE", object{"one_time_keys": object{name: key,
+				name + "Y": object{"key": key["key"]}}}},
+			"many algorithms": {"M_INVALID_PARAM", object{"one_time_keys": manyAlgorithms(11)}},
 		} {
 			a := fresh.call("POST", at("keys", "upload"), bad.body)
 			if a.status != 400 || a.errcode() != bad.errcode {
 				t.Errorf("%s: %d %s, want %s", what, a.status, a.body.Raw, bad.errcode)
 			}
 		}
-		fresh.refused(413, "M_TOO_LARGE", "POST", at("keys", "upload"), oneTime(f.sign(object{"key": key["key"], "more": strings.Repeat("x", 9000)})))
-		fresh.refused(413, "M_TOO_LARGE", "POST", at("keys", "upload"), object{"device_keys": f.sign(with(unsigned, "more", strings.Repeat("x", 20000)))})
+		fresh.refused(413, "M_TOO_LARGE", "POST", at("keys", "upload"), oneTime(f.sign(object{"key": key["key"],
+			"more": strings.Repeat("x", 9000)})))
+		fresh.refused(413, "M_TOO_LARGE", "POST", at("keys", "upload"), object{"device_keys": f.sign(with(unsigned,
+			"more", strings.Repeat("x", 20000)))})
 		for what, bad := range map[string]struct{ errcode, path, body string }{
 			"no devices to ask for":       {"M_MISSING_PARAM", "query", `{}`},
 			"devices that are null":       {"M_MISSING_PARAM", "query", `{"device_keys":null}`},
