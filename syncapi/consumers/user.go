@@ -70,7 +70,9 @@ func applyUsers(db *storage.Database, records []eventlog.Record, onGone func()) 
 		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 			return g.drop(ctx, tx, db, pos)
 		})
-		tx.AfterCommit(onGone)
+		if g.devices != nil {
+			tx.AfterCommit(onGone)
+		}
 		return nil
 	}, nil
 }

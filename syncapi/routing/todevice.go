@@ -18,13 +18,20 @@ const maxToDevice = 4 << 20
 // sendToDevice is PUT /sendToDevice/{eventType}/{txnId}.
 func (s *routes) sendToDevice(ctx context.Context, r *httputil.Request) (any, error) {
 	var body struct {
-		Messages *map[id.UserID]map[id.DeviceID]json.RawMessage `json:"messages"`
+		Messages json.RawMessage `json:"messages"`
 	}
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	if body.Messages == nil {
-		return nil, mxerr.BadJSON("messages is missing: an object of users, their devices, and a message for each")
+	if len(body.Messages) == 0 {
+		return nil, mxerr.MissingParam("messages is missing: an object of users, their devices, and a message for each")
+	}
+	var messages map[id.UserID]map[id.DeviceID]json.RawMessage
+	if err := httputil.Unmarshal(body.Messages, &messages); err != nil {
+		return nil, err
+	}
+	if messages == nil {
+		return nil, mxerr.BadJSON("messages must be an object of users, their devices, and a message for each")
 	}
 	eventType, txnID := r.Var("eventType"), r.Var("txnId")
 	if txnID == "" {
@@ -33,7 +40,7 @@ func (s *routes) sendToDevice(ctx context.Context, r *httputil.Request) (any, er
 	}
 	return nil, s.ToDevice.Send(ctx, &todevice.Request{Suspended: r.Caller.Suspended,
 		SendToDeviceRequest: api.SendToDeviceRequest{RequestKey: r.TransactionKey("sendToDevice", eventType, txnID),
-			Sender: r.Caller.UserID, Type: eventType, Messages: *body.Messages}})
+			Sender: r.Caller.UserID, Type: eventType, Messages: messages}})
 }
 
 // dehydratedEvents is GET /dehydrated_device/{deviceId}/events of MSC3814. Clients name the token in two ways.

@@ -17,11 +17,10 @@ import (
 
 // inboxModel is what devices should have.
 type inboxModel struct {
-	t     *testing.T
-	d     *Database
-	kept  map[id.DeviceID][]ToDevice
-	pos   int64
-	large []ToDevice // messages whose content is shared, at the time when they were sent
+	t    *testing.T
+	d    *Database
+	kept map[id.DeviceID][]ToDevice
+	pos  int64
 }
 
 func (m *inboxModel) send(devices []id.DeviceID, content string, isShared bool) {

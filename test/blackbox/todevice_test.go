@@ -229,7 +229,7 @@ func TestMessagesToDevicesThatNobodyCanGetAreRefused(t *testing.T) {
 			want string
 		}{
 			"no JSON":             {[]byte(`{"messages"`), "400 M_NOT_JSON"},
-			"no messages":         {object{}, "400 M_BAD_JSON"},
+			"no messages":         {object{}, "400 M_MISSING_PARAM"},
 			"null messages":       {object{"messages": nil}, "400 M_BAD_JSON"},
 			"a list of messages":  {object{"messages": []string{}}, "400 M_BAD_JSON"},
 			"a user with null":    {object{"messages": object{bob.userID: nil}}, "400 M_BAD_JSON"},
