@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -50,8 +51,8 @@ type world struct {
 	stop     func()
 
 	transport *eventlog.Embedded
-	client    *clientapi.ClientAPI
-	shared    bool // other replicas use the same database
+	client    *clientapi.ClientAPI // instead of users
+	shared    bool                 // other replicas use the same database
 }
 
 // each runs a test on SQLite, and on Postgres where the environment names one.
@@ -155,7 +156,15 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
+<<<<<<< HEAD
 	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.client, Typing: typing})
+=======
+	client := w.users.api()
+	if w.client != nil {
+		client = w.client
+	}
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: client, Typing: typing})
+>>>>>>> h-model
 	if err != nil {
 		t.Fatal(err)
 	}

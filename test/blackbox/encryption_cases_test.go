@@ -313,6 +313,7 @@ func TestSuspendedAndDeactivatedUsersInEncryptedRooms(t *testing.T) {
 		query := alice.must("POST", at("keys", "query"), object{"device_keys": object{bob.userID: []string{}}})
 		equal(t, "devices of who is deactivated", len(query.Get("device_keys."+escape(bob.userID)).Map()), 0)
 		equal(t, "a key of who is deactivated", alice.claimedOf(bob), "")
-		alice.must("PUT", at("sendToDevice", "m.x", alice.txn()), object{"messages": object{bob.userID: object{"*": object{}}}})
+		messages := object{bob.userID: object{"*": object{}}}
+		alice.must("PUT", at("sendToDevice", "m.x", alice.txn()), object{"messages": messages})
 	})
 }
