@@ -46,11 +46,17 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 	})
 	var b *storage.Backup
 	err := s.store.DB.Write(ctx, "back up keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if b, err = s.store.LockLatest(ctx, tx, user, parseVersion(version)); err != nil {
-			return err
-		}
-		if b == nil {
-			return s.wrongVersion(ctx, tx, user)
+		b = nil
+		for b == nil {
+			if b, err = s.store.LockLatest(ctx, tx, user, parseVersion(version)); err != nil {
+				return err
+			}
+			if b == nil {
+				err = s.wrongVersion(ctx, tx, user, version)
+			}
+			if err != nil {
+				return err
+			}
 		}
 		change, err := s.store.PutBackupKeys(ctx, tx, b.NID, keys)
 		if err != nil {
