@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
-	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"net/http/httptest"
 	"net/url"
 	"os"
@@ -156,15 +155,11 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-<<<<<<< HEAD
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.client, Typing: typing})
-=======
 	client := w.users.api()
 	if w.client != nil {
 		client = w.client
 	}
 	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: client, Typing: typing})
->>>>>>> h-model
 	if err != nil {
 		t.Fatal(err)
 	}
