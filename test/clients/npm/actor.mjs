@@ -7,6 +7,7 @@ import {
     ClientEvent,
     createClient,
     EventStatus,
+    Filter,
     MatrixEventEvent,
     RoomEvent,
     RoomStateEvent,
@@ -71,7 +72,10 @@ class Actor {
             if (event.status === EventStatus.NOT_SENT) this.unsent.set(event.getTxnId(), event);
         });
         this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.requests.push(request));
-        await this.client.startClient({ initialSyncLimit: timeline, pendingEventOrdering: "detached" });
+        // initialSyncLimit is for the first sync alone: after it a timeline of more than ten events would be cut.
+        const filter = new Filter(session.user_id);
+        filter.setTimelineLimit(timeline);
+        await this.client.startClient({ filter, pendingEventOrdering: "detached" });
         const synced = [SyncState.Prepared, SyncState.Syncing];
         await this.until("the first sync", () => synced.includes(this.client.getSyncState()));
         return { device_id: session.device_id };
