@@ -141,16 +141,21 @@ func (t *table[T]) last(rows []T) [][]any {
 	return all
 }
 
-// read runs a statement for rows that have all columns. Every row is read into the same place, which is told once where
-// its columns are: of thousands of rows, that is a third of the memory.
+// read runs a statement for rows that have all columns. Every row is scanned into the same place, which is told once
+// where its columns are: of thousands of rows, that is a third of the memory. It is emptied before each row, or a slice
+// of one row would be scanned into that of the row before.
 func (t *table[T]) read(ctx context.Context, tx *sqlutil.Tx, query *sqlutil.Stmt, args ...any) ([]T, error) {
 	rows, err := query.Query(ctx, tx, args...)
-	var row T
+	var row, empty T
 	into := make([]any, len(t.columns))
 	for c := range t.columns {
 		into[c] = t.columns[c].scan(&row)
 	}
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (T, error) { return row, rows.Scan(into...) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (T, error) {
+		row = empty
+		err := rows.Scan(into...)
+		return row, err
+	})
 }
 
 // first is the first row, or nil.
