@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -76,6 +77,9 @@ func (s *Service) Create(ctx context.Context, user id.UserID, algorithm string,
 	}
 	b := &storage.Backup{NID: nid, Algorithm: algorithm, AuthData: authData}
 	err = s.store.DB.Write(ctx, "create backup", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := tokens.StillActive(ctx, tx, s.store, user); err != nil {
+			return err
+		}
 		if err := s.store.InsertBackup(ctx, tx, user, b); err != nil {
 			return err
 		}

@@ -37,6 +37,13 @@ func each(t *testing.T, body func(t *testing.T, s *Service)) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			err = db.Write(t.Context(), "account", func(ctx context.Context, tx *sqlutil.Tx) error {
+				_, err := store.InsertAccount(ctx, tx, storage.Account{UserID: alice})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 			body(t, New(store))
 		}
 	}

@@ -144,7 +144,8 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 
 		missing := bob.must("POST", at("keys", "claim"), object{"timeout": 10000,
 			"one_time_keys": object{alice.userID: object{alice.deviceID: "unknown", "NONE": "signed_curve25519"},
-				"@nobody:test.example": object{"X": "signed_curve25519"}, "@x:elsewhere.example": object{"X": "signed_curve25519"}}})
+				"@nobody:test.example": object{"X": "signed_curve25519"},
+				"@x:elsewhere.example": object{"X": "signed_curve25519"}}})
 		equal(t, "keys of nobody", missing.Get("one_time_keys").Raw, "{}")
 		equal(t, "servers that are not reached", in(missing, "failures", "elsewhere.example").IsObject(), true)
 	})
@@ -201,7 +202,8 @@ func TestBadKeys(t *testing.T) {
 			"no keys":       {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "keys", nil))}},
 			"no signatures": {"M_BAD_JSON", object{"device_keys": unsigned}},
 			"signatures that are null": {"M_BAD_JSON",
-				[]byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID + `","algorithms":[],"keys":{},"signatures":null}}`)},
+				[]byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID +
+					`","algorithms":[],"keys":{},"signatures":null}}`)},
 			"empty signatures": {"M_INVALID_SIGNATURE", object{"device_keys": with(good, "signatures",
 				object{})}},
 			"the signature of another key":       {"M_INVALID_SIGNATURE", object{"device_keys": fresh.crypto().sign(unsigned)}},
