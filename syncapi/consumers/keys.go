@@ -54,17 +54,16 @@ func (k *keyChanges) take(r *eventlog.Record) error {
 			return err
 		}
 		put(&k.counts, device{counts.UserID, counts.DeviceID}, counts)
-	case clientapi.TypeDeviceDeleted:
-		gone, err := eventlog.Decode[clientapi.OutputDevice](r)
-		if err != nil {
-			return err
-		}
-		// What is said of the device after that is of another one with its name.
-		maps.DeleteFunc(k.counts, func(d device, _ *clientapi.OutputKeyCounts) bool {
-			return d.user == gone.UserID && (gone.DeviceID == "" || d.id == gone.DeviceID)
-		})
 	}
 	return nil
+}
+
+// end forgets what was said of a device that is deleted, or, without one, of all of the user's. What is said after that
+// is of another one with its name.
+func (k *keyChanges) end(gone *clientapi.OutputDevice) {
+	maps.DeleteFunc(k.counts, func(d device, _ *clientapi.OutputKeyCounts) bool {
+		return d.user == gone.UserID && (gone.DeviceID == "" || d.id == gone.DeviceID)
+	})
 }
 
 func put[K comparable, V any](m *map[K]V, key K, value V) {

@@ -25,11 +25,11 @@ func TestACommitWhoseAnswerIsLostIsHeardOf(t *testing.T) {
 		return nil
 	})
 	data := storage.AccountData{UserID: alice, Type: "x", Content: []byte("1")}
-	err := db.Write(t.Context(), "test", 1, func(_ context.Context, _ *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+	place := func(_ context.Context, _ *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 		data.Pos = pos
 		return &storage.Changes{AccountData: []storage.AccountData{data}}, nil
-	})
-	if !errors.Is(err, sqlutil.ErrCommitUnknown) {
+	}
+	if err := db.Write(t.Context(), "test", 1, place); !errors.Is(err, sqlutil.ErrCommitUnknown) {
 		t.Fatal(err)
 	}
 	if err := h.Reach(t.Context()); err == nil {

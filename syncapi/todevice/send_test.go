@@ -40,12 +40,14 @@ func TestMessagesAreSentWhereTheHubIsBehind(t *testing.T) {
 			if listed++; listed > 1 {
 				return res, nil
 			}
-			return res, kept.Write(ctx, "gone", 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
-				return new(storage.Changes), kept.PutGone(ctx, tx, []storage.Inbox{{UserID: bob, DeviceID: "PHONE", Pos: pos}})
-			})
+			place := func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+				gone := []storage.Inbox{{UserID: bob, DeviceID: "PHONE", Pos: pos}}
+				return new(storage.Changes), kept.PutGone(ctx, tx, gone)
+			}
+			return res, kept.Write(ctx, "gone", 1, place)
 		}}})
-	err = s.Send(t.Context(), &Request{SendToDeviceRequest: api.SendToDeviceRequest{RequestKey: "key", Sender: bob, Type: "x",
-		Messages: map[id.UserID]map[id.DeviceID]json.RawMessage{bob: {"PHONE": json.RawMessage(`{}`)}}}})
+	err = s.Send(t.Context(), &Request{SendToDeviceRequest: api.SendToDeviceRequest{RequestKey: "key", Sender: bob,
+		Type: "x", Messages: map[id.UserID]map[id.DeviceID]json.RawMessage{bob: {"PHONE": json.RawMessage(`{}`)}}}})
 	if err != nil || listed != 2 {
 		t.Errorf("devices are listed %d times: %v", listed, err)
 	}
