@@ -50,8 +50,8 @@ type world struct {
 	stop     func()
 
 	transport *eventlog.Embedded
-	client    *clientapi.ClientAPI
-	shared    bool // other replicas use the same database
+	client    *clientapi.ClientAPI // instead of users
+	shared    bool                 // other replicas use the same database
 }
 
 // each runs a test on SQLite, and on Postgres where the environment names one.
@@ -155,7 +155,11 @@ func (w *world) start() {
 	typing := &typingapi.TypingserverAPI{QueryTyping: func(context.Context, typingapi.QueryTypingRequest) (res typingapi.QueryTypingResponse, err error) {
 		return res, nil
 	}}
-	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: w.client, Typing: typing})
+	client := w.users.api()
+	if w.client != nil {
+		client = w.client
+	}
+	made, err := syncapi.New(t.Context(), deps, syncapi.Peers{Room: w.rooms.api(), Client: client, Typing: typing})
 	if err != nil {
 		t.Fatal(err)
 	}

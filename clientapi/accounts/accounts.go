@@ -220,7 +220,7 @@ func (s *Service) Login(ctx context.Context, user id.UserID, r DeviceRequest) (*
 		return nil, err
 	}
 	err = s.Store.DB.Write(ctx, "login", func(ctx context.Context, tx *sqlutil.Tx) error {
-		account, err := s.Store.Account(ctx, tx, user)
+		account, err := s.Store.LockAccount(ctx, tx, user) // no device comes after the end of an account
 		switch {
 		case err != nil:
 			return fmt.Errorf("read the account: %w", err)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -76,6 +77,9 @@ func (s *Service) Create(ctx context.Context, user id.UserID, algorithm string,
 	}
 	b := &storage.Backup{NID: nid, Algorithm: algorithm, AuthData: authData}
 	err = s.store.DB.Write(ctx, "create backup", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := tokens.StillActive(ctx, tx, s.store, user); err != nil {
+			return err
+		}
 		if err := s.store.InsertBackup(ctx, tx, user, b); err != nil {
 			return err
 		}
@@ -159,14 +163,17 @@ func (s *Service) Delete(ctx context.Context, user id.UserID, version string) er
 	})
 }
 
-// wrongVersion says why a version takes no keys: another is the newest, or there is none.
-func (s *Service) wrongVersion(ctx context.Context, tx *sqlutil.Tx, user id.UserID) error {
+// wrongVersion says why a version takes no keys: another is the newest, or there is none. It is nil if the version has
+// just become the newest, because a newer one was deleted.
+func (s *Service) wrongVersion(ctx context.Context, tx *sqlutil.Tx, user id.UserID, version string) error {
 	latest, err := s.store.LatestBackup(ctx, tx, user)
 	switch {
 	case err != nil:
 		return err
 	case latest == nil:
 		return unknownVersion()
+	case VersionText(latest.Version) == version:
+		return nil
 	}
 	return mxerr.New(http.StatusForbidden, "M_WRONG_ROOM_KEYS_VERSION", "Wrong backup version.").
 		With("current_version", VersionText(latest.Version))

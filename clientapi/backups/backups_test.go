@@ -37,6 +37,13 @@ func each(t *testing.T, body func(t *testing.T, s *Service)) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			err = db.Write(t.Context(), "account", func(ctx context.Context, tx *sqlutil.Tx) error {
+				_, err := store.InsertAccount(ctx, tx, storage.Account{UserID: alice})
+				return err
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
 			body(t, New(store))
 		}
 	}
@@ -150,14 +157,14 @@ func TestBytesAreCountedAsTheyAre(t *testing.T) {
 		if sessions, bytes := s.total(t); sessions != 100 || bytes != want() {
 			t.Errorf("%d sessions of %d bytes, want %d", sessions, bytes, want())
 		}
-		if _, err := s.DeleteKeys(t.Context(), alice, version, many[0].RoomID, many[0].SessionID); err != nil {
+		if _, err := s.DeleteKey(t.Context(), alice, version, many[0].RoomID, many[0].SessionID); err != nil {
 			t.Fatal(err)
 		}
 		many = many[1:]
 		if sessions, bytes := s.total(t); sessions != 99 || bytes != want() {
 			t.Errorf("%d sessions of %d bytes, want %d", sessions, bytes, want())
 		}
-		if state, err := s.DeleteKeys(t.Context(), alice, version, many[0].RoomID, ""); err != nil || state.Sessions != 0 {
+		if state, err := s.DeleteRoomKeys(t.Context(), alice, version, many[0].RoomID); err != nil || state.Sessions != 0 {
 			t.Fatal(state, err)
 		}
 		if sessions, bytes := s.total(t); sessions != 0 || bytes != 0 {
@@ -198,7 +205,7 @@ func TestKeysThatNoBackupHasAreSwept(t *testing.T) {
 		if err := s.Delete(t.Context(), alice, old); err != nil {
 			t.Fatal(err)
 		}
-		if state, err := s.DeleteKeys(t.Context(), alice, middle, "", ""); err != nil || state != (State{"2", 0}) {
+		if state, err := s.DeleteKeys(t.Context(), alice, middle); err != nil || state != (State{"2", 0}) {
 			t.Fatal(state, err)
 		}
 		if n := s.keptKeys(t); n != sweepAtOnce*3+30 {
@@ -281,6 +288,45 @@ func TestBoundsOfBackups(t *testing.T) {
 		authData := json.RawMessage(`{"a":"` + strings.Repeat("x", MaxAuthData) + `"}`)
 		if _, err := s.Create(t.Context(), alice, "m.x", authData); !mxerr.Is(err, "M_TOO_LARGE") {
 			t.Errorf("large auth_data: %v", err)
+		}
+	})
+}
+
+// An answer that has begun must not end as if it were whole, where its keys are deleted meanwhile: they may be swept.
+func TestPagesOfWhatIsDeletedBreakOff(t *testing.T) {
+	each(t, func(t *testing.T, s *Service) {
+		for what, remove := range map[string]func(version string) error{
+			"the version": func(version string) error { return s.Delete(t.Context(), alice, version) },
+			"all keys": func(version string) error {
+				_, err := s.DeleteKeys(t.Context(), alice, version)
+				return err
+			},
+		} {
+			version := s.create(t)
+			keys := make([]storage.BackupKey, keysAtOnce+1)
+			for i := range keys {
+				keys[i] = key(fmt.Sprint(i), true, 0, 0)
+			}
+			s.put(t, version, keys...)
+			for _, of := range []id.RoomID{"", room} {
+				pages, err := s.Keys(t.Context(), alice, version, of)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first, err := pages.Next(t.Context()); err != nil || len(first) != keysAtOnce {
+					t.Fatal(len(first), err)
+				}
+				if of == room {
+					if err := remove(version); err != nil {
+						t.Fatal(err)
+					}
+					if rest, err := pages.Next(t.Context()); !mxerr.Is(err, "M_NOT_FOUND") {
+						t.Errorf("%s was deleted: %d keys, %v", what, len(rest), err)
+					}
+				} else if rest, err := pages.Next(t.Context()); err != nil || len(rest) != 1 {
+					t.Errorf("the last page has %d keys, %v", len(rest), err)
+				}
+			}
 		}
 	})
 }

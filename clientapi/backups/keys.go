@@ -46,11 +46,17 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 	})
 	var b *storage.Backup
 	err := s.store.DB.Write(ctx, "back up keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if b, err = s.store.LockLatest(ctx, tx, user, parseVersion(version)); err != nil {
-			return err
-		}
-		if b == nil {
-			return s.wrongVersion(ctx, tx, user)
+		b = nil
+		for b == nil {
+			if b, err = s.store.LockLatest(ctx, tx, user, parseVersion(version)); err != nil {
+				return err
+			}
+			if b == nil {
+				err = s.wrongVersion(ctx, tx, user, version)
+			}
+			if err != nil {
+				return err
+			}
 		}
 		change, err := s.store.PutBackupKeys(ctx, tx, b.NID, keys)
 		if err != nil {
@@ -179,17 +185,47 @@ func (p *Pages) Next(ctx context.Context) (keys []storage.BackupKey, err error) 
 	return keys, nil
 }
 
-// DeleteKeys removes keys from a backup, whether it is the newest or not: that of a session, or all of a room, or all.
-// M_NOT_FOUND if there is no such backup.
-func (s *Service) DeleteKeys(ctx context.Context, user id.UserID, version string, room id.RoomID,
+// DeleteKey removes the key of a session from a backup, whether it is the newest or not. M_NOT_FOUND if there is no such
+// backup.
+func (s *Service) DeleteKey(ctx context.Context, user id.UserID, version string, room id.RoomID,
 	session string) (State, error) {
-	var nid int64
-	if room == "" {
-		var err error
-		if nid, err = s.nids.Next(ctx, 1); err != nil {
-			return State{}, fmt.Errorf("name a backup: %w", err)
-		}
+	if err := checkSessionID(session); err != nil {
+		return State{}, err
 	}
+	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
+		change, err := s.store.DeleteBackupKey(ctx, tx, b.NID, room, session)
+		if err != nil {
+			return false, err
+		}
+		return false, s.move(ctx, tx, user, b, change)
+	})
+}
+
+// DeleteRoomKeys is DeleteKey for all sessions of a room.
+func (s *Service) DeleteRoomKeys(ctx context.Context, user id.UserID, version string, room id.RoomID) (State, error) {
+	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
+		change, err := s.store.DeleteRoomKeys(ctx, tx, b.NID, room, sweepAtOnce)
+		if err != nil {
+			return false, err
+		}
+		return -change.Sessions == sweepAtOnce, s.move(ctx, tx, user, b, change)
+	})
+}
+
+// DeleteKeys is DeleteKey for all sessions of a backup.
+func (s *Service) DeleteKeys(ctx context.Context, user id.UserID, version string) (State, error) {
+	nid, err := s.nids.Next(ctx, 1)
+	if err != nil {
+		return State{}, fmt.Errorf("name a backup: %w", err)
+	}
+	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
+		return false, s.empty(ctx, tx, user, b, nid)
+	})
+}
+
+// remove runs what removes keys of a backup, in a transaction, and again while there are more.
+func (s *Service) remove(ctx context.Context, user id.UserID, version string,
+	run func(context.Context, *sqlutil.Tx, *storage.Backup) (more bool, err error)) (State, error) {
 	for {
 		var b *storage.Backup
 		more := false
@@ -200,20 +236,8 @@ func (s *Service) DeleteKeys(ctx context.Context, user id.UserID, version string
 			if b == nil {
 				return unknownVersion()
 			}
-			if room == "" {
-				return s.empty(ctx, tx, user, b, nid)
-			}
-			var change storage.BackupChange
-			if session != "" {
-				change, err = s.store.DeleteBackupKey(ctx, tx, b.NID, room, session)
-			} else {
-				change, err = s.store.DeleteRoomKeys(ctx, tx, b.NID, room, sweepAtOnce)
-				more = -change.Sessions == sweepAtOnce
-			}
-			if err != nil {
-				return err
-			}
-			return s.move(ctx, tx, user, b, change)
+			more, err = run(ctx, tx, b)
+			return err
 		})
 		if err != nil {
 			return State{}, fmt.Errorf("delete keys of a backup of %s: %w", user, err)

@@ -14,6 +14,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -78,6 +79,9 @@ func (s *Service) Put(ctx context.Context, user id.UserID, d Device) error {
 
 func (s *Service) put(ctx context.Context, tx *sqlutil.Tx, d storage.Device, data json.RawMessage,
 	upload *keys.Checked) error {
+	if err := tokens.StillActive(ctx, tx, s.Store, d.UserID); err != nil {
+		return err
+	}
 	old, err := s.Store.Dehydrated(ctx, tx, d.UserID)
 	if err != nil {
 		return fmt.Errorf("look for an older one: %w", err)

@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
@@ -42,7 +40,10 @@ func (s *Service) Claim(ctx context.Context, requestKey string, timeout time.Dur
 	if s.Elsewhere != nil {
 		ask = s.Elsewhere.ClaimKeys
 	}
-	failures := askAll(ctx, timeout, servers, ask, func(c Claimed) { maps.Copy(claimed, c) })
+	failures := askAll(ctx, timeout, servers, ask, func(users map[id.UserID]map[id.DeviceID]string,
+		c Claimed) {
+		copyAsked(claimed, c, users)
+	})
 	return claimed, failures, nil
 }
 
@@ -65,21 +66,20 @@ func (s *Service) ClaimLocal(ctx context.Context, requestKey string,
 	if err := checkClaim(wanted); err != nil {
 		return nil, err
 	}
-	users := make(map[id.UserID]bool)
-	devices := make(map[id.DeviceID]bool)
+	devices := make(map[id.UserID][]id.DeviceID)
 	for user, of := range wanted {
 		for device, algorithm := range of {
 			if isName(string(user)) && isName(string(device)) && isName(algorithm) {
-				users[user], devices[device] = true, true
+				devices[user] = append(devices[user], device)
 			}
 		}
 	}
-	if len(users) == 0 {
+	if len(devices) == 0 {
 		return Claimed{}, nil
 	}
 	var claimed Claimed
 	take := func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		claimed, err = s.take(ctx, tx, requestKey, wanted, slices.Sorted(maps.Keys(users)), slices.Sorted(maps.Keys(devices)))
+		claimed, err = s.take(ctx, tx, requestKey, wanted, devices)
 		return err
 	}
 	err := s.db().Write(ctx, "claim keys", take)
@@ -90,7 +90,7 @@ func (s *Service) ClaimLocal(ctx context.Context, requestKey string,
 		claimed, err = s.claimedBefore(ctx, requestKey)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("claim keys of %d users: %w", len(users), err)
+		return nil, fmt.Errorf("claim keys of %d users: %w", len(devices), err)
 	}
 	return claimed, nil
 }
@@ -108,9 +108,8 @@ func (s *Service) claimedBefore(ctx context.Context, requestKey string) (claimed
 }
 
 func (s *Service) take(ctx context.Context, tx *sqlutil.Tx, requestKey string,
-	wanted map[id.UserID]map[id.DeviceID]string,
-	users []id.UserID, devices []id.DeviceID) (Claimed, error) {
-	pools, err := s.Store.LockKeyPools(ctx, tx, users, devices)
+	wanted map[id.UserID]map[id.DeviceID]string, devices map[id.UserID][]id.DeviceID) (Claimed, error) {
+	pools, err := s.Store.LockKeyPools(ctx, tx, devices)
 	if err != nil {
 		return nil, fmt.Errorf("lock one-time keys: %w", err)
 	}

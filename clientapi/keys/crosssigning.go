@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -37,12 +38,13 @@ func parseCrossSigning(user id.UserID, what, usage string, raw json.RawMessage) 
 		return nil, nil, nil
 	}
 	var body struct {
-		UserID     *id.UserID        `json:"user_id"`
-		Usage      []string          `json:"usage"`
-		Keys       map[string]string `json:"keys"`
-		Signatures signatures        `json:"signatures"`
+		UserID     *id.UserID
+		Usage      []string
+		Keys       map[string]string
+		Signatures signatures
 	}
-	if err := object(what, raw, &body); err != nil {
+	if err := members(what, raw, map[string]any{"user_id": &body.UserID, "usage": &body.Usage, "keys": &body.Keys,
+		"signatures": &body.Signatures}); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -62,7 +64,8 @@ func parseCrossSigning(user id.UserID, what, usage string, raw json.RawMessage) 
 			return nil, nil, err
 		}
 		if algorithm != ed || public != key || publicKey(key) == nil {
-			return nil, nil, mxerr.InvalidParam("%s must have a key ed25519:KEY of 32 bytes, with KEY as its value too, in unpadded base64", what)
+			return nil, nil, mxerr.InvalidParam(
+				"%s must have a key ed25519:KEY of 32 bytes, with KEY as its value too, in unpadded base64", what)
 		}
 		k.PublicKey = key
 	}
@@ -191,6 +194,9 @@ func (c *CheckedCrossSigning) fits(now *owned) error {
 // and no signature of a key that was replaced is shown any more. What is there already changes nothing.
 func (s *Service) PutCrossSigning(ctx context.Context, c *CheckedCrossSigning) error {
 	err := s.db().Write(ctx, "upload cross-signing keys", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := tokens.StillActive(ctx, tx, s.Store, c.user); err != nil {
+			return err
+		}
 		if err := s.lock(ctx, tx, c.user); err != nil {
 			return err
 		}

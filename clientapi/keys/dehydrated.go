@@ -13,21 +13,20 @@ func (c *Checked) CheckDehydrated() error {
 	if c.identity == nil {
 		return mxerr.BadJSON("device_keys must be an object")
 	}
-	var body struct {
-		Dehydrated json.RawMessage   `json:"dehydrated"`
-		Keys       map[string]string `json:"keys"`
-	}
-	if err := json.Unmarshal(c.identity.form, &body); err != nil {
-		return mxerr.BadJSON("device_keys: %v", err)
+	var dehydrated json.RawMessage
+	var keys map[string]string
+	if err := members("device_keys", c.identity.form, map[string]any{"dehydrated": &dehydrated,
+		"keys": &keys}); err != nil {
+		return err
 	}
 	signed := false
 	for i := range c.signatures {
 		signed = signed || !c.signatures[i].OnlySigner
 	}
 	switch {
-	case body.Keys[curve+":"+string(c.device)] != string(c.device):
+	case keys[curve+":"+string(c.device)] != string(c.device):
 		return mxerr.InvalidParam("device_id must be the %s key of the device, as unpadded base64", curve)
-	case string(body.Dehydrated) != "true":
+	case string(dehydrated) != "true":
 		return mxerr.InvalidParam("device_keys must have dehydrated, which is true, so that others know what the device is")
 	case !signed:
 		return mxerr.InvalidParam("device_keys must be signed with your self-signing key: upload cross-signing keys first")

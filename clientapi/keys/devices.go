@@ -67,7 +67,7 @@ func (s *Service) RemoveDevices(ctx context.Context, tx *sqlutil.Tx, user id.Use
 	if err != nil {
 		return fmt.Errorf("delete identity keys: %w", err)
 	}
-	pools, err := s.Store.LockKeyPools(ctx, tx, []id.UserID{user}, devices)
+	pools, err := s.Store.LockKeyPools(ctx, tx, map[id.UserID][]id.DeviceID{user: devices})
 	if err != nil {
 		return fmt.Errorf("lock one-time keys: %w", err)
 	}

@@ -19,6 +19,15 @@ type Elsewhere interface {
 	ClaimKeys(ctx context.Context, server id.ServerName, keys map[id.UserID]map[id.DeviceID]string) (Claimed, error)
 }
 
+// copyAsked copies of an answer what it says of users that were asked for: no server speaks for those of another.
+func copyAsked[T, A any](into, answer map[id.UserID]A, asked map[id.UserID]T) {
+	for user := range asked {
+		if said, has := answer[user]; has {
+			into[user] = said
+		}
+	}
+}
+
 // Unreachable says why servers did not answer.
 type Unreachable map[id.ServerName]*mxerr.Error
 
@@ -35,9 +44,10 @@ func apart[T any](all map[id.UserID]T) map[id.ServerName]map[id.UserID]T {
 	return by
 }
 
-// askAll asks all servers at once, each until a time is over. take gets one answer after the other.
+// askAll asks all servers at once, each until a time is over. take gets one answer after the other, with what was
+// asked.
 func askAll[T, A any](ctx context.Context, timeout time.Duration, asked map[id.ServerName]map[id.UserID]T,
-	ask func(context.Context, id.ServerName, map[id.UserID]T) (A, error), take func(A)) Unreachable {
+	ask func(context.Context, id.ServerName, map[id.UserID]T) (A, error), take func(map[id.UserID]T, A)) Unreachable {
 	failures := make(Unreachable)
 	if ask == nil {
 		for server := range asked {
@@ -55,7 +65,7 @@ func askAll[T, A any](ctx context.Context, timeout time.Duration, asked map[id.S
 			mu.Lock()
 			defer mu.Unlock()
 			if err == nil {
-				take(answer)
+				take(users, answer)
 				return
 			}
 			if e, is := mxerr.As(err); is {

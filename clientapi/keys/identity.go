@@ -2,8 +2,8 @@ package keys
 
 import (
 	"encoding/json"
+	"maps"
 
-	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
@@ -22,13 +22,14 @@ func parseIdentity(user id.UserID, device id.DeviceID, raw json.RawMessage) (*id
 		return nil, nil
 	}
 	var body struct {
-		UserID     *id.UserID        `json:"user_id"`
-		DeviceID   *id.DeviceID      `json:"device_id"`
-		Algorithms []string          `json:"algorithms"`
-		Keys       map[string]string `json:"keys"`
-		Signatures signatures        `json:"signatures"`
+		UserID     *id.UserID
+		DeviceID   *id.DeviceID
+		Algorithms []string
+		Keys       map[string]string
+		Signatures signatures
 	}
-	if err := object("device_keys", raw, &body); err != nil {
+	if err := members("device_keys", raw, map[string]any{"user_id": &body.UserID, "device_id": &body.DeviceID,
+		"algorithms": &body.Algorithms, "keys": &body.Keys, "signatures": &body.Signatures}); err != nil {
 		return nil, err
 	}
 	switch {
@@ -36,7 +37,8 @@ func parseIdentity(user id.UserID, device id.DeviceID, raw json.RawMessage) (*id
 		body.Signatures == nil:
 		return nil, mxerr.BadJSON("device_keys must have user_id, device_id, algorithms, keys and signatures")
 	case *body.UserID != user || *body.DeviceID != device:
-		return nil, mxerr.InvalidParam("device_keys are not of your device: they must have user_id %s and device_id %s", user, device)
+		return nil, mxerr.InvalidParam("device_keys are not of your device: they must have user_id %s and device_id %s",
+			user, device)
 	case len(body.Keys) > MaxIdentityKeys || len(body.Algorithms) > MaxIdentityKeys:
 		return nil, mxerr.InvalidParam("a device may have %d keys, and as many algorithms", MaxIdentityKeys)
 	}
@@ -69,16 +71,7 @@ func parseIdentity(user id.UserID, device id.DeviceID, raw json.RawMessage) (*id
 
 // sameKeys tells whether two forms of device_keys have the same keys.
 func sameKeys(a, b []byte) bool {
-	var x, y struct {
-		Keys map[string]string `json:"keys"`
-	}
-	if httputil.Unmarshal(a, &x) != nil || httputil.Unmarshal(b, &y) != nil || len(x.Keys) != len(y.Keys) {
-		return false
-	}
-	for name, key := range x.Keys {
-		if y.Keys[name] != key {
-			return false
-		}
-	}
-	return true
+	var x, y map[string]string
+	return members("device_keys", a, map[string]any{"keys": &x}) == nil &&
+		members("device_keys", b, map[string]any{"keys": &y}) == nil && maps.Equal(x, y)
 }

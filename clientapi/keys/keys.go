@@ -24,8 +24,8 @@ const (
 	// MaxOneTimeKeys are those that a device has of an algorithm and that were not claimed; one upload may have as many.
 	MaxOneTimeKeys = 500
 	// MaxGiven is how many ids of keys that were claimed are remembered of a device for each algorithm, with those of keys
-	// that were uploaded together with them.
-	MaxGiven          = 200
+	// that were uploaded together with them: as many as an upload has that is repeated because its answer was lost.
+	MaxGiven          = MaxOneTimeKeys
 	MaxKeyAlgorithms  = 10    // with one-time or fallback keys of a device
 	MaxIdentity       = 16384 // bytes of the JSON of a device's keys, or of a cross-signing key
 	MaxIdentityKeys   = 20    // of a device

@@ -112,22 +112,36 @@ func (k *oneTimeKey) verify(public string) error {
 // sameKey tells whether two keys differ in nothing but signatures, which are not the same each time that some
 // clients sign.
 func sameKey(a, b string) bool {
-	return a == b || string(pdu.Without([]byte(a), "signatures")) == string(pdu.Without([]byte(b), "signatures"))
+	return a == b || a[0] == '{' && b[0] == '{' &&
+		string(pdu.Without([]byte(a), "signatures")) == string(pdu.Without([]byte(b), "signatures"))
 }
 
-// batch makes what is stored of keys that are uploaded together.
-func batch(keys []*oneTimeKey) storage.KeyBatch {
-	var width int
-	slots := make([][]byte, len(keys))
-	for i, k := range keys {
-		slots[i] = append(append(pdu.AppendString(make([]byte, 0, len(k.id)+len(k.json)+3), k.id), ':'), k.json...)
-		width = max(width, len(slots[i]))
+// batches makes what is stored of keys that are uploaded together: one batch, unless most of it were spaces. Numbers
+// count on from those that the pool has.
+func batches(pool *storage.KeyPool, keys []*oneTimeKey) []storage.KeyBatch {
+	const spaces = 4096
+	var all []storage.KeyBatch
+	var slots [][]byte
+	var width, size int
+	end := func() {
+		b := storage.KeyBatch{Pool: pool.NID, First: pool.Uploaded + 1, Last: pool.Uploaded + int64(len(slots)),
+			Width: int64(width), Slots: bytes.Repeat([]byte{' '}, width*len(slots))}
+		for i, slot := range slots {
+			copy(b.Slots[i*width:], slot)
+		}
+		all, pool.Uploaded = append(all, b), b.Last
+		slots, width, size = nil, 0, 0
 	}
-	b := storage.KeyBatch{Width: int64(width), Slots: bytes.Repeat([]byte{' '}, width*len(keys))}
-	for i, slot := range slots {
-		copy(b.Slots[i*width:], slot)
+	for _, k := range keys {
+		slot := append(append(pdu.AppendString(make([]byte, 0, len(k.id)+len(k.json)+3), k.id), ':'), k.json...)
+		if max(width, len(slot))*(len(slots)+1) > 2*(size+len(slot))+spaces {
+			end()
+		}
+		slots = append(slots, slot)
+		width, size = max(width, len(slot)), size+len(slot)
 	}
-	return b
+	end()
+	return all
 }
 
 // member is the object that a claim answers with for a slot.
@@ -153,6 +167,21 @@ func find(batches []storage.KeyBatch, wanted []oneTimeKey) map[string]string {
 		}
 	}
 	return found
+}
+
+// members reads members of an object that others will see, each by its exact name: to encoding/json, "Keys" were keys
+// too, and others would see what was not checked.
+func members(what string, raw json.RawMessage, into map[string]any) error {
+	var all map[string]json.RawMessage
+	if err := object(what, raw, &all); err != nil {
+		return err
+	}
+	for name, target := range into {
+		if value, has := all[name]; has && json.Unmarshal(value, target) != nil {
+			return mxerr.BadJSON("%s of %.300s has not the form that it must have", name, what)
+		}
+	}
+	return nil
 }
 
 // object reads a part of a body that must be an object.

@@ -47,7 +47,7 @@ func (o *signedObject) json(private ...signature) json.RawMessage {
 }
 
 func newPublished() *lru.Cache[id.UserID, *published] {
-	return lru.New(publishedBytes, func(user id.UserID, p *published) int { return len(user) + p.size })
+	return lru.New(publishedBytes, func(user id.UserID, p *published) int { return len(user) + p.size + 300 })
 }
 
 // publish reads what everybody sees of users' keys. Users without an account are left out.
@@ -103,7 +103,8 @@ func (s *Service) publish(ctx context.Context, users []id.UserID) (map[id.UserID
 				unsigned(d.DisplayName)})
 		}
 	}
-	slices.SortFunc(cross, func(a, b storage.CrossSigningKey) int { return strings.Compare(a.Usage, b.Usage) }) // master first
+	// The master key is the first.
+	slices.SortFunc(cross, func(a, b storage.CrossSigningKey) int { return strings.Compare(a.Usage, b.Usage) })
 	for i := range cross {
 		k := &cross[i]
 		p := all[k.UserID]

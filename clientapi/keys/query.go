@@ -25,8 +25,9 @@ type Keys struct {
 }
 
 func newKeys() *Keys {
-	return &Keys{Devices: make(map[id.UserID]map[id.DeviceID]json.RawMessage), Master: make(map[id.UserID]json.RawMessage),
-		SelfSigning: make(map[id.UserID]json.RawMessage), UserSigning: make(map[id.UserID]json.RawMessage), StreamIDs: make(map[id.UserID]int64)}
+	return &Keys{Devices: make(map[id.UserID]map[id.DeviceID]json.RawMessage),
+		Master: make(map[id.UserID]json.RawMessage), SelfSigning: make(map[id.UserID]json.RawMessage),
+		UserSigning: make(map[id.UserID]json.RawMessage), StreamIDs: make(map[id.UserID]int64)}
 }
 
 // Query returns keys of users of any server for a local viewer (§ POST /keys/query): of the devices that are named,
@@ -55,10 +56,10 @@ func (s *Service) Query(ctx context.Context, viewer id.UserID, timeout time.Dura
 	if s.Elsewhere != nil {
 		ask = s.Elsewhere.QueryKeys
 	}
-	failures := askAll(ctx, timeout, servers, ask, func(k *Keys) {
-		maps.Copy(found.Devices, k.Devices)
-		maps.Copy(found.Master, k.Master)
-		maps.Copy(found.SelfSigning, k.SelfSigning)
+	failures := askAll(ctx, timeout, servers, ask, func(users map[id.UserID][]id.DeviceID, k *Keys) {
+		copyAsked(found.Devices, k.Devices, users)
+		copyAsked(found.Master, k.Master, users)
+		copyAsked(found.SelfSigning, k.SelfSigning, users)
 	})
 	return found, failures, nil
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
-	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -71,13 +70,16 @@ func (s *Service) UploadSignatures(ctx context.Context, user id.UserID,
 	var others []id.UserID
 	n := 0
 	for owner, objects := range body {
+		if objects == nil {
+			return nil, mxerr.BadJSON("the keys of %.80q must be an object", owner)
+		}
 		for name, object := range objects {
 			if len(object) == 0 || object[0] != '{' {
 				return nil, mxerr.BadJSON("the key %.80q of %.80q must be an object", name, owner)
 			}
 			n++
 		}
-		if owner != user && owner.Server() == s.Server && isName(string(owner)) {
+		if len(objects) > 0 && owner != user && owner.Server() == s.Server && isName(string(owner)) {
 			others = append(others, owner)
 		}
 	}
@@ -131,13 +133,11 @@ func checkSignatures(known ring, user, owner id.UserID, name string, object json
 	if string(form) != target.form {
 		return nil, mxerr.InvalidParam("the key is not the one that the server has: query it, and sign that")
 	}
-	var body struct {
-		Signatures signatures `json:"signatures"`
-	}
-	if err := httputil.Unmarshal(object, &body); err != nil {
+	var all signatures
+	if err := members("a signed key", object, map[string]any{"signatures": &all}); err != nil {
 		return nil, err
 	}
-	mine := body.Signatures[user]
+	mine := all[user]
 	if len(mine) == 0 {
 		return nil, invalidSignature("there is no signature of yours")
 	}

@@ -128,7 +128,7 @@ func (s *Service) check(ctx context.Context, user id.UserID, dev id.DeviceID, u 
 func (s *Service) known(ctx context.Context, c *Checked) (*known, error) {
 	before := new(known)
 	read := func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		before.pools, err = s.Store.KeyPools(ctx, tx, []id.UserID{c.user}, []id.DeviceID{c.device})
+		before.pools, err = s.Store.KeyPools(ctx, tx, c.owner())
 		if err != nil || c.isEmpty() {
 			return err
 		}
@@ -156,6 +156,10 @@ func (s *Service) known(ctx context.Context, c *Checked) (*known, error) {
 
 func (c *Checked) isEmpty() bool {
 	return c.identity == nil && len(c.oneTime) == 0 && len(c.fallback) == 0
+}
+
+func (c *Checked) owner() map[id.UserID][]id.DeviceID {
+	return map[id.UserID][]id.DeviceID{c.user: {c.device}}
 }
 
 // target is the identity key as what other keys sign.
@@ -186,15 +190,15 @@ func (s *Service) sameIDs(ctx context.Context, tx *sqlutil.Tx, c *Checked,
 // isNow tells whether the pools have what they had when the upload was checked, but for keys that were claimed.
 func (k *known) isNow(pools []storage.KeyPool) bool {
 	return slices.EqualFunc(k.pools, pools, func(a, b storage.KeyPool) bool {
-		return a.NID == b.NID &&
-			a.Uploaded == b.Uploaded
+		return a.NID == b.NID && a.Uploaded == b.Uploaded
 	})
 }
 
 // fits fails for an upload that contradicts what is there.
 func (c *Checked) fits(before *known) error {
 	if c.identity != nil && before.keys != nil && !sameKeys(c.identity.form, []byte(before.keys.JSON)) {
-		return mxerr.InvalidParam("the device %s has other identity keys, which never change: log in again for a new device", c.device)
+		return mxerr.InvalidParam("the device %s has other identity keys, which never change: log in again for a new device",
+			c.device)
 	}
 	fresh := make(map[string]int)
 	for i := range c.oneTime {
@@ -238,8 +242,7 @@ func (c *Checked) changes(before *known) bool {
 	}
 	return slices.ContainsFunc(c.fallback, func(k oneTimeKey) bool {
 		return !slices.ContainsFunc(before.pools, func(p storage.KeyPool) bool {
-			return p.Algorithm == k.algorithm &&
-				hasFallback(&p, &k)
+			return p.Algorithm == k.algorithm && hasFallback(&p, &k)
 		})
 	})
 }
@@ -258,7 +261,7 @@ func (s *Service) put(ctx context.Context, tx *sqlutil.Tx, c *Checked) ([]storag
 		return nil, mxerr.New(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "the device %s was logged out", c.device)
 	}
 	before := new(known)
-	if before.pools, err = s.Store.LockKeyPools(ctx, tx, []id.UserID{c.user}, []id.DeviceID{c.device}); err != nil {
+	if before.pools, err = s.Store.LockKeyPools(ctx, tx, c.owner()); err != nil {
 		return nil, fmt.Errorf("lock one-time keys: %w", err)
 	}
 	if c.before.isNow(before.pools) {
@@ -299,8 +302,7 @@ func (s *Service) putIdentity(ctx context.Context, tx *sqlutil.Tx, c *Checked, b
 			return fmt.Errorf("drop signatures of what was there: %w", err)
 		}
 		if err := s.Store.PutDeviceKeys(ctx, tx, storage.DeviceKeys{UserID: c.user, DeviceID: c.device,
-			PublicKey: c.identity.public,
-			Signature: c.identity.signature, JSON: string(c.identity.form)}); err != nil {
+			PublicKey: c.identity.public, Signature: c.identity.signature, JSON: string(c.identity.form)}); err != nil {
 			return fmt.Errorf("store the identity keys: %w", err)
 		}
 	}
@@ -342,12 +344,11 @@ func (s *Service) putOneTime(ctx context.Context, tx *sqlutil.Tx, c *Checked, be
 		if err != nil {
 			return nil, err
 		}
-		b := batch(keys)
-		b.Pool, b.First, b.Last = p.NID, p.Uploaded+1, p.Uploaded+int64(len(keys))
-		p.Uploaded = b.Last
 		changed[algorithm] = true
-		if err := s.Store.AddKeyBatch(ctx, tx, b); err != nil {
-			return nil, fmt.Errorf("store one-time keys: %w", err)
+		for _, b := range batches(p, keys) {
+			if err := s.Store.AddKeyBatch(ctx, tx, b); err != nil {
+				return nil, fmt.Errorf("store one-time keys: %w", err)
+			}
 		}
 	}
 	for i := range c.fallback {

@@ -55,8 +55,8 @@ func withSignatures(form []byte, all []signature, more ...byte) []byte {
 // publicKey decodes a key of 32 bytes; nil if it is none. A key has one spelling.
 func publicKey(text string) []byte {
 	key, err := base64.RawStdEncoding.Strict().DecodeString(text)
-	if err != nil || len(key) != ed25519.PublicKeySize || len(text) != base64.RawStdEncoding.EncodedLen(len(key)) { // it skips line breaks
-		return nil
+	if err != nil || len(key) != ed25519.PublicKeySize || len(text) != base64.RawStdEncoding.EncodedLen(len(key)) {
+		return nil // the length too: line breaks are skipped
 	}
 	return key
 }
@@ -76,8 +76,8 @@ func signed(form []byte, key, signature string) bool {
 func keyID(text string) (algorithm, name string, err error) {
 	algorithm, name, found := strings.Cut(text, ":")
 	if !found || algorithm == "" || name == "" || !isName(text) {
-		return "", "", mxerr.InvalidParam("%.80q is no algorithm with a key id: it must have the form algorithm:id, of at most %d bytes",
-			text, MaxKeyID)
+		return "", "", mxerr.InvalidParam(
+			"%.80q is no algorithm with a key id: it must have the form algorithm:id, of at most %d bytes", text, MaxKeyID)
 	}
 	return algorithm, name, nil
 }

@@ -59,7 +59,9 @@ func TestAKeyHasOneSpelling(t *testing.T) {
 func TestSignaturesAreSplicedIn(t *testing.T) {
 	got := string(withSignatures([]byte(`{"a":1}`), []signature{{"@a:x", "ed25519:1", "s"}, {"@a:x", "ed25519:2",
 		"t"}, {"@b:x", "ed25519:\"", "u"}}, unsigned("\"A\n")...))
-	if want := `{"a":1,"signatures":{"@a:x":{"ed25519:1":"s","ed25519:2":"t"},"@b:x":{"ed25519:\"":"u"}},"unsigned":{"device_display_name":"\"A\n"}}`; got != want {
+	want := `{"a":1,"signatures":{"@a:x":{"ed25519:1":"s","ed25519:2":"t"},"@b:x":{"ed25519:\"":"u"}},` +
+		`"unsigned":{"device_display_name":"\"A\n"}}`
+	if got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if got := string(withSignatures([]byte(`{}`), nil)); got != `{"signatures":{}}` {
@@ -73,7 +75,8 @@ func BenchmarkVerify(b *testing.B) {
 		b.Fatal(err)
 	}
 	form := []byte(`{"key":"SogYyrkTldLz0BXP+GYWs0qaYacUI0RleEqNT8J3riQ"}`)
-	key, signature := base64.RawStdEncoding.EncodeToString(public), base64.RawStdEncoding.EncodeToString(ed25519.Sign(private, form))
+	key := base64.RawStdEncoding.EncodeToString(public)
+	signature := base64.RawStdEncoding.EncodeToString(ed25519.Sign(private, form))
 	for b.Loop() {
 		if !signed(form, key, signature) {
 			b.Fatal("wrong")

@@ -146,14 +146,29 @@ func appendSession(to []byte, k *storage.BackupKey) []byte {
 	return append(append(append(to, `,"session_data":`...), k.SessionData...), '}')
 }
 
-// deleteKeys is DELETE /room_keys/keys, …/{roomId} and …/{roomId}/{sessionId}.
-func (e *endpoints) deleteKeys(inRoom bool) httputil.Handler {
-	return func(ctx context.Context, r *httputil.Request) (any, error) {
-		version, room, err := keysOf(r, inRoom)
-		if err != nil {
-			return nil, err
-		}
-		state, err := e.Backups.DeleteKeys(ctx, r.Caller.UserID, version, room, r.Var("sessionID"))
-		return backupState(state, err)
+// deleteAllKeys is DELETE /room_keys/keys.
+func (e *endpoints) deleteAllKeys(ctx context.Context, r *httputil.Request) (any, error) {
+	version, _, err := keysOf(r, false)
+	if err != nil {
+		return nil, err
 	}
+	return backupState(e.Backups.DeleteKeys(ctx, r.Caller.UserID, version))
+}
+
+// deleteRoomKeys is DELETE /room_keys/keys/{roomId}.
+func (e *endpoints) deleteRoomKeys(ctx context.Context, r *httputil.Request) (any, error) {
+	version, room, err := keysOf(r, true)
+	if err != nil {
+		return nil, err
+	}
+	return backupState(e.Backups.DeleteRoomKeys(ctx, r.Caller.UserID, version, room))
+}
+
+// deleteKey is DELETE /room_keys/keys/{roomId}/{sessionId}.
+func (e *endpoints) deleteKey(ctx context.Context, r *httputil.Request) (any, error) {
+	version, room, err := keysOf(r, true)
+	if err != nil {
+		return nil, err
+	}
+	return backupState(e.Backups.DeleteKey(ctx, r.Caller.UserID, version, room, r.Var("sessionID")))
 }

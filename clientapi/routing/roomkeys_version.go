@@ -32,9 +32,9 @@ func backupRoutes(e *endpoints) []httputil.Route {
 		{Method: get, Path: all, Name: "backup_keys", Large: true, Handler: e.getAllKeys},
 		{Method: get, Path: room, Name: "backup_keys", Large: true, Handler: e.getRoomKeys},
 		{Method: get, Path: session, Name: "backup_key", Handler: e.getKey},
-		{Method: del, Path: all, Name: "delete_backup_keys", Handler: e.deleteKeys(false)},
-		{Method: del, Path: room, Name: "delete_backup_keys", Handler: e.deleteKeys(true)},
-		{Method: del, Path: session, Name: "delete_backup_keys", Handler: e.deleteKeys(true)},
+		{Method: del, Path: all, Name: "delete_backup_keys", Handler: e.deleteAllKeys},
+		{Method: del, Path: room, Name: "delete_backup_keys", Handler: e.deleteRoomKeys},
+		{Method: del, Path: session, Name: "delete_backup_keys", Handler: e.deleteKey},
 	}
 	for i := range routes {
 		routes[i].Auth = httputil.AuthUser

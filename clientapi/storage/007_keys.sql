@@ -43,6 +43,8 @@ CREATE TABLE clientapi_key_pools (
     fallback_used BOOLEAN NOT NULL DEFAULT FALSE,
     UNIQUE (user_id, device_id, algorithm)
 );
+-- For those who ask for devices of many users: one name for each.
+CREATE INDEX clientapi_key_pools_device ON clientapi_key_pools ((user_id || ' ' || device_id));
 -- One-time keys as they were uploaded together, those that can be claimed, and some that were given, so that none is taken
 -- twice. A slot is "algorithm:id":key, filled up with spaces: each has the same width, so that one is read without the others.
 CREATE TABLE clientapi_one_time_keys (

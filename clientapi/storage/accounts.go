@@ -22,16 +22,18 @@ type Account struct {
 }
 
 type accountStatements struct {
-	insertAccount, selectAccount, selectActive, selectExisting, updatePassword, renewHash, upgradeGuest, deactivate,
+	insertAccount, selectAccount, lockAccount, selectActive, selectExisting, updatePassword, renewHash, upgradeGuest, deactivate,
 	moderate *sqlutil.Stmt
 }
 
 func prepareAccounts(db *sqlutil.DB) accountStatements {
+	const account = `SELECT user_id, password_hash, created_ms, admin, guest, deactivated, locked, suspended
+		FROM clientapi_accounts WHERE user_id = $1`
 	return accountStatements{
 		insertAccount: db.Stmt(`INSERT INTO clientapi_accounts (user_id, password_hash, created_ms, admin, guest)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id) DO NOTHING`),
-		selectAccount: db.Stmt(`SELECT user_id, password_hash, created_ms, admin, guest, deactivated, locked, suspended FROM clientapi_accounts
-			WHERE user_id = $1`),
+		selectAccount:  db.Stmt(account),
+		lockAccount:    db.Stmt(account + ` FOR UPDATE`),
 		selectActive:   db.Stmt(`SELECT user_id, guest FROM clientapi_accounts WHERE user_id = ANY($1) AND deactivated = FALSE`),
 		selectExisting: db.Stmt(`SELECT user_id FROM clientapi_accounts WHERE user_id = ANY($1)`),
 		updatePassword: db.Stmt(`UPDATE clientapi_accounts SET password_hash = $2 WHERE user_id = $1 AND deactivated = FALSE`),
@@ -54,8 +56,19 @@ func (s *Store) InsertAccount(ctx context.Context, tx *sqlutil.Tx, a Account) (b
 
 // Account returns the account of a user; nil if there is none.
 func (s *Store) Account(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*Account, error) {
+	return scanAccount(s.selectAccount.QueryRow(ctx, tx, user))
+}
+
+// LockAccount is Account, and until the transaction ends the account does not end. It comes before all other rows of
+// the user, as it does where an account is ended.
+func (s *Store) LockAccount(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (*Account, error) {
+	return scanAccount(s.lockAccount.QueryRow(ctx, tx, user))
+}
+
+func scanAccount(row *sqlutil.Row) (*Account, error) {
 	a := new(Account)
-	err := s.selectAccount.QueryRow(ctx, tx, user).Scan(&a.UserID, &a.PasswordHash, &a.CreatedMS, &a.Admin, &a.Guest, &a.Deactivated, &a.Locked, &a.Suspended)
+	err := row.Scan(&a.UserID, &a.PasswordHash, &a.CreatedMS, &a.Admin, &a.Guest, &a.Deactivated, &a.Locked,
+		&a.Suspended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

@@ -152,15 +152,15 @@ func (s *Store) DeleteBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID
 
 // DeleteBackups removes all that there is of a user's backups, but for the keys, which are swept.
 func (s *Store) DeleteBackups(ctx context.Context, tx *sqlutil.Tx, user id.UserID) error {
+	if _, err := s.deleteVersions.Exec(ctx, tx, user); err != nil { // it waits for who creates one
+		return err
+	}
 	rows, err := s.deleteBackups.Query(ctx, tx, user)
 	nids, err := sqlutil.Collect(rows, err, scanOne[int64])
-	if err == nil {
-		err = s.sweepLater(ctx, tx, nids)
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		_, err = s.deleteVersions.Exec(ctx, tx, user)
-	}
-	return err
+	return s.sweepLater(ctx, tx, nids)
 }
 
 func (s *Store) sweepLater(ctx context.Context, tx *sqlutil.Tx, nids []int64) error {

@@ -25,8 +25,9 @@ type deviceKeyStatements struct {
 
 func prepareDeviceKeys(db *sqlutil.DB) deviceKeyStatements {
 	return deviceKeyStatements{
-		lockDevice:      db.Stmt(`SELECT 1 FROM clientapi_devices WHERE user_id = $1 AND device_id = $2 FOR UPDATE`),
-		selectDeviceIDs: db.Stmt(`SELECT user_id, device_id FROM clientapi_devices WHERE user_id = ANY($1) ORDER BY user_id, device_id`),
+		lockDevice: db.Stmt(`SELECT 1 FROM clientapi_devices WHERE user_id = $1 AND device_id = $2 FOR UPDATE`),
+		selectDeviceIDs: db.Stmt(`SELECT user_id, device_id FROM clientapi_devices
+			WHERE user_id = ANY($1) ORDER BY user_id, device_id`),
 		selectDeviceKeys: db.Stmt(`SELECT public_key, signature, json FROM clientapi_device_keys
 			WHERE user_id = $1 AND device_id = $2`),
 		selectUsersDeviceKeys: db.Stmt(`SELECT k.user_id, k.device_id, k.public_key, k.signature, k.json, d.display_name
@@ -35,7 +36,8 @@ func prepareDeviceKeys(db *sqlutil.DB) deviceKeyStatements {
 		upsertDeviceKeys: db.Stmt(`INSERT INTO clientapi_device_keys (user_id, device_id, public_key, signature, json)
 			VALUES ($1, $2, $3, $4, $5) ON CONFLICT (user_id, device_id)
 			DO UPDATE SET public_key = excluded.public_key, signature = excluded.signature, json = excluded.json`),
-		deleteDeviceKeys: db.Stmt(`DELETE FROM clientapi_device_keys WHERE user_id = $1 AND device_id = ANY($2) RETURNING device_id`),
+		deleteDeviceKeys: db.Stmt(`DELETE FROM clientapi_device_keys
+			WHERE user_id = $1 AND device_id = ANY($2) RETURNING device_id`),
 	}
 }
 
@@ -53,8 +55,7 @@ func (s *Store) LockDevice(ctx context.Context, tx *sqlutil.Tx, user id.UserID, 
 func (s *Store) DeviceIDs(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) ([]Device, error) {
 	rows, err := s.selectDeviceIDs.Query(ctx, tx, sqlutil.Array(users))
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (d Device, err error) {
-		return d, rows.Scan(&d.UserID,
-			&d.DeviceID)
+		return d, rows.Scan(&d.UserID, &d.DeviceID)
 	})
 }
 

@@ -49,8 +49,7 @@ func (s *Store) StreamIDs(ctx context.Context, tx *sqlutil.Tx, users []id.UserID
 
 // StreamIDsAndPrivate is StreamIDs, and returns those signatures of a viewer on the users' keys that nobody else sees.
 func (s *Store) StreamIDsAndPrivate(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
-	viewer id.UserID) (map[id.UserID]int64,
-	[]Signature, error) {
+	viewer id.UserID) (map[id.UserID]int64, []Signature, error) {
 	last := make(map[id.UserID]int64)
 	var private []Signature
 	rows, err := s.selectStreamIDsAndPrivate.Query(ctx, tx, sqlutil.Array(users), viewer, sqlutil.Array(users))

@@ -27,20 +27,21 @@ type deviceStatements struct {
 
 func prepareDevices(db *sqlutil.DB) deviceStatements {
 	return deviceStatements{
-		insertDevice: db.Stmt(`INSERT INTO clientapi_devices (user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip, dehydrated)
-			VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_id, device_id)
+		insertDevice: db.Stmt(`INSERT INTO clientapi_devices (user_id, device_id, display_name, created_ms, last_seen_ms,
+				last_seen_ip, dehydrated) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (user_id, device_id)
 			DO UPDATE SET last_seen_ms = excluded.last_seen_ms, last_seen_ip = excluded.last_seen_ip`),
-		selectDevice: db.Stmt(`SELECT user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip, dehydrated FROM clientapi_devices
-			WHERE user_id = $1 AND device_id = $2`),
-		selectDevices: db.Stmt(`SELECT user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip, dehydrated FROM clientapi_devices
-			WHERE user_id = $1 ORDER BY created_ms, device_id`),
-		surplusDevices: db.Stmt(`SELECT device_id FROM clientapi_devices WHERE user_id = $1 AND device_id <> $2 AND dehydrated = FALSE
-			ORDER BY last_seen_ms DESC, device_id LIMIT 1000000 OFFSET $3`),
+		selectDevice: db.Stmt(`SELECT user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip, dehydrated
+			FROM clientapi_devices WHERE user_id = $1 AND device_id = $2`),
+		selectDevices: db.Stmt(`SELECT user_id, device_id, display_name, created_ms, last_seen_ms, last_seen_ip, dehydrated
+			FROM clientapi_devices WHERE user_id = $1 ORDER BY created_ms, device_id`),
+		surplusDevices: db.Stmt(`SELECT device_id FROM clientapi_devices
+			WHERE user_id = $1 AND device_id <> $2 AND dehydrated = FALSE ORDER BY last_seen_ms DESC, device_id LIMIT 1000000 OFFSET $3`),
 		renameDevice: db.Stmt(`UPDATE clientapi_devices SET display_name = $3
 			WHERE user_id = $1 AND device_id = $2 AND display_name <> $3`),
 		touchDevice: db.Stmt(`UPDATE clientapi_devices SET last_seen_ms = $3, last_seen_ip = $4
 			WHERE user_id = $1 AND device_id = $2 AND last_seen_ms < $3`),
-		deleteDevices: db.Stmt(`DELETE FROM clientapi_devices WHERE user_id = $1 AND device_id = ANY($2) RETURNING device_id`),
+		deleteDevices: db.Stmt(`DELETE FROM clientapi_devices
+			WHERE user_id = $1 AND device_id = ANY($2) RETURNING device_id`),
 		deleteOtherDevices: db.Stmt(`DELETE FROM clientapi_devices WHERE user_id = $1 AND device_id <> $2
 			AND (dehydrated = FALSE OR $3 = TRUE) RETURNING device_id`),
 	}
@@ -48,12 +49,13 @@ func prepareDevices(db *sqlutil.DB) deviceStatements {
 
 // PutDevice adds a device. One that exists keeps its name and is marked as seen.
 func (s *Store) PutDevice(ctx context.Context, tx *sqlutil.Tx, d Device) error {
-	_, err := s.insertDevice.Exec(ctx, tx, d.UserID, d.DeviceID, d.DisplayName, d.CreatedMS, d.LastSeenMS, d.LastSeenIP, d.Dehydrated)
+	_, err := s.insertDevice.Exec(ctx, tx, d.UserID, d.DeviceID, d.DisplayName, d.CreatedMS, d.LastSeenMS,
+		d.LastSeenIP, d.Dehydrated)
 	return err
 }
 
-// SurplusDevices returns those devices of a user, but for one and for dehydrated ones, that were not seen for the longest time, beyond so many
-// with that one.
+// SurplusDevices returns those devices of a user, but for one and for dehydrated ones, that were not seen for the
+// longest time, beyond so many with that one.
 func (s *Store) SurplusDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID,
 	most int) ([]id.DeviceID, error) {
 	rows, err := s.surplusDevices.Query(ctx, tx, user, keep, most-1)
@@ -63,7 +65,8 @@ func (s *Store) SurplusDevices(ctx context.Context, tx *sqlutil.Tx, user id.User
 // Device returns one device; nil if there is none.
 func (s *Store) Device(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) (*Device, error) {
 	d := new(Device)
-	err := s.selectDevice.QueryRow(ctx, tx, user, device).Scan(&d.UserID, &d.DeviceID, &d.DisplayName, &d.CreatedMS, &d.LastSeenMS, &d.LastSeenIP, &d.Dehydrated)
+	err := s.selectDevice.QueryRow(ctx, tx, user, device).Scan(&d.UserID, &d.DeviceID, &d.DisplayName, &d.CreatedMS,
+		&d.LastSeenMS, &d.LastSeenIP, &d.Dehydrated)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -80,7 +83,8 @@ func (s *Store) Devices(ctx context.Context, tx *sqlutil.Tx, user id.UserID) ([]
 }
 
 // RenameDevice returns false if there is no such device that has another name.
-func (s *Store) RenameDevice(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, name string) (bool, error) {
+func (s *Store) RenameDevice(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID,
+	name string) (bool, error) {
 	n, err := s.renameDevice.Exec(ctx, tx, user, device, name)
 	return n == 1, err
 }
@@ -92,13 +96,14 @@ func (s *Store) TouchDevice(ctx context.Context, tx *sqlutil.Tx, d Device) error
 }
 
 // DeleteDevices removes devices of a user, and returns those that were there.
-func (s *Store) DeleteDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, devices []id.DeviceID) ([]id.DeviceID, error) {
+func (s *Store) DeleteDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID,
+	devices []id.DeviceID) ([]id.DeviceID, error) {
 	rows, err := s.deleteDevices.Query(ctx, tx, user, sqlutil.Array(devices))
 	return sqlutil.Collect(rows, err, scanOne[id.DeviceID])
 }
 
-// DeleteOtherDevices removes all devices of a user but one, and returns them. An empty keep keeps none. Dehydrated devices
-// stay, unless they are wanted too.
+// DeleteOtherDevices removes all devices of a user but one, and returns them. An empty keep keeps none. Dehydrated
+// devices stay, unless they are wanted too.
 func (s *Store) DeleteOtherDevices(ctx context.Context, tx *sqlutil.Tx, user id.UserID, keep id.DeviceID,
 	dehydrated bool) ([]id.DeviceID, error) {
 	rows, err := s.deleteOtherDevices.Query(ctx, tx, user, keep, dehydrated)

@@ -45,37 +45,49 @@ type oneTimeKeyStatements struct {
 
 func prepareOneTimeKeys(db *sqlutil.DB) oneTimeKeyStatements {
 	const pool = `SELECT nid, user_id, device_id, algorithm, given, uploaded, fallback_id, fallback_json, fallback_used
-		FROM clientapi_key_pools WHERE user_id = ANY($1) AND device_id = ANY($2) ORDER BY nid`
+		FROM clientapi_key_pools WHERE user_id || ' ' || device_id = ANY($1) ORDER BY nid`
 	return oneTimeKeyStatements{
-		insertPool:  db.Stmt(`INSERT INTO clientapi_key_pools (user_id, device_id, algorithm) VALUES ($1, $2, $3) RETURNING nid`),
+		insertPool: db.Stmt(`INSERT INTO clientapi_key_pools (user_id, device_id, algorithm)
+			VALUES ($1, $2, $3) RETURNING nid`),
 		selectPools: db.Stmt(pool),
 		lockPools:   db.Stmt(pool + ` FOR UPDATE`),
-		updatePool: db.Stmt(`UPDATE clientapi_key_pools SET uploaded = $2, fallback_id = $3, fallback_json = $4, fallback_used = $5
-			WHERE nid = $1`),
-		takeKeys: db.Stmt(`UPDATE clientapi_key_pools SET given = given + 1 WHERE nid = ANY($1) AND given < uploaded RETURNING nid`),
+		updatePool: db.Stmt(`UPDATE clientapi_key_pools 
+			SET uploaded = $2, fallback_id = $3, fallback_json = $4, fallback_used = $5 WHERE nid = $1`),
+		takeKeys: db.Stmt(`UPDATE clientapi_key_pools SET given = given + 1
+			WHERE nid = ANY($1) AND given < uploaded RETURNING nid`),
 		selectTaken: db.Stmt(`SELECT k.pool, substr(k.slots, ((p.given - k.first_seq) * k.width + 1)::int, k.width::int)
-			FROM clientapi_key_pools p JOIN clientapi_one_time_keys k ON k.pool = p.nid AND k.last_seq >= p.given AND k.first_seq <= p.given
-			WHERE p.nid = ANY($1)`),
-		useFallback:   db.Stmt(`UPDATE clientapi_key_pools SET fallback_used = TRUE WHERE nid = ANY($1)`),
-		deletePools:   db.Stmt(`DELETE FROM clientapi_key_pools WHERE nid = ANY($1)`),
-		insertBatch:   db.Stmt(`INSERT INTO clientapi_one_time_keys (pool, first_seq, last_seq, width, slots) VALUES ($1, $2, $3, $4, $5)`),
-		selectBatches: db.Stmt(`SELECT pool, first_seq, last_seq, width, slots FROM clientapi_one_time_keys WHERE pool = ANY($1)`),
+			FROM clientapi_key_pools p JOIN clientapi_one_time_keys k
+			ON k.pool = p.nid AND k.last_seq >= p.given AND k.first_seq <= p.given WHERE p.nid = ANY($1)`),
+		useFallback: db.Stmt(`UPDATE clientapi_key_pools SET fallback_used = TRUE WHERE nid = ANY($1)`),
+		deletePools: db.Stmt(`DELETE FROM clientapi_key_pools WHERE nid = ANY($1)`),
+		insertBatch: db.Stmt(`INSERT INTO clientapi_one_time_keys (pool, first_seq, last_seq, width, slots)
+			VALUES ($1, $2, $3, $4, $5)`),
+		selectBatches: db.Stmt(`SELECT pool, first_seq, last_seq, width, slots FROM clientapi_one_time_keys
+			WHERE pool = ANY($1)`),
 		deleteGiven:   db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = $1 AND last_seq <= $2`),
 		deleteBatches: db.Stmt(`DELETE FROM clientapi_one_time_keys WHERE pool = ANY($1)`),
 	}
 }
 
-// KeyPools returns what users' devices have of one-time and fallback keys: for each of the users and each of the
-// devices, in an order that all have in common.
-func (s *Store) KeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
-	devices []id.DeviceID) ([]KeyPool, error) {
-	return collectPools(s.selectPools.Query(ctx, tx, sqlutil.Array(users), sqlutil.Array(devices)))
+// KeyPools returns what users' devices have of one-time and fallback keys, in an order that all have in common.
+func (s *Store) KeyPools(ctx context.Context, tx *sqlutil.Tx, of map[id.UserID][]id.DeviceID) ([]KeyPool, error) {
+	return collectPools(s.selectPools.Query(ctx, tx, sqlutil.Array(names(of))))
 }
 
 // LockKeyPools is KeyPools, and keeps them as they are until the transaction ends.
-func (s *Store) LockKeyPools(ctx context.Context, tx *sqlutil.Tx, users []id.UserID,
-	devices []id.DeviceID) ([]KeyPool, error) {
-	return collectPools(s.lockPools.Query(ctx, tx, sqlutil.Array(users), sqlutil.Array(devices)))
+func (s *Store) LockKeyPools(ctx context.Context, tx *sqlutil.Tx, of map[id.UserID][]id.DeviceID) ([]KeyPool, error) {
+	return collectPools(s.lockPools.Query(ctx, tx, sqlutil.Array(names(of))))
+}
+
+// names has one text for each device. A user id has no space.
+func names(of map[id.UserID][]id.DeviceID) []string {
+	var all []string
+	for user, devices := range of {
+		for _, device := range devices {
+			all = append(all, string(user)+" "+string(device))
+		}
+	}
+	return all
 }
 
 func collectPools(rows *sql.Rows, err error) ([]KeyPool, error) {
@@ -125,8 +137,7 @@ func (s *Store) TakeOneTimeKeys(ctx context.Context, tx *sqlutil.Tx, pools []int
 	}
 	rows, err = s.selectTaken.Query(ctx, tx, sqlutil.Array(taken))
 	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (k TakenKey, err error) {
-		return k, rows.Scan(&k.Pool,
-			&k.Slot)
+		return k, rows.Scan(&k.Pool, &k.Slot)
 	})
 }
 

@@ -25,12 +25,13 @@ type signatureStatements struct {
 
 func prepareSignatures(db *sqlutil.DB) signatureStatements {
 	return signatureStatements{
-		selectSignatures: db.Stmt(`SELECT user_id, key_id, signer, signer_key, signature, only_signer FROM clientapi_signatures
-			WHERE user_id = ANY($1) AND (only_signer = FALSE OR signer = $2)`),
+		selectSignatures: db.Stmt(`SELECT user_id, key_id, signer, signer_key, signature, only_signer
+			FROM clientapi_signatures WHERE user_id = ANY($1) AND (only_signer = FALSE OR signer = $2)`),
 		insertSignatures: db.Insert("clientapi_signatures", []string{"user_id", "key_id", "signer", "signer_key",
 			"signature", "only_signer"},
 			`ON CONFLICT (user_id, key_id, signer, signer_key) DO NOTHING`),
-		deleteSignaturesBy: db.Stmt(`DELETE FROM clientapi_signatures WHERE signer = $1 AND signer_key = ANY($2) RETURNING user_id`),
+		deleteSignaturesBy: db.Stmt(`DELETE FROM clientapi_signatures
+			WHERE signer = $1 AND signer_key = ANY($2) RETURNING user_id`),
 		deleteSignaturesOn: db.Stmt(`DELETE FROM clientapi_signatures WHERE user_id = $1 AND key_id = ANY($2)`),
 	}
 }

@@ -1,6 +1,6 @@
-// Package storage has the tables of clientapi: accounts, devices and their keys, tokens, profiles, and what is kept of unfinished requests.
-// It has all of clientapi's SQL and none of its rules. Its methods run in a transaction of the caller, but for those that say
-// otherwise.
+// Package storage has the tables of clientapi: accounts, devices and their keys, tokens, profiles, and what is kept of
+// unfinished requests. It has all of clientapi's SQL and none of its rules. Its methods run in a transaction of the
+// caller, but for those that say otherwise.
 package storage
 
 import (

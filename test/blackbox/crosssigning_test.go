@@ -141,7 +141,8 @@ func TestSignaturesAreCheckedAndShownToWhoMaySeeThem(t *testing.T) {
 		bobs := x.user.sign(y.master.object("master"))
 		a := alice.must("POST", upload, object{
 			alice.userID: object{alice.deviceID: x.self.sign(k.deviceKeys()), second.deviceID: x.user.sign(s.deviceKeys()),
-				x.master.public(): k.sign(x.master.object("master")), "NONE": x.self.sign(k.deviceKeys()), x.self.public(): x.master.sign(x.self.object("self_signing"))},
+				x.master.public(): k.sign(x.master.object("master")), "NONE": x.self.sign(k.deviceKeys()),
+				x.self.public(): x.master.sign(x.self.object("self_signing"))},
 			bob.userID: object{y.master.public(): bobs, b.deviceID: x.user.sign(b.deviceKeys()),
 				y.self.public(): x.user.sign(y.self.object("self_signing"))},
 			"@x:elsewhere.example": object{"X": x.user.sign(object{"user_id": "@x:elsewhere.example"})}})

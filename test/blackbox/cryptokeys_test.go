@@ -1,69 +1,37 @@
 package blackbox
 
 import (
-	"bytes"
-	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/base64"
-	"encoding/json"
 	"fmt"
-	"maps"
 	"testing"
+
+	"github.com/tidwall/gjson"
+
+	"github.com/matrix-org/dendrite/test/keytest"
 )
 
 // unpadded is the base64 of the specification.
-func unpadded(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
+func unpadded(b []byte) string { return keytest.Unpadded(b) }
 
-// signer is an ed25519 key that signs JSON for a user.
+// signer is a key that signs JSON for a user.
 type signer struct {
-	t       *testing.T
-	userID  string
-	keyID   string // with its algorithm
-	private ed25519.PrivateKey
+	t      *testing.T
+	key    keytest.Key
+	userID string
+	keyID  string // with its algorithm
 }
 
+// newSigner makes a key with a name; without one it is named after itself, as cross-signing keys are.
 func newSigner(t *testing.T, userID, name string) *signer {
-	t.Helper()
-	public, private, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if name == "" {
-		name = unpadded(public)
-	}
-	return &signer{t, userID, "ed25519:" + name, private}
+	key := keytest.New(userID, name)
+	return &signer{t, key, userID, key.ID()}
 }
 
 // public is the public key.
-func (s *signer) public() string { return unpadded(s.private.Public().(ed25519.PublicKey)) }
+func (s *signer) public() string { return s.key.Public() }
 
-// sign returns the object with one more signature (Appendices, § Signing JSON).
-func (s *signer) sign(o object) object {
-	s.t.Helper()
-	signed := maps.Clone(o)
-	delete(signed, "signatures")
-	delete(signed, "unsigned")
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(signed); err != nil { // sorts keys
-		s.t.Fatal(err)
-	}
-	signature := unpadded(ed25519.Sign(s.private, bytes.TrimSpace(text.Bytes())))
-	all := object{}
-	if before, has := o["signatures"].(object); has {
-		maps.Copy(all, before)
-	}
-	mine := object{}
-	if before, has := all[s.userID].(object); has {
-		maps.Copy(mine, before)
-	}
-	mine[s.keyID] = signature
-	all[s.userID] = mine
-	signed = maps.Clone(o)
-	signed["signatures"] = all
-	return signed
-}
+// sign returns the object with one more signature.
+func (s *signer) sign(o object) object { return s.key.Sign(o) }
 
 // cryptoDevice makes the keys of a device.
 type cryptoDevice struct {
@@ -90,7 +58,7 @@ func randomBytes(n int) []byte {
 func (k *cryptoDevice) deviceKeys() object {
 	k.t.Helper()
 	return k.sign(object{"user_id": k.userID, "device_id": k.deviceID,
-		"algorithms": []string{"m.olm.v1.curve25519-aes-sha2", "m.megolm.v1.aes-sha2"},
+		"algorithms": []string{keytest.Olm, keytest.Megolm},
 		"keys":       object{"curve25519:" + k.deviceID: k.identity, k.keyID: k.public()}})
 }
 
@@ -121,6 +89,25 @@ func (c *client) encrypted(oneTime int) *cryptoDevice {
 	return k
 }
 
+// claim claims a key of a device: its id, empty if there is none.
+func (c *client) claim(userID, deviceID string) (keyID string, key gjson.Result) {
+	c.t.Helper()
+	a := c.must("POST", at("keys", "claim"),
+		object{"one_time_keys": object{userID: object{deviceID: "signed_curve25519"}}})
+	in(a, "one_time_keys", userID, deviceID).ForEach(func(name, value gjson.Result) bool {
+		keyID, key = name.Str, value
+		return true
+	})
+	return keyID, key
+}
+
+// claimed is claim for its id alone.
+func (c *client) claimed(userID, deviceID string) string {
+	c.t.Helper()
+	keyID, _ := c.claim(userID, deviceID)
+	return keyID
+}
+
 // crossSigning are a user's cross-signing keys.
 type crossSigning struct{ master, self, user *signer }
 
@@ -131,9 +118,7 @@ func (c *client) crossSigning() *crossSigning {
 }
 
 // object is the JSON of a cross-signing key, without signatures.
-func (s *signer) object(usage string) object {
-	return object{"user_id": s.userID, "usage": []string{usage}, "keys": object{s.keyID: s.public()}}
-}
+func (s *signer) object(usage string) object { return s.key.CrossKey(usage) }
 
 // upload is the body of /keys/device_signing/upload with all three keys.
 func (x *crossSigning) upload() object {

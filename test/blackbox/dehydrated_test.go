@@ -64,13 +64,6 @@ func (c *client) keysOfDevices(of *client) map[string]gjson.Result {
 	return in(c.query(of.userID), "device_keys", of.userID).Map()
 }
 
-// claimed is the id of a key that is claimed of a device; empty if there is none.
-func (c *client) claimed(of *cryptoDevice) string {
-	c.t.Helper()
-	name, _ := c.claim(of)
-	return name
-}
-
 func TestADeviceIsDehydrated(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
@@ -94,17 +87,17 @@ func TestADeviceIsDehydrated(t *testing.T) {
 		}
 		given := make(map[string]bool)
 		for range 4 {
-			given[bob.claimed(k)] = true
+			given[bob.claimed(k.userID, k.deviceID)] = true
 		}
 		equal(t, "keys that were given", len(given), 4)
-		equal(t, "what is left to give is the fallback key", given[bob.claimed(k)], true)
+		equal(t, "what is left to give is the fallback key", given[bob.claimed(k.userID, k.deviceID)], true)
 
 		// What is sent twice changes nothing; data with the same keys is replaced.
 		alice.must("PUT", dehydratedPath, body)
 		body["device_data"] = object{"algorithm": "x"}
 		alice.must("PUT", dehydratedPath, body)
 		equal(t, "its data", alice.must("GET", dehydratedPath, nil).Get("device_data").Raw, `{"algorithm":"x"}`)
-		equal(t, "what is given again", given[bob.claimed(k)], true)
+		equal(t, "what is given again", given[bob.claimed(k.userID, k.deviceID)], true)
 
 		// A new one takes its place.
 		next := alice.dehydrates(x).deviceID
@@ -113,7 +106,7 @@ func TestADeviceIsDehydrated(t *testing.T) {
 		if all := bob.keysOfDevices(alice); all[k.deviceID].Exists() || !all[next].Exists() {
 			t.Errorf("bob sees %v", all)
 		}
-		equal(t, "a key of the old one", bob.claimed(k), "")
+		equal(t, "a key of the old one", bob.claimed(k.userID, k.deviceID), "")
 
 		equal(t, "what is deleted", alice.must("DELETE", dehydratedPath, object{}).Get("device_id").Str, next)
 		equal(t, "after that", alice.dehydrated(), "")
@@ -176,7 +169,7 @@ func TestDehydratingTwoAtOnce(t *testing.T) {
 			}
 			equal(t, "devices", len(alice.must("GET", at("devices"), nil).Get("devices").Array()), 2)
 			for _, k := range made {
-				if has := bob.claimed(k) != ""; has != (k.deviceID == device) {
+				if has := bob.claimed(k.userID, k.deviceID) != ""; has != (k.deviceID == device) {
 					t.Errorf("%s is there, and it is %t that %s has keys", device, has, k.deviceID)
 				}
 			}

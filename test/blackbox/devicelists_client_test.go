@@ -36,7 +36,7 @@ func trackerFilters() [][]string {
 		filtered(object{"room": object{"state": object{"types": []string{}}, "timeline": object{"types": []string{}}}})}
 }
 
-// now is what it has.
+// page is what the client has.
 func (v *tracker) page() page {
 	if len(v.pages) == 0 {
 		return page{}
@@ -127,7 +127,8 @@ func (v *tracker) compare(ctx context.Context, sees []string) error {
 	truth, err := v.fetch(ctx, sees)
 	for _, userID := range sees {
 		if err == nil && keys[userID] != truth[userID] {
-			err = fmt.Errorf("%s has these keys of %s:\n%s\nand the server has these:\n%s", v.userID, userID, keys[userID], truth[userID])
+			err = fmt.Errorf("%s has these keys of %s:\n%s\nand the server has these:\n%s", v.userID, userID, keys[userID],
+				truth[userID])
 		}
 	}
 	return err

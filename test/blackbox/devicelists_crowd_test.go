@@ -64,7 +64,7 @@ func crowd(t *testing.T, d *deployment, seed uint64, acts, kills int) {
 		v := &tracker{client: users[i].client, chance: chance, filter: pick(chance, trackerFilters())}
 		work.beside(func(ctx context.Context) error { return v.followAll(ctx, &quiet, &syncs) })
 	}
-	work.under(d, rand.New(rand.NewPCG(seed, 11<<32)), acts, kills)
+	work.under(d, rand.New(rand.NewPCG(seed, 11<<32)), acts, kills, "clientapi", "syncapi", "roomserver")
 	work.await("all is done", &work.workers)
 	quiet.Store(true)
 	for _, v := range own {

@@ -222,7 +222,8 @@ func (w *listWorld) wake(v *tracker) {
 	w.t.Helper()
 	w.syncOf(v)
 	since := w.clock
-	woken := v.poll(v.page().since, filtered(object{"room": object{"rooms": []string{}}})...)
+	nothingElse := object{"room": object{"rooms": []string{}}, "presence": object{"types": []string{}}}
+	woken := v.poll(v.page().since, filtered(nothingElse)...)
 	began := time.Now()
 	atOnce := w.act()
 	changed, left := w.expected(v.userID, since)

@@ -177,8 +177,7 @@ func (u *keyUser) signOwn(ctx context.Context, device *keyDevice) (string, bool)
 		return "has nothing to sign", false
 	}
 	name, is := device.deviceID, &device.signed
-	object1 := unsigned(device.keys.deviceKeys())
-	signed := u.cross.self.sign(object1)
+	signed := u.cross.self.sign(unsigned(device.keys.deviceKeys()))
 	if u.chance.IntN(3) == 0 {
 		name, is = u.cross.master.public(), &device.signedBack
 		signed = device.keys.sign(u.cross.master.object("master"))
@@ -244,7 +243,8 @@ func (u *keyUser) makeRoom(ctx context.Context, other *keyUser) (string, []becam
 	request := object{"preset": "public_chat", "power_level_content_override": object{"invite": 0, "events": object{}}}
 	var state []object
 	if u.chance.IntN(2) == 0 {
-		state = append(state, object{"type": "m.room.encryption", "state_key": "", "content": object{"algorithm": "m.megolm.v1.aes-sha2"}})
+		state = append(state, object{"type": "m.room.encryption", "state_key": "",
+			"content": object{"algorithm": "m.megolm.v1.aes-sha2"}})
 	}
 	if u.chance.IntN(4) == 0 {
 		state = append(state, object{"type": "m.room.join_rules", "state_key": "", "content": object{"join_rule": "knock"}})
@@ -263,7 +263,9 @@ func (u *keyUser) makeRoom(ctx context.Context, other *keyUser) (string, []becam
 }
 
 // actOnRoom changes a membership of a room. is has what they are, as far as somebody knows.
-func (u *keyUser) actOnRoom(ctx context.Context, room string, other *keyUser, is func(room, userID string) string) (string, []became) {
+func (u *keyUser) actOnRoom(
+	ctx context.Context, room string, other *keyUser, is func(room, userID string) string,
+) (string, []became) {
 	done := func(what string, membership string, of string) (string, []became) {
 		return fmt.Sprintf("%s: %s %s", room, u.localpart, what), []became{{of, membership}}
 	}

@@ -18,14 +18,6 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// claimedOf claims a key of somebody's device, and returns its id, or nothing.
-func (c *client) claimedOf(of *client) string {
-	c.t.Helper()
-	asks := object{of.userID: object{of.deviceID: keyAlgorithm}}
-	answer := c.must("POST", at("keys", "claim"), object{"one_time_keys": asks})
-	return firstKey(answer.Get("one_time_keys." + escape(of.userID) + "." + escape(of.deviceID)))
-}
-
 // counted is how many keys of the client's device are left, as an upload says and as a sync does.
 func (c *client) counted() int64 {
 	c.t.Helper()
@@ -46,7 +38,7 @@ func TestClaimsAtOnceGetDifferentKeys(t *testing.T) {
 			claimer := *bob
 			all.Go(func() {
 				for range 5 {
-					key := claimer.claimedOf(alice)
+					key := claimer.claimed(alice.userID, alice.deviceID)
 					mutex.Lock()
 					times[key]++
 					mutex.Unlock()
@@ -72,16 +64,16 @@ func TestAKeyThatWasGivenIsNotGivenAgain(t *testing.T) {
 		k := alice.encrypted(0)
 		upload := object{"one_time_keys": k.oneTimeKeys(2)}
 		alice.must("POST", at("keys", "upload"), upload)
-		first := bob.claimedOf(alice)
+		first := bob.claimed(alice.userID, alice.deviceID)
 		alice.must("POST", at("keys", "upload"), upload)
 		equal(t, "keys that are left", alice.counted(), 1)
-		second := bob.claimedOf(alice)
+		second := bob.claimed(alice.userID, alice.deviceID)
 		if first == "" || second == "" || first == second {
 			t.Errorf("claims brought %q and %q", first, second)
 		}
 		alice.must("POST", at("keys", "upload"), upload)
 		equal(t, "keys that are left", alice.counted(), 0)
-		equal(t, "a third claim", bob.claimedOf(alice), "")
+		equal(t, "a third claim", bob.claimed(alice.userID, alice.deviceID), "")
 	})
 }
 
@@ -312,7 +304,8 @@ func TestSuspendedAndDeactivatedUsersInEncryptedRooms(t *testing.T) {
 		}
 		query := alice.must("POST", at("keys", "query"), object{"device_keys": object{bob.userID: []string{}}})
 		equal(t, "devices of who is deactivated", len(query.Get("device_keys."+escape(bob.userID)).Map()), 0)
-		equal(t, "a key of who is deactivated", alice.claimedOf(bob), "")
-		alice.must("PUT", at("sendToDevice", "m.x", alice.txn()), object{"messages": object{bob.userID: object{"*": object{}}}})
+		equal(t, "a key of who is deactivated", alice.claimed(bob.userID, bob.deviceID), "")
+		messages := object{bob.userID: object{"*": object{}}}
+		alice.must("PUT", at("sendToDevice", "m.x", alice.txn()), object{"messages": messages})
 	})
 }

@@ -55,7 +55,7 @@ func killMail(t *testing.T, d *deployment, seed uint64) {
 		work.beside(func(ctx context.Context) error { return b.readAll(ctx, boxes) })
 		work.work(func(ctx context.Context, _ int) error { return b.post(ctx, boxes) })
 	}
-	work.under(d, rand.New(rand.NewPCG(seed, 3<<32)), puts, kills)
+	work.under(d, rand.New(rand.NewPCG(seed, 3<<32)), puts, kills, "clientapi", "syncapi")
 	work.await("all is sent", &work.workers)
 	for _, b := range boxes {
 		total := 0
@@ -199,7 +199,8 @@ func (b *mailbox) take(has int, events []gjson.Result) (int, error) {
 		if again < len(b.known)-from && len(events) < mailPage {
 			continue // something is missing
 		}
-		if !slices.EqualFunc(events[:again], b.known[from:from+again], func(x, y gjson.Result) bool { return x.Raw == y.Raw }) {
+		same := func(x, y gjson.Result) bool { return x.Raw == y.Raw }
+		if !slices.EqualFunc(events[:again], b.known[from:from+again], same) {
 			continue
 		}
 		b.known = append(b.known, events[again:]...)

@@ -83,8 +83,9 @@ func (w *toil) insist(ctx context.Context, c *client, method, path string, body 
 	return answer, err
 }
 
-// under gives out so many units, and kills so many processes at even distances meanwhile. It returns when all is done.
-func (w *toil) under(d *deployment, random *rand.Rand, units, kills int) {
+// under gives out so many units, and kills so many processes at even distances meanwhile, most often those of the
+// components that are named. It returns when all is given out.
+func (w *toil) under(d *deployment, random *rand.Rand, units, kills int, components ...string) {
 	w.t.Helper()
 	defer close(w.units)
 	for unit := range units {
@@ -98,7 +99,7 @@ func (w *toil) under(d *deployment, random *rand.Rand, units, kills int) {
 		if (unit+1)*kills/units == unit*kills/units {
 			continue
 		}
-		victim := victimOf(w.t, d, random)
+		victim := victimOf(w.t, d, random, components)
 		before, began := w.failing.Load(), time.Now()
 		if err := victim.Kill(); err != nil {
 			w.t.Fatal(err)
@@ -133,12 +134,11 @@ func (w *toil) await(what string, group *sync.WaitGroup) {
 	}
 }
 
-// victimOf chooses a process, more often one that encryption needs.
-func victimOf(t *testing.T, d *deployment, random *rand.Rand) *parts.Server {
+// victimOf chooses a process, most often one of these components.
+func victimOf(t *testing.T, d *deployment, random *rand.Rand, components []string) *parts.Server {
 	t.Helper()
-	name := pick(random, []string{"clientapi", "syncapi", "roomserver"})
 	if random.IntN(5) == 0 {
-		name = pick(random, config.Components())
+		components = config.Components()
 	}
-	return d.process(t, name+pick(random, []string{"", "-2"}))
+	return d.process(t, pick(random, components)+pick(random, []string{"", "-2"}))
 }

@@ -22,13 +22,6 @@ func (c *client) hasKeys(when string, answer gjson.Result, n int64, unused strin
 	}
 }
 
-// claimKeyOf takes a key of another's device.
-func (c *client) claimKeyOf(of *client) gjson.Result {
-	c.t.Helper()
-	return c.must("POST", at("keys", "claim"),
-		object{"one_time_keys": object{of.userID: object{of.deviceID: "signed_curve25519"}}})
-}
-
 func TestEverySyncHasTheCountsOfKeys(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
@@ -49,7 +42,7 @@ func TestEverySyncHasTheCountsOfKeys(t *testing.T) {
 			unused string
 		}{{1, `["signed_curve25519"]`}, {0, `["signed_curve25519"]`}, {0, `[]`}} {
 			poll := bob.poll(bob.now(), "filter", quiet)
-			alice.claimKeyOf(bob)
+			alice.claim(bob.userID, bob.deviceID)
 			answer = poll()
 			bob.hasKeys("a claim", answer, want.n, want.unused)
 			since := answer.Get("next_batch").Str

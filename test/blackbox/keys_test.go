@@ -42,18 +42,6 @@ func in(r gjson.Result, names ...string) gjson.Result {
 	return r
 }
 
-// claim claims a key of a device: its id, empty if there is none.
-func (c *client) claim(of *cryptoDevice) (keyID string, key gjson.Result) {
-	c.t.Helper()
-	a := c.must("POST", at("keys", "claim"),
-		object{"one_time_keys": object{of.userID: object{of.deviceID: "signed_curve25519"}}})
-	in(a, "one_time_keys", of.userID, of.deviceID).ForEach(func(name, value gjson.Result) bool {
-		keyID, key = name.Str, value
-		return true
-	})
-	return keyID, key
-}
-
 // left is how many one-time keys the device has.
 func (c *client) left() int64 {
 	c.t.Helper()
@@ -130,7 +118,7 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 			alice.must("POST", at("keys", "upload"), object{"one_time_keys": object{name: signed[name]}})
 		}
 		for i, name := range ids {
-			got, key := bob.claim(k)
+			got, key := bob.claim(k.userID, k.deviceID)
 			equal(t, "the key", got, name)
 			equal(t, "its value", canonical(t, key.Value()), canonical(t, signed[name]))
 			equal(t, "keys that are left", alice.left(), int64(len(ids)-1-i))
@@ -138,25 +126,26 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 		// E2: what was given already is not given again, whoever uploads it once more.
 		alice.must("POST", at("keys", "upload"), object{"one_time_keys": signed})
 		equal(t, "keys that are left", alice.left(), int64(0))
-		if got, _ := bob.claim(k); got != "" {
+		if got, _ := bob.claim(k.userID, k.deviceID); got != "" {
 			t.Errorf("%s is given twice", got)
 		}
 		// E9.
 		fallback := k.fallbackKey()
 		alice.must("POST", at("keys", "upload"), object{"fallback_keys": fallback})
 		for range 2 {
-			got, _ := bob.claim(k)
+			got, _ := bob.claim(k.userID, k.deviceID)
 			equal(t, "a key that is there is the fallback key", fallback[got] != nil, true)
 		}
 		another := k.fallbackKey()
 		alice.must("POST", at("keys", "upload"), object{"fallback_keys": another, "one_time_keys": k.oneTimeKeys(1)})
-		first, _ := bob.claim(k)
-		second, _ := bob.claim(k)
+		first, _ := bob.claim(k.userID, k.deviceID)
+		second, _ := bob.claim(k.userID, k.deviceID)
 		equal(t, "the one-time key comes first", another[first] == nil && another[second] != nil, true)
 
 		missing := bob.must("POST", at("keys", "claim"), object{"timeout": 10000,
 			"one_time_keys": object{alice.userID: object{alice.deviceID: "unknown", "NONE": "signed_curve25519"},
-				"@nobody:test.example": object{"X": "signed_curve25519"}, "@x:elsewhere.example": object{"X": "signed_curve25519"}}})
+				"@nobody:test.example": object{"X": "signed_curve25519"},
+				"@x:elsewhere.example": object{"X": "signed_curve25519"}}})
 		equal(t, "keys of nobody", missing.Get("one_time_keys").Raw, "{}")
 		equal(t, "servers that are not reached", in(missing, "failures", "elsewhere.example").IsObject(), true)
 	})
@@ -168,7 +157,7 @@ func TestKeysOfGuests(t *testing.T) {
 		guest := d.anybody(t)
 		guest.took(guest.must("POST", at("register")+"?kind=guest", object{}))
 		k := guest.encrypted(1)
-		got, _ := guest.claim(k)
+		got, _ := guest.claim(k.userID, k.deviceID)
 		equal(t, "a guest claims", got != "", true)
 		equal(t, "a guest asks", in(guest.query(guest.userID), "device_keys", guest.userID, guest.deviceID).Exists(), true)
 		guest.refused(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", at("keys", "device_signing", "upload"), object{})
@@ -213,7 +202,8 @@ func TestBadKeys(t *testing.T) {
 			"no keys":       {"M_BAD_JSON", object{"device_keys": f.sign(with(unsigned, "keys", nil))}},
 			"no signatures": {"M_BAD_JSON", object{"device_keys": unsigned}},
 			"signatures that are null": {"M_BAD_JSON",
-				[]byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID + `","algorithms":[],"keys":{},"signatures":null}}`)},
+				[]byte(`{"device_keys":{"user_id":"` + fresh.userID + `","device_id":"` + fresh.deviceID +
+					`","algorithms":[],"keys":{},"signatures":null}}`)},
 			"empty signatures": {"M_INVALID_SIGNATURE", object{"device_keys": with(good, "signatures",
 				object{})}},
 			"the signature of another key":       {"M_INVALID_SIGNATURE", object{"device_keys": fresh.crypto().sign(unsigned)}},

@@ -67,8 +67,12 @@ func hire(t *testing.T, command ...string) *company {
 		}
 		<-heard
 		if t.Failed() {
-			out := printed.Bytes()
-			t.Logf("%s printed: %s", command[0], out[max(0, len(out)-8000):])
+			log, err := os.CreateTemp("", "client-*.log")
+			if err == nil {
+				_, err = log.Write(printed.Bytes())
+				err = errors.Join(err, log.Close())
+			}
+			t.Logf("what %s printed is in %s (%v)", command[0], log.Name(), err)
 		}
 	})
 	return c
@@ -141,14 +145,17 @@ type actor struct {
 	device string
 }
 
-// act logs in on a new device, which syncs from then on.
-func (c *company) act(t *testing.T, ctx context.Context, name string, p person) *actor {
+// atOnce is how many events of a timeline a client gets at once that must miss none while its sync is away.
+const atOnce = 200
+
+// act logs in on a new device, which syncs from then on and gets so many events of a timeline at once.
+func (c *company) act(t *testing.T, ctx context.Context, name string, p person, timeline int) *actor {
 	t.Helper()
 	a := &actor{company: c, t: t, ctx: ctx, name: name, person: p}
 	var answer struct {
 		DeviceID string `json:"device_id"`
 	}
-	a.do("login", object{"url": p.URL, "user_id": p.UserID, "password": p.Password}, &answer)
+	a.do("login", object{"url": p.URL, "user_id": p.UserID, "password": p.Password, "timeline": timeline}, &answer)
 	a.device = answer.DeviceID
 	return a
 }
@@ -188,7 +195,9 @@ func (a *actor) trySay(room, text string) (message, error) {
 func (a *actor) reads(room string, m message) message {
 	a.t.Helper()
 	var read message
-	a.do("read", object{"room": room, "event": m.Event}, &read)
+	if err := a.call(a.ctx, a.name, "read", object{"room": room, "event": m.Event}, &read); err != nil {
+		a.t.Fatalf("%v: it is %+v", err, m)
+	}
 	if !read.Encrypted || read.Text != m.Text || read.Sender != m.Sender {
 		a.t.Errorf("%s reads %+v, want %+v", a.name, read, m)
 	}

@@ -122,12 +122,12 @@ func duringRestarts(t *testing.T, s stage, room string, actors ...*actor) []mess
 func encryptedJS(t *testing.T, ctx context.Context, s stage) {
 	js := jsCompany(t)
 	of := map[string]person{"alice": s.account("alice"), "bob": s.account("bob")}
-	alice, bob := js.act(t, ctx, "alice", of["alice"]), js.act(t, ctx, "bob", of["bob"])
+	alice, bob := js.act(t, ctx, "alice", of["alice"], atOnce), js.act(t, ctx, "bob", of["bob"], atOnce)
 	recovery := bootstrap(alice)
 	bootstrap(bob)
 
 	// Another device of bob's, which his first one verifies by messages to devices.
-	bob2 := js.act(t, ctx, "bob2", of["bob"])
+	bob2 := js.act(t, ctx, "bob2", of["bob"], atOnce)
 	for _, b := range []*actor{bob, bob2} {
 		b.devices(bob, bob.device, bob2.device) // a client ignores requests of devices that it does not know yet
 	}
@@ -182,7 +182,7 @@ func encryptedJS(t *testing.T, ctx context.Context, s stage) {
 		Count int `json:"count"`
 	}
 	alice.do("backed_up", nil, &backup)
-	alice2 := js.act(t, ctx, "alice2", of["alice"])
+	alice2 := js.act(t, ctx, "alice2", of["alice"], 5)
 	if imported := restore(alice2, recovery); imported != backup.Count {
 		t.Errorf("the fresh device has %d room keys of %d", imported, backup.Count)
 	}
@@ -207,7 +207,7 @@ func dehydrated(t *testing.T, ctx context.Context, js *company, room, recovery s
 	bob.sharedWith()
 	m := bob.say(room, "for whoever wakes up")
 	equal(t, "whom bob's session is for", fmt.Sprint(bob.sharedWith()), fmt.Sprint([]string{left.DeviceID}))
-	alice3 := js.act(t, ctx, "alice3", alice.person)
+	alice3 := js.act(t, ctx, "alice3", alice.person, 5)
 	restore(alice3, recovery)
 	var told struct {
 		RoomKeys int    `json:"room_keys"`
@@ -223,9 +223,9 @@ func dehydrated(t *testing.T, ctx context.Context, js *company, room, recovery s
 
 // encryptedTogether has clients of three libraries talk in one room.
 func encryptedTogether(t *testing.T, ctx context.Context, s stage) {
-	alice := jsCompany(t).act(t, ctx, "alice", s.account("alice"))
-	bob := nioCompany(t).act(t, ctx, "bob", s.account("bob"))
-	carol := goolmCompany(t).act(t, ctx, "carol", s.account("carol"))
+	alice := jsCompany(t).act(t, ctx, "alice", s.account("alice"), atOnce)
+	bob := nioCompany(t).act(t, ctx, "bob", s.account("bob"), atOnce)
+	carol := goolmCompany(t).act(t, ctx, "carol", s.account("carol"), atOnce)
 	bootstrap(alice)
 	room := meet(alice, bob, carol)
 	all := []*actor{alice, bob, carol}

@@ -2,6 +2,7 @@
 package house
 
 import (
+	"bytes"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -175,6 +177,39 @@ func TestEveryPackageSaysWhatItIsFor(t *testing.T) {
 		}
 	}
 }
+
+func TestNoMergeIsHalfDone(t *testing.T) {
+	top := filepath.Join("..", "..")
+	texts := 0
+	err := filepath.WalkDir(top, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		switch name := d.Name(); {
+		case d.IsDir() && (strings.HasPrefix(name, ".") && path != top || name == "node_modules" || strings.HasSuffix(name, "-data")):
+			return filepath.SkipDir
+		case !slices.Contains([]string{".go", ".md", ".sql", ".yaml", ".yml", ".mjs", ".py"}, filepath.Ext(name)):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		texts++
+		if at := mergeMark.FindIndex(text); at != nil {
+			t.Errorf("%s:%d has a mark of a merge", path, bytes.Count(text[:at[0]], []byte("\n"))+1)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if texts < 200 {
+		t.Errorf("found only %d texts: is this the top of the repository?", texts)
+	}
+}
+
+var mergeMark = regexp.MustCompile(`(?m)^(<{7}|>{7}) `)
 
 func TestLicenceIsApache(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "..", "LICENSE"))

@@ -1,9 +1,11 @@
 // Package keytest makes keys of devices and of users, and signs with them, for tests of encryption. Keys are made of
-// their names, so that the same ones come at each run.
+// their names, so that the same ones come at each run; New makes others.
 package keytest
 
 import (
+	"bytes"
 	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
@@ -42,6 +44,13 @@ func Device(user, device string) Key {
 // Cross is a cross-signing key. Of one name, there is one.
 func Cross(user, name string) Key { return key(user, name) }
 
+// New is a key that nobody had before; of a device, or with an empty one for cross-signing.
+func New(user, device string) Key {
+	k := key(user, rand.Text())
+	k.Device = device
+	return k
+}
+
 // Unpadded is the base64 of the specification.
 func Unpadded(b []byte) string { return base64.RawStdEncoding.EncodeToString(b) }
 
@@ -62,16 +71,28 @@ func (k Key) ID() string {
 	return "ed25519:" + k.Public()
 }
 
-// Sign returns the object with the key's signature (Appendices, § Signing JSON), and with no other. Its strings must
-// have no character that Go escapes for HTML.
+// Sign returns the object with one more signature, the key's (Appendices, § Signing JSON).
 func (k Key) Sign(o Object) Object {
 	signed := maps.Clone(o)
 	delete(signed, "signatures")
-	text, err := json.Marshal(signed)
-	if err != nil {
+	delete(signed, "unsigned")
+	var text bytes.Buffer
+	e := json.NewEncoder(&text) // sorts members
+	e.SetEscapeHTML(false)
+	if err := e.Encode(signed); err != nil {
 		panic(err) // not reached: tests sign what is JSON
 	}
-	signed["signatures"] = Object{k.User: Object{k.ID(): Unpadded(ed25519.Sign(k.private, text))}}
+	all, mine := Object{}, Object{}
+	if before, has := o["signatures"].(Object); has {
+		maps.Copy(all, before)
+	}
+	if before, has := all[k.User].(Object); has {
+		maps.Copy(mine, before)
+	}
+	mine[k.ID()] = Unpadded(ed25519.Sign(k.private, bytes.TrimSpace(text.Bytes())))
+	all[k.User] = mine
+	signed = maps.Clone(o)
+	signed["signatures"] = all
 	return signed
 }
 

@@ -30,6 +30,7 @@ type arguments struct {
 	URL      string        `json:"url"`
 	UserID   id.UserID     `json:"user_id"`
 	Password string        `json:"password"`
+	Timeline int           `json:"timeline"`
 	Room     id.RoomID     `json:"room"`
 	Count    int           `json:"count"`
 	Text     string        `json:"text"`
@@ -80,6 +81,7 @@ func (a *actor) login(ctx context.Context, in arguments) (any, error) {
 		return nil, err
 	}
 	events := syncer{mautrix.NewDefaultSyncer()}
+	events.FilterJSON = &mautrix.Filter{Room: &mautrix.RoomFilter{Timeline: &mautrix.FilterPart{Limit: in.Timeline}}}
 	state := mautrix.NewMemoryStateStore().(*mautrix.MemoryStateStore)
 	state.JoinRules = make(map[id.RoomID]*event.JoinRulesEventContent) // mautrix 0.26 forgets it
 	client.Syncer, client.StateStore, a.client, a.store = events, state, client, crypto.NewMemoryStore(nil)

@@ -7,6 +7,7 @@ import {
     ClientEvent,
     createClient,
     EventStatus,
+    Filter,
     MatrixEventEvent,
     RoomEvent,
     RoomStateEvent,
@@ -47,7 +48,7 @@ class Actor {
     sharedWith = new Set(); // devices that got something encrypted from this one
 
     /** Logs in, and syncs from then on. */
-    async login({ url, user_id, password }) {
+    async login({ url, user_id, password, timeline }) {
         this.password = password;
         const session = await createClient({ baseUrl: url }).loginRequest({
             type: "m.login.password",
@@ -71,7 +72,10 @@ class Actor {
             if (event.status === EventStatus.NOT_SENT) this.unsent.set(event.getTxnId(), event);
         });
         this.client.on(CryptoEvent.VerificationRequestReceived, (request) => this.requests.push(request));
-        await this.client.startClient({ initialSyncLimit: 5, pendingEventOrdering: "detached" });
+        // initialSyncLimit is for the first sync alone: after it a timeline of more than ten events would be cut.
+        const filter = new Filter(session.user_id);
+        filter.setTimelineLimit(timeline);
+        await this.client.startClient({ filter, pendingEventOrdering: "detached" });
         const synced = [SyncState.Prepared, SyncState.Syncing];
         await this.until("the first sync", () => synced.includes(this.client.getSyncState()));
         return { device_id: session.device_id };
@@ -181,11 +185,14 @@ class Actor {
 
     /** Waits until a message is decrypted. */
     async read({ room, event }) {
-        const found = await this.until(`the message ${event}`, () => {
-            const found = this.client.getRoom(room)?.findEventById(event);
-            return found?.getType() === "m.room.message" && found;
-        });
-        return this.told(found);
+        const find = () => this.client.getRoom(room)?.findEventById(event);
+        try {
+            await this.until(`the message ${event}`, () => find()?.getType() === "m.room.message");
+        } catch (error) {
+            error.message += find() ? `: ${find().decryptionFailureReason}` : ": it is not in the timeline";
+            throw error;
+        }
+        return this.told(find());
     }
 
     async told(event) {

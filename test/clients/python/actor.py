@@ -38,7 +38,7 @@ class Actor:
         self.unread = []
         self.told = []  # to-device events of verifications that nio leaves to the application
 
-    async def login(self, url, user_id, password):
+    async def login(self, url, user_id, password, timeline):
         """Logs in, and syncs from then on."""
         config = nio.AsyncClientConfig(store=nio.store.SqliteMemoryStore, encryption_enabled=True, max_timeouts=60)
         self.client = c = nio.AsyncClient(url, user_id, config=config)
@@ -46,7 +46,7 @@ class Actor:
         c.add_event_callback(self.message, (nio.RoomMessageText, nio.MegolmEvent))
         c.add_to_device_callback(self.to_device, nio.ToDeviceEvent)
         c.add_response_callback(self.notify)
-        self.sync = asyncio.create_task(c.sync_forever(timeout=30000))
+        self.sync = asyncio.create_task(c.sync_forever(30000, {"room": {"timeline": {"limit": timeline}}}))
         await self.until("its own keys", lambda: c.olm_account_shared)
         return {"device_id": c.device_id}
 
