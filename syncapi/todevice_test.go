@@ -239,6 +239,27 @@ func TestWhatIsAcknowledgedIsRemoved(t *testing.T) {
 	})
 }
 
+// A token of a database that was restored may be ahead of everything: it says nothing of the messages that are here.
+func TestATokenFromTheFutureLosesNoMessage(t *testing.T) {
+	each(t, func(t *testing.T, w *world) {
+		withDevices(w, map[id.UserID][]id.DeviceID{alice: {"DEValice"}})
+		parts := strings.Split(next(w.get(alice, "")), "_")
+		parts[1], parts[2] = "9000000000000000000", "9000000000000000000"
+		future := strings.Join(parts, "_")
+		for n := range 3 {
+			w.mustToDevice(fmt.Sprint(n), kv{string(alice): kv{"DEValice": kv{"n": n}}})
+		}
+		first := w.get(alice, future)
+		if got := sentTo(first); got != "0 1 2" {
+			t.Errorf("with a token from the future the device gets %q", got)
+		}
+		w.mustToDevice("3", kv{string(alice): kv{"DEValice": kv{"n": 3}}})
+		if got := sentTo(w.get(alice, next(first))); got != "3" {
+			t.Errorf("then it gets %q", got)
+		}
+	})
+}
+
 // What is for other servers is one record for each, however large, with the message of each device in one of them.
 func TestMessagesForOtherServersAreHandedOver(t *testing.T) {
 	each(t, func(t *testing.T, w *world) {

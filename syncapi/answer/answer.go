@@ -80,6 +80,9 @@ func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering
 		since = *req.Since
 	}
 	since.bind(req.UserID, req.DeviceID)
+	if since.ToDevice > e.Hub.Position() {
+		since.ToDevice = 0 // of a database that was restored: its messages are not those that are here
+	}
 	if req.takesMessages() {
 		e.ToDevice.Acknowledge(req.UserID, req.DeviceID, since.ToDevice)
 	}

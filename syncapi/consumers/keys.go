@@ -17,6 +17,10 @@ import (
 // olmKeys is the algorithm of one-time keys. Their count is always said: a client that is told none may upload none.
 const olmKeys = "signed_curve25519"
 
+// maxTold is of how many rooms one commit tells that keys of members have changed: they have to fit into one message to
+// other replicas. Beyond, everybody looks.
+const maxTold = 5000
+
 type device struct {
 	user id.UserID
 	id   id.DeviceID
@@ -50,17 +54,16 @@ func (k *keyChanges) take(r *eventlog.Record) error {
 			return err
 		}
 		put(&k.counts, device{counts.UserID, counts.DeviceID}, counts)
-	case clientapi.TypeDeviceDeleted:
-		gone, err := eventlog.Decode[clientapi.OutputDevice](r)
-		if err != nil {
-			return err
-		}
-		// What is said of the device after that is of another one with its name.
-		maps.DeleteFunc(k.counts, func(d device, _ *clientapi.OutputKeyCounts) bool {
-			return d.user == gone.UserID && (gone.DeviceID == "" || d.id == gone.DeviceID)
-		})
 	}
 	return nil
+}
+
+// end forgets what was said of a device that is deleted, or, without one, of all of the user's. What is said after that
+// is of another one with its name.
+func (k *keyChanges) end(gone *clientapi.OutputDevice) {
+	maps.DeleteFunc(k.counts, func(d device, _ *clientapi.OutputKeyCounts) bool {
+		return d.user == gone.UserID && (gone.DeviceID == "" || d.id == gone.DeviceID)
+	})
 }
 
 func put[K comparable, V any](m *map[K]V, key K, value V) {
@@ -93,9 +96,21 @@ func (k *keyChanges) addTo(
 	if k.updated == nil {
 		return nil
 	}
-	rooms, err := db.SeenIn(ctx, tx, slices.Collect(maps.Keys(k.updated)))
+	rooms, err := db.SeenIn(ctx, tx, slices.Collect(maps.Keys(k.updated)), maxTold+1)
 	if err != nil {
 		return err
+	}
+	told := 0
+	for _, of := range rooms {
+		told += len(of)
+	}
+	if told > maxTold {
+		rooms = nil
+		for user := range k.updated { // one is enough: it is for everybody
+			t := storage.Touched{Kind: storage.KindDeviceListsAnywhere, User: user}
+			changes.Touched = append(changes.Touched, t)
+			break
+		}
 	}
 	for user := range k.updated {
 		changes.DeviceLists = append(changes.DeviceLists, storage.DeviceList{UserID: user, Pos: pos})

@@ -55,6 +55,7 @@ func applyUsers(db *storage.Database, records []eventlog.Record, onGone func()) 
 				return nil, err
 			}
 			g.devices = append(g.devices, device)
+			g.keys.end(device)
 		case clientapi.TypeErased:
 			user, err := eventlog.Decode[clientapi.OutputErased](&records[i])
 			if err != nil {

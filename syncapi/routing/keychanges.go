@@ -26,5 +26,6 @@ func (s *routes) keysChanges(ctx context.Context, r *httputil.Request) (any, err
 	if err != nil {
 		return nil, err
 	}
-	return httputil.Object{"changed": append([]id.UserID{}, lists.Changed...), "left": append([]id.UserID{}, lists.Left...)}, nil
+	changed, left := append([]id.UserID{}, lists.Changed...), append([]id.UserID{}, lists.Left...)
+	return httputil.Object{"changed": changed, "left": left}, nil
 }

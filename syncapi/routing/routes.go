@@ -61,7 +61,8 @@ func New(deps Deps) ([]httputil.Route, error) {
 	guest, user := httputil.AuthGuest, httputil.AuthUser // guests may use what § Guest Access lists
 	return []httputil.Route{
 		{Method: http.MethodGet, Path: v3 + "/sync", Name: "sync", Auth: guest, Handler: s.sync},
-		{Method: http.MethodGet, Path: v3 + "/keys/changes", Name: "keys_changes", Auth: user, Large: true, Handler: s.keysChanges},
+		{Method: http.MethodGet, Path: v3 + "/keys/changes", Name: "keys_changes", Auth: user, Large: true,
+			Handler: s.keysChanges},
 
 		{Method: http.MethodGet, Path: v3 + "/rooms/{roomId}/initialSync", Name: "room_initial_sync", Auth: guest, Large: true, Handler: s.roomInitialSync},
 		{Method: http.MethodGet, Path: v3 + "/initialSync", Name: "initial_sync", Auth: user, Large: true, Handler: s.initialSync},

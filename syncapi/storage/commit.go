@@ -2,8 +2,10 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -29,6 +31,10 @@ type committer struct {
 	mu      sync.Mutex
 	waiting []*write
 	running bool
+
+	// unknown counts the transactions of which it is not known whether they took place, settled those of them that it
+	// was found out of.
+	unknown, settled atomic.Int64
 }
 
 type write struct {
@@ -157,7 +163,7 @@ func (d *Database) commitGroup(group []*write) {
 func (d *Database) commitOnce(group []*write) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sqlutil.DefaultTimeout)
 	defer cancel()
-	return d.db.Write(ctx, group[0].name, func(ctx context.Context, tx *sqlutil.Tx) error {
+	err := d.db.Write(ctx, group[0].name, func(ctx context.Context, tx *sqlutil.Tx) error {
 		for _, w := range group {
 			if err := w.fn(ctx, tx); err != nil {
 				return fmt.Errorf("%s: %w", w.name, err)
@@ -167,6 +173,31 @@ func (d *Database) commitOnce(group []*write) error {
 		tx.BeforeCommit(d.place)
 		return nil
 	})
+	if errors.Is(err, sqlutil.ErrCommitUnknown) {
+		d.committer.unknown.Add(1)
+	}
+	return err
+}
+
+// Uncertain tells whether there may be a commit of this process that onCommit was not told of, because its answer was
+// lost.
+func (d *Database) Uncertain() bool {
+	return d.committer.unknown.Load() != d.committer.settled.Load()
+}
+
+// Settle takes a position for nothing where there may be such a commit. It waits for that one's end, and onCommit sees
+// by the position before it that something was committed.
+func (d *Database) Settle(ctx context.Context) error {
+	unknown := d.committer.unknown.Load()
+	if unknown == d.committer.settled.Load() {
+		return nil
+	}
+	nothing := func(context.Context, *sqlutil.Tx, int64) (*Changes, error) { return new(Changes), nil }
+	if err := d.Write(ctx, "after an unknown outcome", 1, nothing); err != nil {
+		return err
+	}
+	d.committer.settled.Store(unknown)
+	return nil
 }
 
 // place takes the positions and inserts the rows, those of all places before one that reads.

@@ -98,7 +98,8 @@ func newDeviceListTable(db *sqlutil.DB) deviceListTable {
 
 	t.visible = db.Stmt(`SELECT m.user_id, m.room_id FROM syncapi_memberships m
 		WHERE m.user_id = ANY($1) AND m.membership IN ('join', 'invite')
-		AND m.pos = (SELECT MAX(l.pos) FROM syncapi_memberships l WHERE l.user_id = m.user_id AND l.room_id = m.room_id)`)
+		AND m.pos = (SELECT MAX(l.pos) FROM syncapi_memberships l WHERE l.user_id = m.user_id AND l.room_id = m.room_id)
+		LIMIT $2`)
 	return t
 }
 
@@ -175,7 +176,9 @@ func (d *Database) peopleIn(ctx context.Context, tx *sqlutil.Tx, users []id.User
 	return people, err
 }
 
-// SeenIn lists the rooms whose members see these users: those to which they are joined or invited.
-func (d *Database) SeenIn(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (map[id.UserID][]id.RoomID, error) {
-	return roomsByUser(d.deviceLists.visible.Query(ctx, tx, sqlutil.Array(users)))
+// SeenIn lists the rooms whose members see these users: those to which they are joined or invited. For all users
+// together it lists at most so many.
+func (d *Database) SeenIn(ctx context.Context, tx *sqlutil.Tx, users []id.UserID, most int,
+) (map[id.UserID][]id.RoomID, error) {
+	return roomsByUser(d.deviceLists.visible.Query(ctx, tx, sqlutil.Array(users), most))
 }

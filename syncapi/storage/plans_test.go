@@ -23,7 +23,7 @@ func TestNoReadLooksThroughAWholeRoom(t *testing.T) {
 		"newest": {d.timeline.newest, 4}, "newest up to": {d.timeline.newestUpTo, 4}, "at": {d.timeline.at, 2},
 		"since": {d.timeline.since, 3}, "by event": {d.timeline.byEvent, 1},
 		"device lists": {d.deviceLists.candidates, 5}, "people": {d.deviceLists.people, 1},
-		"seen in": {d.deviceLists.visible, 1},
+		"seen in": {d.deviceLists.visible, 2},
 		"unread":  {d.unread.room, 2}, "unread main": {d.unread.main, 2}, "unread threads": {d.unread.threads, 2},
 	} {
 		t.Run(name, func(t *testing.T) {

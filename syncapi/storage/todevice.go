@@ -40,8 +40,12 @@ type Inbox struct {
 	Pos      int64
 }
 
-// touchedDevices is how many devices of a user are told of one by one: beyond, all are taken to have something new.
-const touchedDevices = 8
+// How many devices of a user are told of one by one, and of how many messages at a time: beyond, all devices of the user
+// are taken to have something new. What is told has to fit into one message to other replicas.
+const (
+	touchedDevices  = 8
+	touchedMessages = 1000
+)
 
 // touchedByMessages says for whom there are messages.
 func touchedByMessages(messages []ToDevice) []Touched {
@@ -53,7 +57,7 @@ func touchedByMessages(messages []ToDevice) []Touched {
 	for i := range messages {
 		m := &messages[i]
 		all[i] = Touched{Kind: KindToDevice, User: m.UserID}
-		if devices[m.UserID] <= touchedDevices {
+		if devices[m.UserID] <= touchedDevices && len(messages) <= touchedMessages {
 			all[i].Device = m.DeviceID
 		}
 	}

@@ -293,3 +293,18 @@ func TestTransactionsOfSendersArePruned(t *testing.T) {
 		}
 	})
 }
+
+// What is told of messages fits into one message to other replicas, however many devices get one.
+func TestWhatIsToldOfManyMessagesIsBounded(t *testing.T) {
+	c := new(Changes)
+	for user := range 2000 {
+		for device := range touchedDevices {
+			c.ToDevice = append(c.ToDevice, ToDevice{UserID: id.UserID(fmt.Sprintf("@user%d:example.org", user)),
+				DeviceID: id.DeviceID(fmt.Sprintf("DEVICE%d", device))})
+		}
+	}
+	told, err := json.Marshal(c.AllTouched())
+	if err != nil || len(told) > 256<<10 || strings.Count(string(told), "user1999:") != 1 {
+		t.Errorf("%d bytes; %v", len(told), err)
+	}
+}

@@ -19,7 +19,9 @@ const (
 	KindKeyCounts   Kind = "key_counts"   // keys of a device that can be claimed
 	// KindDeviceLists: a user's keys have changed, with Room for all who are joined there, without for the user alone.
 	KindDeviceLists Kind = "device_lists"
-	KindSignedUsers Kind = "signed_users" // keys of others have changed as the user, and nobody else, sees them
+	// KindDeviceListsAnywhere: a user's keys have changed, in rooms that are too many to be told.
+	KindDeviceListsAnywhere Kind = "device_lists_anywhere"
+	KindSignedUsers         Kind = "signed_users" // keys of others have changed as the user, and nobody else, sees them
 )
 
 // Touched names what has changed, and for whom: a device of a user, all devices of a user, or, without a user, all who

@@ -69,11 +69,12 @@ func (h *Hub) LookAs(ctx context.Context, name id.UserID, device id.DeviceID, si
 
 // loadKeys reads the keys of a device, and keeps them if everything is known since.
 func (h *Hub) loadKeys(ctx context.Context, name id.UserID, device id.DeviceID) error {
+	known := h.Position()
 	keys, at, err := h.o.Storage.DeviceKeysOf(ctx, name, device)
 	if err != nil {
 		return err
 	}
-	if err := h.reach(ctx, at); err != nil {
+	if err := h.catchUp(ctx, known, at); err != nil {
 		return err
 	}
 	h.mu.Lock()

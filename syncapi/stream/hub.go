@@ -121,7 +121,12 @@ func New(o Options, replica string) *Hub {
 // Start makes the Hub begin at the present position. Storage and Events of its options must be set by then.
 func (h *Hub) Start(ctx context.Context, db *storage.Database) error {
 	h.o.Storage = db
-	h.position.Ask = db.Position
+	h.position.Ask = func(ctx context.Context) (int64, error) {
+		if err := db.Settle(ctx); err != nil {
+			return 0, err
+		}
+		return db.Position(ctx)
+	}
 	pos, err := db.Position(ctx)
 	if err != nil {
 		return err
@@ -387,7 +392,7 @@ func (h *Hub) Position() int64 {
 
 // Reach waits until this Hub knows everything that was committed before, by any replica.
 func (h *Hub) Reach(ctx context.Context) error {
-	if h.o.Sole {
+	if h.o.Sole && !h.o.Storage.Uncertain() {
 		return nil
 	}
 	pos, err := h.position.Get(ctx)
@@ -395,6 +400,16 @@ func (h *Hub) Reach(ctx context.Context) error {
 		return err
 	}
 	return h.reach(ctx, pos)
+}
+
+// catchUp waits until this Hub knows what a snapshot has, which may be ahead of what has been announced. A snapshot that
+// lacks what was known before it was taken is of a database that was put back to an earlier time beneath the process:
+// M_UNKNOWN with status 503 until something is written there, which has a new position.
+func (h *Hub) catchUp(ctx context.Context, known, at int64) error {
+	if at < known {
+		return mxerr.Unavailable("the database has lost what was written last: try again later")
+	}
+	return h.reach(ctx, at)
 }
 
 func (h *Hub) reach(ctx context.Context, pos int64) error {

@@ -48,10 +48,3 @@ func (i *inboxes) set(device id.DeviceID, pos int64) {
 	}
 	(*i)[device] = pos
 }
-
-// Known is the position up to which the Hub knows everything.
-func (h *Hub) Known() int64 {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.pos
-}

@@ -88,6 +88,13 @@ func TestWhatIsNotKnownOfPeopleIsNotSaid(t *testing.T) {
 		},
 		"a release before this one does not say where": func(h *Hub) { h.next(movedIn(bob, "")) },
 		"a newer release tells of the room":            func(h *Hub) { h.next([]storage.Touched{{Kind: "new", Room: roomA}}) },
+		"it happened in too many rooms to tell": func(h *Hub) {
+			s := asleep(t, h, alice, "PHONE")["PHONE"]
+			h.next(append(updates(bob), storage.Touched{Kind: storage.KindDeviceListsAnywhere, User: bob}))
+			if !s.isWoken() {
+				t.Error("alice, who may see bob, is not woken")
+			}
+		},
 		"too much happened in a room": func(h *Hub) {
 			for range windowRows + 1 {
 				h.next(updates(bob, roomA))

@@ -67,11 +67,11 @@ func (h *Hub) Run(ctx context.Context) error {
 		group.Go(func() error {
 			return h.o.Transport.Subscribe(ctx, wakeTopic, func(_ string, value []byte) { h.hear(ctx, value) })
 		})
-		group.Go(func() error { // commits that nobody told of
-			periodic.Run(ctx, time.Second, h.o.Log, "the position cannot be read now", h.Reach)
-			return nil
-		})
 	}
+	group.Go(func() error { // commits that nobody told of
+		periodic.Run(ctx, time.Second, h.o.Log, "the position cannot be read now", h.Reach)
+		return nil
+	})
 	return group.Wait()
 }
 

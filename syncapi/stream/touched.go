@@ -120,6 +120,11 @@ func (h *Hub) touch(touched []storage.Touched) {
 				break
 			}
 			h.user(t.User).changes.set(t.Kind, "", h.pos)
+		case storage.KindDeviceListsAnywhere:
+			h.people.from, h.people.last = h.pos, h.pos
+			for name := range h.users {
+				awake[name] = struct{}{}
+			}
 		case storage.KindSignedUsers:
 			h.user(t.User).changes.set(t.Kind, "", h.pos)
 		case storage.KindKeyCounts:

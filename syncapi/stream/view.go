@@ -170,12 +170,12 @@ func (h *Hub) Look(ctx context.Context, name id.UserID, since, ephemeral int64) 
 		if w := h.look(name, since, ephemeral); w != nil {
 			return w, nil
 		}
+		known := h.Position()
 		view, at, err := h.loadView(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		// The snapshot may be ahead of what has been announced.
-		if err := h.reach(ctx, at); err != nil {
+		if err := h.catchUp(ctx, known, at); err != nil {
 			return nil, err
 		}
 		h.offerView(name, view, at)

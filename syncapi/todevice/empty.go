@@ -33,7 +33,7 @@ const (
 // Acknowledge has removed what a device says that it has: its messages up to a position. It waits for nothing, and does
 // nothing where no message can be.
 func (s *Service) Acknowledge(user id.UserID, device id.DeviceID, upTo int64) {
-	upTo = min(upTo, s.Hub.Known()) // what comes later is not what it has
+	upTo = min(upTo, s.Hub.Position()) // what comes later is not what it has
 	if upTo > 0 && s.Hub.MayHold(user, device, upTo) {
 		s.empty(inbox{user, device}, upTo)
 	}
@@ -199,7 +199,7 @@ func (s *Service) emptyGone(ctx context.Context) error {
 // tidy removes what is old, and what other replicas have left.
 func (s *Service) tidy(ctx context.Context) error {
 	s.Gone()
-	if err := s.Storage.PruneGone(ctx, s.Hub.Known()-keepGone.Microseconds()); err != nil {
+	if err := s.Storage.PruneGone(ctx, s.Hub.Position()-keepGone.Microseconds()); err != nil {
 		return err
 	}
 	for {

@@ -55,7 +55,7 @@ func (s *Service) Dehydrated(ctx context.Context, user id.UserID, device id.Devi
 	if err != nil {
 		return nil, "", fmt.Errorf("dehydrated device: %w", err)
 	}
-	messages, _, err = s.Page(ctx, user, device, after, s.Hub.Known())
+	messages, _, err = s.Page(ctx, user, device, after, s.Hub.Position())
 	if n := len(messages); n > 0 {
 		next = strconv.FormatInt(messages[n-1].Pos, 10)
 	}

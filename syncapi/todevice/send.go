@@ -27,18 +27,22 @@ func (s *Service) Send(ctx context.Context, req *Request) error {
 	if err := req.check(); err != nil {
 		return err
 	}
+	known := s.Hub.Position()
 	for range attempts {
-		done, err := s.send(ctx, req)
+		done, err := s.send(ctx, req, known)
 		if done || err != nil {
+			return err
+		}
+		// The Hub may not have heard of the end of the devices, which other replicas may have learnt.
+		if known, err = s.Storage.Position(ctx); err != nil {
 			return err
 		}
 	}
 	return mxerr.Unavailable("devices are deleted faster than messages to them are sent: send it again")
 }
 
-// send is one attempt.
-func (s *Service) send(ctx context.Context, req *Request) (done bool, err error) {
-	known := s.Hub.Known() // what was deleted up to there, is not listed any more
+// send is one attempt. What was deleted up to the known position is not listed any more.
+func (s *Service) send(ctx context.Context, req *Request, known int64) (done bool, err error) {
 	d, err := s.deliver(ctx, req)
 	if err != nil || d.isEmpty() {
 		return err == nil, err
