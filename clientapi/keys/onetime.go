@@ -32,8 +32,12 @@ func parseOneTimeKeys(what string, user id.UserID, device id.DeviceID, raw json.
 	if isNull(raw) {
 		return nil, nil
 	}
-	var all map[string]json.RawMessage
-	if err := object(what, raw, &all); err != nil {
+	all := make(map[string]json.RawMessage)
+	err := httputil.Members(what, raw, func(name string, value json.RawMessage) error {
+		all[name] = value
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	if len(all) > MaxOneTimeKeys {
@@ -73,25 +77,20 @@ func parseOneTimeKey(user id.UserID, device id.DeviceID, name string, raw json.R
 	case raw[0] != '{':
 		return k, mxerr.BadJSON("the key %s must be an object with key and signatures", name)
 	}
-	var body struct {
-		Key        *string    `json:"key"`
-		Signatures signatures `json:"signatures"`
-	}
-	if err := httputil.Unmarshal(raw, &body); err != nil {
+	whole, err := pdu.SignedForm(raw)
+	if err != nil {
 		return k, err
 	}
-	if body.Key == nil {
+	key, has := pdu.String(pdu.Member(whole, "key"))
+	if !has {
 		return k, mxerr.BadJSON("the key %s has no key", name)
 	}
-	if (k.algorithm == curve || k.algorithm == signedCurve) && publicKey(*body.Key) == nil {
+	if (k.algorithm == curve || k.algorithm == signedCurve) && publicKey(key) == nil {
 		return k, notAKey(name)
 	}
-	if k.form, err = pdu.SigningForm(raw); err != nil {
-		return k, err
-	}
+	k.form = pdu.Without(whole, "signatures", "unsigned")
 	by := ed + ":" + string(device)
-	var has bool
-	if k.signature, has = body.Signatures[user][by]; !has {
+	if k.signature, has = pdu.String(pdu.Member(pdu.Member(pdu.Member(whole, "signatures"), string(user)), by)); !has {
 		return k, invalidSignature("the key %s is not signed by your device %s", name, device)
 	}
 	k.json = string(withSignatures(k.form, []signature{{user, by, k.signature}}))

@@ -10,6 +10,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/pdu"
 )
 
 // backupVersion is the version that the query must name.
@@ -126,9 +127,9 @@ func (l *keyList) add(k *storage.BackupKey) {
 			l.text = append(l.text, "}},"...)
 		}
 		l.room, l.rooms = k.RoomID, l.rooms+1
-		l.text = append(appendJSON(l.text, string(k.RoomID)), `:{"sessions":{`...)
+		l.text = append(pdu.AppendString(l.text, k.RoomID), `:{"sessions":{`...)
 	}
-	l.text = appendSession(append(appendJSON(l.text, k.SessionID), ':'), k)
+	l.text = appendSession(append(pdu.AppendString(l.text, k.SessionID), ':'), k)
 }
 
 func (l *keyList) end() {
@@ -136,15 +137,6 @@ func (l *keyList) end() {
 		l.text = append(l.text, "}}"...)
 	}
 	l.text = append(l.text, "}}"...)
-}
-
-// appendJSON appends a string, which is text.
-func appendJSON(to []byte, s string) []byte {
-	text, err := httputil.Marshal(s)
-	if err != nil {
-		return append(to, `""`...)
-	}
-	return append(to, text...)
 }
 
 func appendSession(to []byte, k *storage.BackupKey) []byte {

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"strconv"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -10,53 +11,68 @@ import (
 	"github.com/matrix-org/dendrite/common/mxerr"
 )
 
-// sessionBody is a key as clients send it. All of it is required.
-type sessionBody struct {
-	FirstMessageIndex *int64          `json:"first_message_index"`
-	ForwardedCount    *int64          `json:"forwarded_count"`
-	IsVerified        *bool           `json:"is_verified"`
-	SessionData       json.RawMessage `json:"session_data"`
-}
-
-type roomBody struct {
-	Sessions map[string]*sessionBody `json:"sessions"`
-}
-
 // maxInteger is the largest integer of canonical JSON.
 const maxInteger = 1<<53 - 1
 
-func (s *sessionBody) key(room id.RoomID, session string) (k storage.BackupKey, err error) {
+// readSession reads a key as clients send it. All of it is required. Its data is a part of the body.
+func readSession(room id.RoomID, session string, raw json.RawMessage) (k storage.BackupKey, err error) {
+	k = storage.BackupKey{RoomID: room, SessionID: session, FirstMessageIndex: -1, ForwardedCount: -1}
+	said := false // whether it is verified
+	err = httputil.Members("a session", raw, func(name string, value json.RawMessage) error {
+		switch name {
+		case "first_message_index":
+			k.FirstMessageIndex = count(value)
+		case "forwarded_count":
+			k.ForwardedCount = count(value)
+		case "is_verified":
+			k.IsVerified = string(value) == "true"
+			said = k.IsVerified || string(value) == "false"
+		case "session_data":
+			k.SessionData = value
+		}
+		return nil
+	})
 	switch {
-	case s == nil:
-		return k, mxerr.BadJSON("the session %q must be an object", session)
-	case s.IsVerified == nil:
+	case err != nil:
+		return k, err
+	case !said:
 		return k, mxerr.BadJSON("is_verified of the session %q must be a boolean", session)
-	case !isCount(s.FirstMessageIndex), !isCount(s.ForwardedCount):
+	case k.FirstMessageIndex < 0, k.ForwardedCount < 0:
 		return k, mxerr.BadJSON("first_message_index and forwarded_count of the session %q must be integers from 0 to %d",
 			session, int64(maxInteger))
+	case isNull(k.SessionData), k.SessionData[0] != '{':
+		return k, mxerr.BadJSON("session_data of the session %q must be an object", session)
 	}
-	data, err := object("session_data", s.SessionData)
-	if err == nil && data == nil {
-		err = mxerr.BadJSON("session_data of the session %q must be an object", session)
-	}
-	return storage.BackupKey{RoomID: room, SessionID: session, IsVerified: *s.IsVerified,
-		FirstMessageIndex: *s.FirstMessageIndex, ForwardedCount: *s.ForwardedCount, SessionData: data}, err
+	return k, nil
 }
 
-func isCount(n *int64) bool { return n != nil && *n >= 0 && *n <= maxInteger }
+// count reads an integer; -1 if it is none that a session can have.
+func count(value json.RawMessage) int64 {
+	n, err := strconv.ParseInt(string(value), 10, 64)
+	if err != nil || n < 0 || n > maxInteger {
+		return -1
+	}
+	return n
+}
 
-func (b *roomBody) keys(room id.RoomID, keys []storage.BackupKey) ([]storage.BackupKey, error) {
-	if b == nil || b.Sessions == nil {
-		return nil, mxerr.BadJSON("sessions of the room %s must be an object", room)
-	}
-	for session, body := range b.Sessions {
-		k, err := body.key(room, session)
-		if err != nil {
-			return nil, err
+// readSessions reads the keys of a room, and adds them to others. Of two for one session the last counts.
+func readSessions(room id.RoomID, sessions json.RawMessage, keys []storage.BackupKey) ([]storage.BackupKey, error) {
+	places := make(map[string]int)
+	err := httputil.Members("sessions", sessions, func(session string, raw json.RawMessage) error {
+		k, err := readSession(room, session, raw)
+		at, has := places[session]
+		switch {
+		case err != nil:
+			return err
+		case has:
+			keys[at] = k
+		default:
+			places[session] = len(keys)
+			keys = append(keys, k)
 		}
-		keys = append(keys, k)
-	}
-	return keys, nil
+		return nil
+	})
+	return keys, err
 }
 
 // putKey is PUT /room_keys/keys/{roomId}/{sessionId}.
@@ -65,11 +81,11 @@ func (e *endpoints) putKey(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	body := new(sessionBody)
-	if err := r.JSON(body); err != nil {
+	raw, err := r.Object()
+	if err != nil {
 		return nil, err
 	}
-	k, err := body.key(room, r.Var("sessionID"))
+	k, err := readSession(room, r.Var("sessionID"), raw)
 	if err != nil {
 		return nil, err
 	}
@@ -86,14 +102,14 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	body := new(roomBody)
-	if err := httputil.Unmarshal(raw, body); err != nil {
+	sessions, err := httputil.Member("the body", raw, "sessions")
+	if err != nil {
 		return nil, err
 	}
-	if body.Sessions == nil {
+	if isNull(sessions) {
 		return nil, lacks(raw, "sessions", "an object")
 	}
-	keys, err := body.keys(room, nil)
+	keys, err := readSessions(room, sessions, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -106,22 +122,28 @@ func (e *endpoints) putAllKeys(ctx context.Context, r *httputil.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	var body struct {
-		Rooms map[string]*roomBody `json:"rooms"`
-	}
-	if err := httputil.Unmarshal(raw, &body); err != nil {
+	rooms, err := httputil.Member("the body", raw, "rooms")
+	if err != nil {
 		return nil, err
 	}
-	if body.Rooms == nil {
+	if isNull(rooms) {
 		return nil, lacks(raw, "rooms", "an object")
 	}
-	var keys []storage.BackupKey
-	for name, inRoom := range body.Rooms {
+	of := make(map[id.RoomID]json.RawMessage)
+	err = httputil.Members("rooms", rooms, func(name string, value json.RawMessage) error {
 		room, err := id.ParseRoomID(name)
 		if err != nil {
-			return nil, mxerr.BadJSON("%v", err)
+			return mxerr.BadJSON("%v", err)
 		}
-		if keys, err = inRoom.keys(room, keys); err != nil {
+		of[room], err = httputil.Member("a room", value, "sessions")
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var keys []storage.BackupKey
+	for room, sessions := range of {
+		if keys, err = readSessions(room, sessions, keys); err != nil {
 			return nil, err
 		}
 	}

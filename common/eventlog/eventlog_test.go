@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"math/rand/v2"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/eventlog/eventlogtest"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/common/test"
 )
 
 // shared gives all processes of a test the same transport.
@@ -157,6 +160,63 @@ func TestReadIsWithoutGapsWhileManyAppend(t *testing.T) {
 			return next > writers*each
 		})
 		all.Wait()
+	})
+}
+
+// Transactions that append to many partitions take these in one order, whatever theirs is: none has to be run again.
+func TestManyAppendToManyPartitions(t *testing.T) {
+	eventlogtest.Databases(t, func(t *testing.T, openDB func(*testing.T) *sqlutil.DB) {
+		db := openDB(t)
+		if err := db.Script(t.Context(), dropTables); err != nil {
+			t.Fatal(err)
+		}
+		_, topic := newTopic(t, db, false)
+		const writers, each, keys = 8, 15, 100
+		r := rand.New(rand.NewPCG(test.Seed(t), 1))
+		before := db.Count()
+		var all sync.WaitGroup
+		for range writers {
+			order := r.Perm(keys)
+			all.Go(func() {
+				for range each {
+					err := db.Write(t.Context(), "append", func(ctx context.Context, tx *sqlutil.Tx) error {
+						for n, key := range order {
+							topic.Append(ctx, tx, strconv.Itoa(key), "thing", n)
+						}
+						return nil
+					})
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		all.Wait()
+		if n := db.Count().Since(before).Transactions; n > writers*each {
+			t.Errorf("%d transactions were run, want %d", n, writers*each)
+		}
+		seen := make(map[string]int)
+		for p := range int32(eventlog.Partitions) {
+			for next, head := int64(1), int64(1); next <= head; {
+				answer, err := topic.Read(t.Context(), eventlog.ReadRequest{Topic: "things", Partition: p, From: next})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for i := range answer.Records {
+					if answer.Records[i].Seq != next {
+						t.Fatalf("record %d of partition %d where %d should be", answer.Records[i].Seq, p, next)
+					}
+					seen[answer.Records[i].Key]++
+					next++
+				}
+				head = answer.Head
+			}
+		}
+		for key := range keys {
+			if n := seen[strconv.Itoa(key)]; n != writers*each {
+				t.Errorf("%d records of key %d, want %d", n, key, writers*each)
+			}
+		}
 	})
 }
 

@@ -28,6 +28,7 @@ type producerTables struct {
 	insertLogID *sqlutil.Insert
 	counters    *sqlutil.Insert
 	take        *sqlutil.Stmt
+	takeAll     *sqlutil.Insert
 	heads       *sqlutil.Stmt
 	head        *sqlutil.Stmt
 	rows        *sqlutil.Insert
@@ -74,9 +75,12 @@ func newProducerTables(db *sqlutil.DB, component string) producerTables {
 		insertLogID: db.Insert(component+"_log_topics", []string{"topic", "log_id"}, "ON CONFLICT (topic) DO NOTHING"),
 		counters:    db.Insert(component+"_log_counters", []string{"topic", "part", "head"}, "ON CONFLICT (topic, part) DO NOTHING"),
 		take:        stmt(`UPDATE COMPONENT_log_counters SET head = head + $3 WHERE topic = $1 AND part = $2 RETURNING head`),
-		heads:       stmt(`SELECT part, head FROM COMPONENT_log_counters WHERE topic = $1`),
-		head:        stmt(`SELECT head FROM COMPONENT_log_counters WHERE topic = $1 AND part = $2`),
-		rows:        db.Insert(component+"_log_rows", []string{"topic", "part", "seq", "key", "type", "ts", "value", "trace"}, ""),
+		// The rows are there: it takes their locks one after the other, in the order of its values.
+		takeAll: db.Insert(component+"_log_counters", []string{"topic", "part", "head"}, named(component,
+			`ON CONFLICT (topic, part) DO UPDATE SET head = COMPONENT_log_counters.head + excluded.head RETURNING part, head`)),
+		heads: stmt(`SELECT part, head FROM COMPONENT_log_counters WHERE topic = $1`),
+		head:  stmt(`SELECT head FROM COMPONENT_log_counters WHERE topic = $1 AND part = $2`),
+		rows:  db.Insert(component+"_log_rows", []string{"topic", "part", "seq", "key", "type", "ts", "value", "trace"}, ""),
 		read: stmt(`SELECT seq, key, type, ts, value, trace FROM COMPONENT_log_rows
 			WHERE topic = $1 AND part = $2 AND seq >= $3 ORDER BY seq LIMIT $4`),
 		insertLease: db.Insert(component+"_log_leases", []string{"name", "holder", "epoch", "expires"}, "ON CONFLICT (name) DO NOTHING"),
@@ -162,13 +166,20 @@ func createTables(ctx context.Context, db *sqlutil.DB, component string) error {
 func scanPairs(rows *sql.Rows, into []int64) error {
 	defer rows.Close() //nolint:errcheck // rows.Err says what there is to say
 	for rows.Next() {
-		var part, value int64
-		if err := rows.Scan(&part, &value); err != nil {
+		if err := scanPair(rows, into); err != nil {
 			return err
-		}
-		if part >= 0 && part < int64(len(into)) {
-			into[part] = value
 		}
 	}
 	return rows.Err()
+}
+
+func scanPair(rows *sql.Rows, into []int64) error {
+	var part, value int64
+	if err := rows.Scan(&part, &value); err != nil {
+		return err
+	}
+	if part >= 0 && part < int64(len(into)) {
+		into[part] = value
+	}
+	return nil
 }

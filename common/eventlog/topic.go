@@ -153,25 +153,49 @@ func (t *Topic) place(ctx context.Context, tx *sqlutil.Tx, records []Appended) e
 	if err := t.log.db.Failpoint("append.before"); err != nil {
 		return err
 	}
-	for from := 0; from < len(records); {
-		to := from + 1
-		for to < len(records) && records[to].Partition == records[from].Partition {
-			to++
-		}
-		var head int64
-		if err := t.log.tables.take.QueryRow(ctx, tx, t.name, records[from].Partition, to-from).Scan(&head); err != nil {
-			return fmt.Errorf("counter of %s/%d: %w", t.name, records[from].Partition, err)
-		}
-		for i := range records[from:to] {
-			records[from+i].Seq = head - int64(to-from) + 1 + int64(i)
-		}
-		from = to
+	if err := t.take(ctx, tx, records); err != nil {
+		return err
 	}
 	if err := t.store.Insert(ctx, tx, records); err != nil {
 		return fmt.Errorf("append to %s: %w", t.name, err)
 	}
 	tx.AfterCommit(func() { t.committed(records) })
 	return t.log.db.Failpoint("append.after")
+}
+
+// take takes the counters of the partitions that records are in, in their order, and gives the records their sequences. It does
+// so with one statement, however many partitions there are.
+func (t *Topic) take(ctx context.Context, tx *sqlutil.Tx, records []Appended) error {
+	var counts, next [Partitions]int64
+	var rows [][]any
+	for from := 0; from < len(records); {
+		p, to := records[from].Partition, from+1
+		for to < len(records) && records[to].Partition == p {
+			to++
+		}
+		counts[p] = int64(to - from)
+		rows = append(rows, []any{t.name, p, counts[p]})
+		from = to
+	}
+	var err error
+	if tables := &t.log.tables; len(rows) == 1 {
+		p := records[0].Partition
+		err = tables.take.QueryRow(ctx, tx, t.name, p, counts[p]).Scan(&next[p])
+	} else {
+		err = tables.takeAll.Query(ctx, tx, rows, func(rows *sql.Rows) error { return scanPair(rows, next[:]) })
+	}
+	if err != nil {
+		return fmt.Errorf("counters of %s: %w", t.name, err)
+	}
+	for p, n := range counts {
+		next[p] -= n
+	}
+	for i := range records {
+		p := records[i].Partition
+		next[p]++
+		records[i].Seq = next[p]
+	}
+	return nil
 }
 
 // committed keeps the records for consumers of this process, and wakes them.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/rawjson"
 )
 
 // MaxDepth is how deep the JSON of a request may be nested.
@@ -33,6 +34,9 @@ type Request struct {
 	answers *answers
 	held    int64 // bytes
 }
+
+// bodyAtOnce is for how many bytes of a body there is room before they come.
+const bodyAtOnce = 256 << 10
 
 // bodyTimeout is how long a client may take to send a body that is read whole.
 const bodyTimeout = time.Minute
@@ -156,14 +160,39 @@ func (r *Request) Bytes() ([]byte, error) {
 	if paced, is := r.Body.(*pacedBody); is {
 		paced.within(bodyTimeout)
 	}
-	body, err := io.ReadAll(io.LimitReader(r.Body, r.limit+1))
-	if err != nil {
+	in := io.LimitReader(r.Body, r.limit+1)
+	// What is announced has its room at once, up to a bound: it may never come.
+	var buffer bytes.Buffer
+	buffer.Grow(int(min(max(r.ContentLength, 0), r.limit, bodyAtOnce)) + bytes.MinRead)
+	if _, err := buffer.ReadFrom(in); err != nil {
 		return nil, mxerr.NotJSON("the body could not be read: %v", err)
 	}
+	body := buffer.Bytes()
 	if int64(len(body)) > r.limit {
 		return nil, mxerr.TooLarge("the body may have %d bytes", r.limit)
 	}
 	return body, nil
+}
+
+// Members calls visit for each member of a part of a body that must be an object, as they come: of those with the same name the last
+// one counts. Values are parts of the body. M_BAD_JSON says what is no object.
+func Members(what string, raw json.RawMessage, visit func(name string, value json.RawMessage) error) error {
+	isObject, err := rawjson.Members(raw, visit)
+	if err == nil && !isObject {
+		return mxerr.BadJSON("%s must be an object", what)
+	}
+	return err
+}
+
+// Member is a member of a part of a body that must be an object, as Members gives it; nil if there is none.
+func Member(what string, raw json.RawMessage, wanted string) (value json.RawMessage, err error) {
+	err = Members(what, raw, func(name string, v json.RawMessage) error {
+		if name == wanted {
+			value = v
+		}
+		return nil
+	})
+	return value, err
 }
 
 // Object reads the body, which must be a JSON object. An empty body counts as an empty object: clients send it where nothing is
@@ -245,23 +274,10 @@ func checkJSON(body []byte) error {
 	if !utf8.Valid(body) {
 		return mxerr.NotJSON("the body is not valid UTF-8")
 	}
-	depth, inString := 0, false
-	for i := 0; i < len(body); i++ {
-		switch c := body[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
-			if depth++; depth > MaxDepth {
-				return mxerr.BadJSON("the body is nested more than %d deep", MaxDepth)
-			}
-		case c == '}' || c == ']':
-			depth--
-		}
-	}
-	if !json.Valid(body) {
+	switch err := rawjson.Check(body, MaxDepth); {
+	case errors.Is(err, rawjson.ErrDepth):
+		return mxerr.BadJSON("the body is nested more than %d deep", MaxDepth)
+	case err != nil:
 		return mxerr.NotJSON("the body is not JSON")
 	}
 	return nil

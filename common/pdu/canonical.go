@@ -40,11 +40,16 @@ func CanonicalJSON(v id.RoomVersion, raw []byte) ([]byte, error) {
 // SigningForm is what signatures of a JSON object are made over (Appendices, § Signing JSON): its canonical form, without
 // signatures and unsigned. Numbers must be canonical.
 func SigningForm(object []byte) ([]byte, error) {
-	whole, err := canonical(make([]byte, 0, len(object)), object, true)
+	whole, err := SignedForm(object)
 	if err != nil {
 		return nil, err
 	}
 	return Without(whole, "signatures", "unsigned"), nil
+}
+
+// SignedForm is the canonical form of a JSON object that is signed. Numbers must be canonical.
+func SignedForm(object []byte) ([]byte, error) {
+	return canonical(make([]byte, 0, len(object)), object, true)
 }
 
 func properties(v id.RoomVersion) (*roomversion.Properties, error) {

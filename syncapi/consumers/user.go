@@ -68,7 +68,11 @@ func applyUsers(db *storage.Database, records []eventlog.Record, onGone func()) 
 		return nil, nil
 	}
 	return func(ctx context.Context, tx *sqlutil.Tx) error {
-		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
+		add := storage.AddReading
+		if g.devices == nil && g.erased == nil && g.keys.updated == nil {
+			add = storage.Add // nothing is looked up or removed: its rows need no statement of their own
+		}
+		add(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {
 			return g.drop(ctx, tx, db, pos)
 		})
 		if g.devices != nil {

@@ -17,21 +17,9 @@ const maxToDevice = 4 << 20
 
 // sendToDevice is PUT /sendToDevice/{eventType}/{txnId}.
 func (s *routes) sendToDevice(ctx context.Context, r *httputil.Request) (any, error) {
-	var body struct {
-		Messages json.RawMessage `json:"messages"`
-	}
-	if err := r.JSON(&body); err != nil {
+	messages, err := readMessages(r)
+	if err != nil {
 		return nil, err
-	}
-	if len(body.Messages) == 0 {
-		return nil, mxerr.MissingParam("messages is missing: an object of users, their devices, and a message for each")
-	}
-	var messages map[id.UserID]map[id.DeviceID]json.RawMessage
-	if err := httputil.Unmarshal(body.Messages, &messages); err != nil {
-		return nil, err
-	}
-	if messages == nil {
-		return nil, mxerr.BadJSON("messages must be an object of users, their devices, and a message for each")
 	}
 	eventType, txnID := r.Var("eventType"), r.Var("txnId")
 	if txnID == "" {
@@ -41,6 +29,30 @@ func (s *routes) sendToDevice(ctx context.Context, r *httputil.Request) (any, er
 	return nil, s.ToDevice.Send(ctx, &todevice.Request{Suspended: r.Caller.Suspended,
 		SendToDeviceRequest: api.SendToDeviceRequest{RequestKey: r.TransactionKey("sendToDevice", eventType, txnID),
 			Sender: r.Caller.UserID, Type: eventType, Messages: messages}})
+}
+
+// readMessages reads the body of a request that sends messages. They are parts of it.
+func readMessages(r *httputil.Request) (messages map[id.UserID]map[id.DeviceID]json.RawMessage, err error) {
+	body, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	all, err := httputil.Member("the body", body, "messages")
+	if err != nil {
+		return nil, err
+	}
+	if all == nil {
+		return nil, mxerr.MissingParam("messages is missing: an object of users, their devices, and a message for each")
+	}
+	messages = make(map[id.UserID]map[id.DeviceID]json.RawMessage)
+	return messages, httputil.Members("messages", all, func(user string, value json.RawMessage) error {
+		devices := make(map[id.DeviceID]json.RawMessage)
+		messages[id.UserID(user)] = devices
+		return httputil.Members("messages for "+user, value, func(device string, content json.RawMessage) error {
+			devices[id.DeviceID(device)] = content
+			return nil
+		})
+	})
 }
 
 // dehydratedEvents is GET /dehydrated_device/{deviceId}/events of MSC3814. Clients name the token in two ways.

@@ -1,6 +1,7 @@
 package todevice
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -140,7 +141,7 @@ func (d *delivery) addRemote(req *Request, here id.ServerName) {
 			if of[user] == nil {
 				of[user] = make(map[id.DeviceID]json.RawMessage)
 			}
-			of[user][device] = content
+			of[user][device] = bytes.Clone(content) // the log keeps it in memory, which shall not hold the whole request
 		}
 	}
 }

@@ -126,7 +126,11 @@ func TestTheBudgetOfKeys(t *testing.T) {
 		s.costs("a query of 100 users", 5, query)
 		s.costs("a query of 100 users who were asked for before", 1, query)
 		// Each user is told of what is left, on the partition of the log that is theirs.
-		s.costs("a claim of 100 devices of as many users", eventlog.Partitions+6, func() {
+		claim := int64(6)
+		if s.db.Dialect() == sqlutil.SQLite {
+			claim = 15 // a statement there has fewer rows
+		}
+		s.costs("a claim of 100 devices of as many users", claim, func() {
 			got := s.call(first, http.MethodPost, "/keys/claim", "", keytest.Object{"one_time_keys": claims}, nil).Get("one_time_keys")
 			if n := len(got.Map()); n != users {
 				t.Errorf("keys of %d users, want %d", n, users)
