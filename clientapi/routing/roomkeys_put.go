@@ -92,22 +92,28 @@ func (e *endpoints) putKey(ctx context.Context, r *httputil.Request) (any, error
 	return e.backUp(ctx, r, []storage.BackupKey{k})
 }
 
+// requiredObject reads the body, and returns a member that must be there.
+func requiredObject(r *httputil.Request, name string) (json.RawMessage, error) {
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
+	value, err := httputil.Member("the body", raw, name)
+	if err == nil && isNull(value) {
+		err = lacks(raw, name, "an object")
+	}
+	return value, err
+}
+
 // putRoomKeys is PUT /room_keys/keys/{roomId}.
 func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, error) {
 	room, err := r.RoomID("roomID")
 	if err != nil {
 		return nil, err
 	}
-	raw, err := r.Object()
+	sessions, err := requiredObject(r, "sessions")
 	if err != nil {
 		return nil, err
-	}
-	sessions, err := httputil.Member("the body", raw, "sessions")
-	if err != nil {
-		return nil, err
-	}
-	if isNull(sessions) {
-		return nil, lacks(raw, "sessions", "an object")
 	}
 	keys, err := readSessions(room, sessions, nil)
 	if err != nil {
@@ -118,16 +124,9 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 
 // putAllKeys is PUT /room_keys/keys.
 func (e *endpoints) putAllKeys(ctx context.Context, r *httputil.Request) (any, error) {
-	raw, err := r.Object()
+	rooms, err := requiredObject(r, "rooms")
 	if err != nil {
 		return nil, err
-	}
-	rooms, err := httputil.Member("the body", raw, "rooms")
-	if err != nil {
-		return nil, err
-	}
-	if isNull(rooms) {
-		return nil, lacks(raw, "rooms", "an object")
 	}
 	of := make(map[id.RoomID]json.RawMessage)
 	err = httputil.Members("rooms", rooms, func(name string, value json.RawMessage) error {
