@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	appservice "github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/backups"
@@ -39,6 +40,7 @@ type Peers struct {
 	Room   *roomserver.RoomserverAPI
 	Sync   *syncapi.SyncAPI
 	Typing *typingserver.TypingserverAPI
+	App    *appservice.AppserviceAPI
 }
 
 // sweepEvery is how often sessions that are over are removed.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/netpolicy"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -50,23 +51,14 @@ components in processes of their own.`,
 func checkFiles(cfg *config.Config) error {
 	_, keyErr := readKey(cfg.Matrix.PrivateKey, cfg.Matrix.ServerName)
 	_, networkErr := netpolicy.New(cfg.Network)
-	problems := []error{keyErr, networkErr}
+	_, registrationErr := registration.Read(cfg.ApplicationServices, cfg.Matrix.ServerName)
+	problems := []error{keyErr, networkErr, registrationErr}
 	if len(cfg.Kafka.Addresses) > 0 {
 		problems = append(problems, cfg.CheckPolylith())
 	}
 	if t := cfg.Listen.Monolith.TLS; t.Certificate != "" {
 		if _, err := tls.LoadX509KeyPair(t.Certificate, t.Key); err != nil {
 			problems = append(problems, fmt.Errorf("listen.monolith.tls: %w", err))
-		}
-	}
-	for _, registration := range cfg.ApplicationServices.ConfigFiles {
-		if _, err := os.Stat(registration); err != nil {
-			problems = append(problems, fmt.Errorf("application_services.config_files: %w", err))
-		}
-	}
-	if dir := cfg.ApplicationServices.ConfigDir; dir != "" {
-		if _, err := os.ReadDir(dir); err != nil {
-			problems = append(problems, fmt.Errorf("application_services.config_dir: %w", err))
 		}
 	}
 	return errors.Join(problems...)

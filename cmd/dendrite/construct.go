@@ -86,7 +86,7 @@ func (p *process) sharedDeps() (component.Deps, error) {
 		return component.Deps{}, err
 	}
 	return component.Deps{Config: p.config, Tracer: p.tracer, Signer: p.signer, Auth: tokens, Limits: limits,
-		Outgoing: policy.Client, Transport: p.transport, Sole: p.whole(), Draining: p.draining}, nil
+		Outgoing: policy.Client, Registrations: p.registrations, Transport: p.transport, Sole: p.whole(), Draining: p.draining}, nil
 }
 
 // whole tells whether all components run in this process.

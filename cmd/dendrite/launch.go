@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"github.com/opentracing/opentracing-go"
@@ -19,6 +20,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/periodic"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/common/sqlutil/identity"
 	"github.com/matrix-org/dendrite/common/tracing"
@@ -57,6 +59,9 @@ type process struct {
 	// confirmed tells whether the lease of a monolith is known to be held; nil where there is none.
 	confirmed func() bool
 	signer    pdu.Signer
+	// registrations are those of the application services that are in force.
+	registrations *registration.Holder
+	hups          <-chan os.Signal // asks to read them again
 
 	contracts  contracts
 	components []*component.Component
@@ -65,7 +70,9 @@ type process struct {
 
 // launch runs a process until ctx ends, which is how it is asked to end, or until something in it fails for good.
 func launch(ctx context.Context, o options) (err error) {
-	p := &process{options: o, databases: make(map[string]*sqlutil.DB), draining: make(chan struct{}), failed: make(chan error, 4),
+	hups, release := hangups()
+	defer release()
+	p := &process{options: o, databases: make(map[string]*sqlutil.DB), draining: make(chan struct{}), failed: make(chan error, 4), hups: hups,
 		metrics: prometheus.NewRegistry()}
 	log, logFile, err := newLogger(o.config.Logging, o.process)
 	if err != nil {
@@ -82,6 +89,11 @@ func launch(ctx context.Context, o options) (err error) {
 	if p.signer, err = readKey(o.config.Matrix.PrivateKey, o.config.Matrix.ServerName); err != nil {
 		return err
 	}
+	registered, err := registration.Read(o.config.ApplicationServices, o.config.Matrix.ServerName)
+	if err != nil {
+		return err
+	}
+	p.registrations = registration.NewHolder(registered)
 	p.metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 
 	if p.proxies, err = config.Networks(o.config.TrustedProxies); err != nil {
@@ -129,6 +141,10 @@ func (p *process) run(ctx, held context.Context, public string) error {
 	group.Go(func() error {
 		periodic.Run(background, identity.KeyUseEvery, p.log, "the use of the signing key cannot be noted",
 			p.noteKeyUse)
+		return nil
+	})
+	group.Go(func() error {
+		p.reload(background, p.hups)
 		return nil
 	})
 	p.log.WithFields(logrus.Fields{"server": p.config.Matrix.ServerName, "public": public, "internal": p.addresses.Internal}).Info("started")

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/matrix-org/dendrite/appservice"
+	appcontract "github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/clientapi"
 	clientcontract "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
@@ -25,6 +26,7 @@ type contracts struct {
 	client clientcontract.ClientAPI
 	sync   synccontract.SyncAPI
 	typing typingcontract.TypingserverAPI
+	app    appcontract.AppserviceAPI
 }
 
 // row is a component in the topology.
@@ -46,7 +48,7 @@ func topology() []row {
 			}},
 		{"clientapi", "the client-server API but for sync, and accounts", func(c *contracts) any { return &c.client },
 			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
-				return clientapi.New(ctx, d, clientapi.Peers{Room: &c.room, Sync: &c.sync, Typing: &c.typing})
+				return clientapi.New(ctx, d, clientapi.Peers{Room: &c.room, Sync: &c.sync, Typing: &c.typing, App: &c.app})
 			}},
 		{"syncapi", "/sync, and what only sync shows", func(c *contracts) any { return &c.sync },
 			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
@@ -60,9 +62,9 @@ func topology() []row {
 			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
 				return federationapi.New(ctx, d, federationapi.Peers{Client: &c.client})
 			}},
-		{"appservice", "application services", nil,
-			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {
-				return appservice.New(ctx, d)
+		{"appservice", "application services", func(c *contracts) any { return &c.app },
+			func(ctx context.Context, d component.Deps, c *contracts) (*component.Component, error) {
+				return appservice.New(ctx, d, appservice.Peers{Room: &c.room, Client: &c.client, Sync: &c.sync, Typing: &c.typing})
 			}},
 		{"mediaapi", "the media repository", nil,
 			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {

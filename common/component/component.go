@@ -18,6 +18,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	"github.com/matrix-org/dendrite/common/pdu"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -39,6 +40,8 @@ type Deps struct {
 	Limits httputil.Limiter
 	// Outgoing makes the client for requests of a purpose that leave the server. It keeps to the network policy.
 	Outgoing func(purpose netpolicy.Purpose) *http.Client
+	// Registrations are those of the application services; they may change while the component runs.
+	Registrations *registration.Holder
 	// Transport carries logs and ephemeral messages to and from other components.
 	Transport eventlog.Transport
 	// Sole says that no other process serves this component's tables while this one runs, but for the operator's tools.

@@ -58,6 +58,9 @@ func Default() *Config {
 			Roomserver:    at("", "7870"),
 			Typingserver:  at("", "7878"),
 		},
+		// The URL of a service is written by the operator, and most bridges run beside the server.
+		Network: Network{AllowPrivate: AllowPrivate{ApplicationServices: []string{"127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12",
+			"192.168.0.0/16", "fc00::/7"}}},
 		TrustedProxies: []string{"127.0.0.0/8", "::1/128"},
 		MaxConnections: 1000,
 
