@@ -16,7 +16,11 @@ func TestTimestampsOfAService(t *testing.T) {
 		s, alice := newService(t, d, nil), d.user(t, "alice")
 		bob := s.ghost("bob")
 		for _, version := range []string{"10", "12"} {
-			room := alice.createRoom(object{"preset": "public_chat", "room_version": version})
+			users := object{bob.userID: 100}
+			if version == "10" {
+				users[alice.userID] = 100
+			}
+			room := alice.createRoom(object{"preset": "public_chat", "room_version": version, "power_level_content_override": object{"users": users}})
 			since := alice.sync("").Get("next_batch").Str
 			ts := int64(1_234_567_890_000)
 			next := func() string { ts++; return "?ts=" + strconv.FormatInt(ts, 10) }
@@ -35,7 +39,6 @@ func TestTimestampsOfAService(t *testing.T) {
 			said := put(path, message)
 			equal(t, "the same transaction again", bob.must("PUT", path+"?ts=5", message).Get("event_id").Str, said)
 			put(at("rooms", room, "state", "m.room.member", bob.userID), object{"membership": "join", "displayname": "Bob"})
-			alice.setState(room, "m.room.power_levels", "", object{"users": object{alice.userID: 100, bob.userID: 100}, "state_default": 0})
 			put(at("rooms", room, "state", "m.x", ""), object{"a": 1})
 			put(at("rooms", room, "redact", said, bob.txn()), object{})
 			// A redaction as an event like others has its timestamp too (MSC4169).
@@ -146,7 +149,7 @@ func TestRateLimitsOfAService(t *testing.T) {
 			}
 		}
 	}
-	ghosts := []*client{free.As(""), free.ghost("a"), free.ghost("b")}
+	ghosts := []*client{free.As(""), free.ghost("x"), free.ghost("y")}
 	for _, c := range ghosts {
 		check("a service without limits as "+c.userID, free, c, func(string) bool { return false })
 	}
