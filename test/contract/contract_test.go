@@ -49,7 +49,7 @@ var unspecified = map[string]string{
 	"GET /_matrix/client/unstable/org.matrix.msc4140/delayed_events":                     "MSC4140",
 	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}":          "MSC4140",
 	"POST /_matrix/client/unstable/org.matrix.msc4140/delayed_events/{delayID}/{action}": "MSC4140",
-	"DELETE /_matrix/client/v3/directory/list/appservice/{networkID}/{roomID}":          "what bridges send to take a room out, besides PUT",
+	"DELETE /_matrix/client/v3/directory/list/appservice/{networkID}/{roomID}":           "what bridges send to take a room out, besides PUT",
 	"POST /_matrix/client/v1/refresh":                                                    "where clients of the proposal look for it",
 	"GET /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
 	"PUT /_matrix/client/v3/rooms/{roomID}/state/{type}":                                 "the slash before an empty state key is optional",
