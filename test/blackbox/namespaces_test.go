@@ -2,6 +2,7 @@ package blackbox
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 )
@@ -204,5 +205,23 @@ func TestJoinedMembersForAService(t *testing.T) {
 		d.user(t, "bob").refused(403, "M_FORBIDDEN", "GET", path, nil)
 		ghost.must("POST", at("rooms", room, "leave"), object{})
 		s.As("").refused(403, "M_FORBIDDEN", "GET", path, nil)
+	})
+}
+
+// An operator may make an account that is a service's, and is told so.
+func TestTheToolWarnsOfAUserOfAService(t *testing.T) {
+	one(t, func(t *testing.T, d *deployment) {
+		s := newService(t, d, nil)
+		path, err := binary()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, warns := range map[string]bool{s.prefix + "made": true, "made" + s.prefix: false} {
+			out, err := exec.Command(path, "create-account", "--config", d.file, "--username", name).CombinedOutput()
+			if err != nil || strings.Contains(string(out), "Warning: @"+name+":test.example is a user of an application service") != warns {
+				t.Errorf("create-account %s: %v %s", name, err, out)
+			}
+		}
+		equal(t, "the service's user", whoami(s.As(s.user("made"))), s.user("made")+"  false")
 	})
 }
