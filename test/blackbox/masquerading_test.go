@@ -174,6 +174,9 @@ func TestDevicesOfAService(t *testing.T) {
 		upload := object{"one_time_keys": object{}}
 		ghost.refused(400, "M_MISSING_PARAM", "POST", at("keys", "upload"), upload)
 		on.must("POST", at("keys", "upload"), upload)
+		for range 2 {
+			ghost.must("POST", at("keys", "device_signing", "upload"), ghost.crossSigning().upload())
+		}
 		ghost.must("DELETE", at("devices", "OTHER"), nil)
 		on.everywhere(200, "", "GET", at("account", "whoami"), nil)
 		ghost.must("POST", at("delete_devices"), object{"devices": []string{"DEVICE"}})

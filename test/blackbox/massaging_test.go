@@ -153,6 +153,10 @@ func TestRateLimitsOfAService(t *testing.T) {
 	for _, c := range ghosts {
 		check("a service without limits as "+c.userID, free, c, func(string) bool { return false })
 	}
+	// Nor do they count for a token of such a user's own.
+	session := d.anybody(t)
+	session.took(free.As("").must("POST", at("login"), serviceLogin(free.prefix+"x")))
+	check("a user of a service without limits, with a token", nil, session, func(limit string) bool { return limit == "directory" })
 	// The service's own user never is. What nobody's user asks for is the service's.
 	check("a service with limits as itself", limited, limited.As(""), func(limit string) bool {
 		return limit == "registration" || limit == "login" || limit == "directory"
