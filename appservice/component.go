@@ -4,10 +4,12 @@ package appservice
 
 import (
 	"context"
+	"net/http"
 
 	"github.com/matrix-org/dendrite/appservice/api"
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
@@ -23,5 +25,15 @@ type Peers struct {
 
 // New builds the component.
 func New(_ context.Context, _ component.Deps, _ Peers) (*component.Component, error) {
-	return &component.Component{Name: "appservice", API: &api.AppserviceAPI{}}, nil
+	return &component.Component{Name: "appservice", API: &api.AppserviceAPI{
+		QueryAlias: unanswered[api.QueryAliasRequest, api.QueryAnswer], QueryUser: unanswered[api.QueryUserRequest, api.QueryAnswer],
+		Ping: unanswered[api.PingRequest, api.PingResponse], NoteAlive: unanswered[api.NoteAliveRequest, api.Empty],
+		QueryStatus: unanswered[api.QueryStatusRequest, api.QueryStatusResponse], Retry: unanswered[api.RetryRequest, api.Empty],
+		Skip: unanswered[api.SkipRequest, api.SkipResponse],
+	}}, nil
+}
+
+// unanswered is a call that this build does not serve.
+func unanswered[Req, Res any](context.Context, Req) (res Res, err error) {
+	return res, mxerr.New(http.StatusNotImplemented, "M_UNRECOGNIZED", "this server does not serve application services")
 }

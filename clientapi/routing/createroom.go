@@ -105,6 +105,9 @@ func (e *endpoints) createRoomRequest(r *httputil.Request, body *createRoomReque
 		if err != nil || alias.Localpart() != request.AliasLocalpart {
 			return nil, mxerr.InvalidParam("room_alias_name must be the part of an alias between # and :, not %q", request.AliasLocalpart)
 		}
+		if err := e.mayHaveAlias(r, alias); err != nil {
+			return nil, err
+		}
 	}
 	request.Timestamp, err = timestamp(r)
 	return request, err

@@ -49,6 +49,9 @@ func (e *endpoints) putAlias(ctx context.Context, r *httputil.Request) (any, err
 	if body.RoomID == "" {
 		return nil, mxerr.MissingParam("room_id is missing")
 	}
+	if err := e.mayHaveAlias(r, alias); err != nil {
+		return nil, err
+	}
 	room, err := id.ParseRoomID(body.RoomID)
 	if err != nil {
 		return nil, mxerr.InvalidParam("%v", err)
@@ -63,7 +66,12 @@ func (e *endpoints) deleteAlias(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	_, err = e.Room.RemoveAlias(ctx, roomserver.RemoveAliasRequest{Alias: alias, UserID: r.Caller.UserID, Admin: r.Caller.Admin})
+	if err := e.mayHaveAlias(r, alias); err != nil {
+		return nil, err
+	}
+	// A service has full control over the aliases of its namespaces.
+	_, err = e.Room.RemoveAlias(ctx, roomserver.RemoveAliasRequest{Alias: alias, UserID: r.Caller.UserID,
+		Admin: r.Caller.Admin || r.Caller.AppService != ""})
 	return nil, err
 }
 
