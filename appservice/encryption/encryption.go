@@ -27,10 +27,10 @@ import (
 
 // Interest tells in which rooms services have users.
 type Interest interface {
-	// AnyOf tells whether a service has a user in one of some rooms.
-	AnyOf(ctx context.Context, service string, rooms []id.RoomID) (bool, error)
-	// Rooms lists the rooms in which a service has users.
-	Rooms(ctx context.Context, service string) ([]id.RoomID, error)
+	// InterestedAmong tells whether a service has a user in one of some rooms.
+	InterestedAmong(ctx context.Context, service string, rooms []id.RoomID) (bool, error)
+	// RoomsOf lists the rooms in which a service has users.
+	RoomsOf(ctx context.Context, service string) ([]id.RoomID, error)
 }
 
 // Deps are what a Service uses.
