@@ -7,46 +7,19 @@ import (
 	"fmt"
 
 	"github.com/matrix-org/dendrite/appservice/storage"
-	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/sqlutil"
-	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 )
 
 // Taker handles those records of a log that it knows, as the Handle of an eventlog.ConsumerConfig, and leaves the others.
 type Taker func(context.Context, []eventlog.Record) (eventlog.Apply, error)
 
-// Sync follows syncapi's log, of messages to devices, receipts and presence.
-func Sync(ctx context.Context, deps component.Deps, sync *syncapi.SyncAPI, takers ...Taker) (*eventlog.Consumer, error) {
-	// The calls of the contract are wired after the consumer is made.
-	return follow(ctx, deps, "sync", syncapi.Topic, eventlog.Source{
-		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
-			return sync.ReadLog(ctx, q)
-		},
-		Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
-			return sync.Heads(ctx, q)
-		},
-	}, takers)
-}
-
-// User follows clientapi's log, of devices and their keys.
-func User(ctx context.Context, deps component.Deps, client *clientapi.ClientAPI, takers ...Taker) (*eventlog.Consumer, error) {
-	return follow(ctx, deps, "user", clientapi.Topic, eventlog.Source{
-		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
-			return client.ReadLog(ctx, q)
-		},
-		Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
-			return client.Heads(ctx, q)
-		},
-	}, takers)
-}
-
 func follow(
-	ctx context.Context, deps component.Deps, name, topic string, source eventlog.Source, takers []Taker,
+	ctx context.Context, deps component.Deps, name, topic string, start eventlog.Start, source eventlog.Source, takers []Taker,
 ) (*eventlog.Consumer, error) {
 	consumer, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
-		Name: name, Topic: topic, Component: storage.Component, DB: deps.DB, Start: eventlog.Oldest, Source: source,
+		Name: name, Topic: topic, Component: storage.Component, DB: deps.DB, Start: start, Source: source,
 		Handle: func(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 			return takeAll(ctx, records, takers)
 		},

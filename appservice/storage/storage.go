@@ -19,6 +19,10 @@ var migrations embed.FS
 // Store is the tables of appservice.
 type Store struct {
 	DB *sqlutil.DB
+	serviceStatements
+	eventStatements
+	transactionStatements
+	roomStatements
 	encryptionStatements
 }
 
@@ -27,5 +31,12 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 	if err := db.Migrate(ctx, Component, migrations); err != nil {
 		return nil, fmt.Errorf("tables of appservice: %w", err)
 	}
-	return &Store{DB: db, encryptionStatements: prepareEncryption(db)}, nil
+	return &Store{
+		DB:                    db,
+		serviceStatements:     prepareServices(db),
+		eventStatements:       prepareEvents(db),
+		transactionStatements: prepareTransactions(db),
+		roomStatements:        prepareRooms(db),
+		encryptionStatements:  prepareEncryption(db),
+	}, nil
 }
