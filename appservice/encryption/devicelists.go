@@ -125,7 +125,7 @@ func (s *Service) follow(ctx context.Context) error {
 
 // begin looks at all rooms in which the service has users already.
 func (s *Service) begin(ctx context.Context, service string) error {
-	ids, err := s.Interest.RoomsOf(ctx, service)
+	ids, err := s.Store.InterestingRooms(ctx, service)
 	if err != nil {
 		return fmt.Errorf("rooms of %s: %w", service, err)
 	}
@@ -264,7 +264,7 @@ func (s *Service) lookAt(ctx context.Context, of []storage.ServiceUser, found []
 		if service := set.ByID(one.Service); service == nil || set.Owns(service, user) || len(rooms) == 0 {
 			continue
 		}
-		if found[i].Shares, errs[i] = s.Interest.InterestedAmong(ctx, one.Service, rooms); errs[i] != nil {
+		if found[i].Shares, errs[i] = s.Store.InterestedAmong(ctx, one.Service, rooms); errs[i] != nil {
 			errs[i] = fmt.Errorf("rooms that %s shares with %s: %w", user, one.Service, errs[i])
 		}
 	}

@@ -19,26 +19,16 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/appservice/storage"
-	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// Interest tells in which rooms services have users.
-type Interest interface {
-	// InterestedAmong tells whether a service has a user in one of some rooms.
-	InterestedAmong(ctx context.Context, service string, rooms []id.RoomID) (bool, error)
-	// RoomsOf lists the rooms in which a service has users.
-	RoomsOf(ctx context.Context, service string) ([]id.RoomID, error)
-}
-
-// Deps are what a Service uses.
-type Deps struct {
+// Options are what a Service is made of.
+type Options struct {
 	Store         *storage.Store
 	Room          *roomserver.RoomserverAPI
 	Registrations *registration.Holder
-	Interest      Interest
 	// Wake says that there is something to collect for a service. It waits for nothing.
 	Wake func(service string)
 	Log  *logrus.Entry
@@ -46,12 +36,12 @@ type Deps struct {
 
 // Service follows and collects.
 type Service struct {
-	Deps
+	Options
 	work chan struct{} // gets something when users or rooms must be looked at
 }
 
 // New makes a Service.
-func New(deps Deps) *Service { return &Service{Deps: deps, work: make(chan struct{}, 1)} }
+func New(o Options) *Service { return &Service{Options: o, work: make(chan struct{}, 1)} }
 
 // Waiting lists the services for which there is something to collect.
 func (s *Service) Waiting(ctx context.Context) ([]string, error) {

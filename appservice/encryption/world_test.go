@@ -34,6 +34,8 @@ type world struct {
 	held  *registration.Holder
 	s     *Service
 
+	changing sync.Mutex // held while a membership changes, here and in the tables
+
 	mu      sync.Mutex
 	chance  *rand.Rand
 	members map[id.RoomID]map[id.UserID]string
@@ -108,7 +110,7 @@ func newWorld(t *testing.T, url string) *world {
 
 // restart begins anew with what is stored.
 func (w *world) restart() {
-	w.s = New(Deps{Store: w.store, Registrations: w.held, Interest: w, Wake: func(string) {}, Log: logrus.NewEntry(logrus.New()),
+	w.s = New(Options{Store: w.store, Registrations: w.held, Wake: func(string) {}, Log: logrus.NewEntry(logrus.New()),
 		Room: &roomserver.RoomserverAPI{QueryMemberships: w.memberships, QueryMembers: w.inRoom}})
 	w.must(w.s.follow(w.t.Context()))
 }
@@ -135,25 +137,6 @@ func (w *world) has(service string, room id.RoomID) bool {
 		}
 	}
 	return false
-}
-
-// InterestedAmong is of Interest.
-func (w *world) InterestedAmong(_ context.Context, service string, rooms []id.RoomID) (bool, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return slices.ContainsFunc(rooms, func(r id.RoomID) bool { return w.has(service, r) }), nil
-}
-
-// RoomsOf is of Interest.
-func (w *world) RoomsOf(_ context.Context, service string) (all []id.RoomID, err error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, room := range w.rooms {
-		if w.has(service, room) {
-			all = append(all, room)
-		}
-	}
-	return all, nil
 }
 
 func (w *world) memberships(
@@ -196,6 +179,8 @@ func (w *world) inRoom(
 // member changes a membership, as the consumer of rooms tells it.
 func (w *world) member(room id.RoomID, user id.UserID, membership string) {
 	w.t.Helper()
+	w.changing.Lock()
+	defer w.changing.Unlock()
 	w.mu.Lock()
 	old := w.members[room][user]
 	before, after := make(map[string]bool), make(map[string]bool)
@@ -218,6 +203,15 @@ func (w *world) member(room id.RoomID, user id.UserID, membership string) {
 		}
 	}
 	w.must(w.store.DB.Write(w.t.Context(), "rooms", func(ctx context.Context, tx *sqlutil.Tx) error {
+		state := &storage.Room{RoomID: room, Users: make(map[string]int64)}
+		for name, has := range after {
+			if has {
+				state.Users[name] = 1
+			}
+		}
+		if err := w.store.PutRoom(ctx, tx, state, true, slices.Collect(maps.Keys(after))); err != nil {
+			return err
+		}
 		return w.s.RoomsChanged(ctx, tx, users, rooms)
 	}))
 }

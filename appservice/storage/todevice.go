@@ -19,6 +19,7 @@ type ToDevice struct {
 
 type toDeviceStatements struct {
 	numberToDevice, selectToDevice, deleteToDevice, updateToDevice, trimToDevice *sqlutil.Stmt
+	dropToDevice, dropToDeviceLast                                               *sqlutil.Stmt
 	insertToDevice                                                               *sqlutil.Insert
 }
 
@@ -33,9 +34,11 @@ func prepareToDevice(db *sqlutil.DB) toDeviceStatements {
 				SELECT number, taken, body, SUM(size) OVER (ORDER BY number) - size AS before
 				FROM (SELECT * FROM appservice_to_device WHERE service = $1 ORDER BY number LIMIT $2) AS few) AS first
 			WHERE before < $3::bigint ORDER BY number`),
-		deleteToDevice: db.Stmt(`DELETE FROM appservice_to_device WHERE service = $1 AND number = ANY($2)`),
-		updateToDevice: db.Stmt(`UPDATE appservice_to_device SET taken = $3 WHERE service = $1 AND number = $2`),
-		trimToDevice:   db.Stmt(`DELETE FROM appservice_to_device WHERE service = $1 AND number <= $2`),
+		deleteToDevice:   db.Stmt(`DELETE FROM appservice_to_device WHERE service = $1 AND number = ANY($2)`),
+		updateToDevice:   db.Stmt(`UPDATE appservice_to_device SET taken = $3 WHERE service = $1 AND number = $2`),
+		dropToDevice:     db.Stmt(`DELETE FROM appservice_to_device WHERE service = $1`),
+		dropToDeviceLast: db.Stmt(`DELETE FROM appservice_to_device_last WHERE service = $1`),
+		trimToDevice:     db.Stmt(`DELETE FROM appservice_to_device WHERE service = $1 AND number <= $2`),
 	}
 }
 
