@@ -25,10 +25,14 @@ import (
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/periodic"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
+
+// observeEvery is how often the metrics of backlogs are brought up to date.
+const observeEvery = 15 * time.Second
 
 // Peers are the components that this one asks.
 type Peers struct {
@@ -84,6 +88,27 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
+	// What a service was not registered for must not be taken for it.
+	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+		if !queues.Noted(ctx) {
+			return nil
+		}
+		return deps.Transport.Follow(ctx, c)
+	}
+	send := func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return sender.Run(ctx) })
+		group.Go(func() error {
+			defer metrics.Reset()
+			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now", func(ctx context.Context) error {
+				status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
+				metrics.Observe(status.Services, time.Now())
+				return err
+			})
+			return nil
+		})
+		return group.Wait()
+	}
 	return &component.Component{
 		Name:   storage.Component,
 		API:    contract,
@@ -92,15 +117,15 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return queues.Tend(ctx) })
 			group.Go(func() error { return queues.Run(ctx) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, syncs) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
+			group.Go(func() error { return follow(ctx, rooms) })
+			group.Go(func() error { return follow(ctx, syncs) })
+			group.Go(func() error { return follow(ctx, users) })
 			group.Go(func() error { return secrets.Run(ctx) })
 			group.Go(func() error {
 				if deps.Sole {
-					return sender.Run(ctx)
+					return send(ctx)
 				}
-				return log.Hold(ctx, "transactions", sender.Run)
+				return log.Hold(ctx, "transactions", send)
 			})
 			return group.Wait()
 		},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -25,6 +26,8 @@ const (
 	keepRemoved = 7 * 24 * time.Hour
 	// tendEvery is how often it is looked for services to forget.
 	tendEvery = time.Hour
+	// retryNoting is when that is tried again after it failed.
+	retryNoting = time.Second
 	// wakeTopic is where replicas tell each other of services for which something waits.
 	wakeTopic = "appservice_wake"
 )
@@ -53,6 +56,7 @@ type Services struct {
 	Options
 	registered atomic.Pointer[map[string]int64]
 	outbox     chan wake
+	noted      chan struct{} // closed when the registrations were noted once
 }
 
 // wake is a message to the other replicas.
@@ -63,7 +67,7 @@ type wake struct {
 
 // New makes one.
 func New(o Options) *Services {
-	s := &Services{Options: o, outbox: make(chan wake, 100)}
+	s := &Services{Options: o, outbox: make(chan wake, 100), noted: make(chan struct{})}
 	s.registered.Store(&map[string]int64{})
 	return s
 }
@@ -129,19 +133,35 @@ func (s *Services) Run(ctx context.Context) error {
 
 // Tend notes which services come and go, until ctx ends.
 func (s *Services) Tend(ctx context.Context) error {
+	var once sync.Once
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
 		changed := s.Registrations.Changed()
-		if err := s.note(ctx); err != nil && ctx.Err() == nil {
+		retry := (<-chan time.Time)(nil)
+		if err := s.note(ctx); err == nil {
+			once.Do(func() { close(s.noted) })
+		} else if ctx.Err() == nil {
 			s.Log.WithError(err).Warn("the registrations of application services cannot be noted now")
+			retry = time.After(retryNoting)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
 		case <-tick.C:
+		case <-retry:
 		}
+	}
+}
+
+// Noted waits until it is known which services are new since the last start. It is false if ctx ends before.
+func (s *Services) Noted(ctx context.Context) bool {
+	select {
+	case <-s.noted:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 
