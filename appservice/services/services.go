@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/storage"
@@ -105,30 +106,36 @@ func (s *Services) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.publish(ctx) })
+	group.Go(func() error {
+		return s.Transport.Subscribe(ctx, wakeTopic, func(_ string, message []byte) {
+			var w wake
+			if err := json.Unmarshal(message, &w); err != nil {
+				s.Log.WithError(err).Warn("a message of another replica cannot be read")
 				return
-			case w := <-s.outbox:
-				message, err := json.Marshal(w)
-				if err == nil {
-					err = s.Transport.Publish(ctx, wakeTopic, "", message)
-				}
-				if err != nil && ctx.Err() == nil {
-					s.Log.WithError(err).Warn("other replicas are not told what waits for application services: they will look by themselves")
-				}
+			}
+			s.hear(w)
+		})
+	})
+	return group.Wait()
+}
+
+func (s *Services) publish(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-s.outbox:
+			message, err := json.Marshal(w)
+			if err == nil {
+				err = s.Transport.Publish(ctx, wakeTopic, "", message)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.Log.WithError(err).Warn("other replicas are not told what waits for application services: they will look by themselves")
 			}
 		}
-	}()
-	return s.Transport.Subscribe(ctx, wakeTopic, func(_ string, message []byte) {
-		var w wake
-		if err := json.Unmarshal(message, &w); err != nil {
-			s.Log.WithError(err).Warn("a message of another replica cannot be read")
-			return
-		}
-		s.hear(w)
-	})
+	}
 }
 
 // Tend notes which services come and go, until ctx ends.
