@@ -69,6 +69,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
 	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
 		Now: time.Now})
+	typists := typingserver.NewFollower(typingserver.FollowerDeps{Typing: p.Typing, Transport: deps.Transport, Log: deps.Log})
 	c := &component.Component{
 		Name: storage.Component,
 		API: &api.ClientAPI{
@@ -123,7 +124,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions, Keys: owned.keys,
 			Profiles: profileService, Propagate: propagation, Delayed: later, Backups: keyBackups, Dehydration: dehydrated,
-			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing,
+			Typists: typists, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
 				return err
@@ -145,6 +147,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
 		again(backups.SweepEvery, "keys of deleted backups stay", keyBackups.Sweep)
 		again(sweepEvery, "old claims of keys stay", owned.keys.DropOldClaims)
+		group.Go(func() error { return typists.Run(ctx) })
 		group.Go(func() error {
 			later.Run(ctx)
 			return nil
