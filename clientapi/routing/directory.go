@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -21,7 +22,7 @@ func (e *endpoints) alias(ctx context.Context, r *httputil.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
+	found, err := e.Unknown.Alias(ctx, unknown.ByOf(r), alias)
 	if err != nil {
 		return nil, err
 	}
@@ -49,6 +50,9 @@ func (e *endpoints) putAlias(ctx context.Context, r *httputil.Request) (any, err
 	if body.RoomID == "" {
 		return nil, mxerr.MissingParam("room_id is missing")
 	}
+	if err := e.mayHaveAlias(r, alias); err != nil {
+		return nil, err
+	}
 	room, err := id.ParseRoomID(body.RoomID)
 	if err != nil {
 		return nil, mxerr.InvalidParam("%v", err)
@@ -63,7 +67,12 @@ func (e *endpoints) deleteAlias(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	_, err = e.Room.RemoveAlias(ctx, roomserver.RemoveAliasRequest{Alias: alias, UserID: r.Caller.UserID, Admin: r.Caller.Admin})
+	if err := e.mayHaveAlias(r, alias); err != nil {
+		return nil, err
+	}
+	// A service has full control over the aliases of its namespaces.
+	_, err = e.Room.RemoveAlias(ctx, roomserver.RemoveAliasRequest{Alias: alias, UserID: r.Caller.UserID,
+		Admin: r.Caller.Admin || r.Caller.AppService != ""})
 	return nil, err
 }
 

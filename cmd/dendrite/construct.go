@@ -82,7 +82,7 @@ func (p *process) sharedDeps() (component.Deps, error) {
 		answer, err := p.contracts.client.QueryToken(ctx, clientapi.QueryTokenRequest{Token: token, UserID: user, DeviceID: device,
 			Address: authn.ClientAddress(ctx)})
 		return answer.Caller, err
-	}, tokensFor)
+	}, tokensFor, p.registrations)
 	if p.transport, err = p.newTransport(); err != nil {
 		return component.Deps{}, err
 	}

@@ -21,7 +21,7 @@ func TestGoodAnswersAreKeptForAMomentAndErrorsAreNot(t *testing.T) {
 	a := New(func(context.Context, string, id.UserID, id.DeviceID) (httputil.Caller, error) {
 		asked++
 		return httputil.Caller{UserID: "@u:s", DeviceID: "D"}, fail
-	}, time.Minute)
+	}, time.Minute, nil)
 	now := time.Now()
 	a.now = func() time.Time { return now }
 	r := httptest.NewRequest("GET", "/", nil)
@@ -59,7 +59,7 @@ func TestAnAnswerUnderWayWhenItIsForgottenIsNotShared(t *testing.T) {
 			asked.Add(1)
 			<-release
 			return httputil.Caller{UserID: "@u:s"}, nil
-		}, MaxTTL)
+		}, MaxTTL, nil)
 		r := httptest.NewRequest("GET", "/", nil)
 		var all sync.WaitGroup
 		ask := func() {

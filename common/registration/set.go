@@ -88,6 +88,9 @@ func (s *Set) Owns(r *Registration, user id.UserID) bool { return has(s.Users(us
 // Aliases lists the services with a namespace that has the alias.
 func (s *Set) Aliases(alias id.RoomAlias) []*Registration { return s.aliases.match(string(alias)).is }
 
+// OwnsAlias tells whether a namespace of a service has the alias.
+func (s *Set) OwnsAlias(r *Registration, alias id.RoomAlias) bool { return has(s.Aliases(alias), r) }
+
 // ExclusiveAliases lists the services that alone may have this alias.
 func (s *Set) ExclusiveAliases(alias id.RoomAlias) []*Registration {
 	return s.aliases.match(string(alias)).exclusive
