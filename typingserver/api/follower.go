@@ -64,6 +64,13 @@ func (f *Follower) Types(room id.RoomID, user id.UserID) bool {
 	return slices.Contains(f.rooms[room].users, user)
 }
 
+// Users are those who type in a room. The list is shared: it is only read.
+func (f *Follower) Users(room id.RoomID) []id.UserID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rooms[room].users
+}
+
 // Run follows the typingserver until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)

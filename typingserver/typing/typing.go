@@ -175,7 +175,7 @@ func (t *Tracker) Rooms(names []id.RoomID) []api.OutputTyping {
 
 // Run ends the typing of those whose time is over, until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
-	timer := time.NewTimer(MaxTimeout)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
