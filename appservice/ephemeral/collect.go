@@ -51,8 +51,11 @@ func (s *Service) Waiting(ctx context.Context) (services []string, err error) {
 	return services, err
 }
 
-// Collect returns the next part of a service (see transactions.Companions). What waits for one that no longer wants it goes.
-func (s *Service) Collect(ctx context.Context, service *registration.Registration, _ []id.UserID) (part transactions.Part, err error) {
+// Collect returns the next part of a service (see transactions.Companions). What waits for one that no longer wants it
+// goes.
+func (s *Service) Collect(
+	ctx context.Context, service *registration.Registration, _ []id.UserID,
+) (part transactions.Part, err error) {
 	var waiting []storage.Ephemeral
 	err = s.Store.DB.ReadOne(ctx, "ephemeral events for a service", func(ctx context.Context, tx *sqlutil.Tx) error {
 		waiting, err = s.Store.Ephemeral(ctx, tx, service.ID, maxRows)
@@ -95,8 +98,9 @@ func (s *Service) events(waiting []storage.Ephemeral) ([]json.RawMessage, error)
 			if err := json.Unmarshal(row.Body, &p); err != nil {
 				return nil, fmt.Errorf("presence: %w", err)
 			}
-			all = append(all, event{Type: "m.presence", Sender: p.UserID, Content: presenceContent{Presence: p.Presence, StatusMsg: p.StatusMsg,
-				LastActiveAgo: max(0, s.Now().UnixMilli()-p.Active), CurrentlyActive: p.Presence == "online"}})
+			content := presenceContent{Presence: p.Presence, StatusMsg: p.StatusMsg,
+				LastActiveAgo: max(0, s.Now().UnixMilli()-p.Active), CurrentlyActive: p.Presence == "online"}
+			all = append(all, event{Type: "m.presence", Sender: p.UserID, Content: content})
 		case kindReceipt:
 			var r receipt
 			if err := json.Unmarshal(row.Body, &r); err != nil {

@@ -1,6 +1,7 @@
-// Package ephemeral sends typing, receipts and presence to the application services that want them (Application Service API,
-// § Pushing ephemeral data). Of each thing that changes only the newest waits: one row for each room in which users type, each
-// receipt and each user's presence. Only of a service that is away for long something is dropped: what has waited longest.
+// Package ephemeral sends typing, receipts and presence to the application services that want them (Application
+// Service API, § Pushing ephemeral data). Of each thing that changes only the newest waits: one row for each room in
+// which users type, each receipt and each user's presence. Only of a service that is away for long something is
+// dropped: what has waited longest.
 package ephemeral
 
 import (
@@ -61,9 +62,11 @@ func New(o Options) *Service {
 	return &Service{Options: o, typing: newTyping()}
 }
 
-// interested are the services that want what is ephemeral and are interested in rooms: by their users in them, by the rooms'
-// ids and, if asked for, by their aliases.
-func (s *Service) interested(ctx context.Context, rooms []id.RoomID, byAlias bool) (map[id.RoomID][]*registration.Registration, error) {
+// interested are the services that want what is ephemeral and are interested in rooms: by their users in them, by the
+// rooms' ids and, if asked for, by their aliases.
+func (s *Service) interested(
+	ctx context.Context, rooms []id.RoomID, byAlias bool,
+) (map[id.RoomID][]*registration.Registration, error) {
 	set := s.Registrations.Load()
 	if !set.WantsEphemeral() || len(rooms) == 0 {
 		return nil, nil

@@ -187,7 +187,8 @@ func (s *Service) tellTyping(ctx context.Context, typing map[id.RoomID][]id.User
 		}
 		for _, service := range services {
 			users := typing[room]
-			if !slices.ContainsFunc(interested[room], func(r *registration.Registration) bool { return r.ID == service }) {
+			isIt := func(r *registration.Registration) bool { return r.ID == service }
+			if !slices.ContainsFunc(interested[room], isIt) {
 				users = nil
 			}
 			switch knows := slices.Contains(knew, service); {
@@ -222,7 +223,8 @@ func (s *Service) tellTyping(ctx context.Context, typing map[id.RoomID][]id.User
 		s.typing.told[t.RoomID] = append(s.typing.told[t.RoomID], t.Service)
 	}
 	for _, t := range ended {
-		s.typing.told[t.RoomID] = slices.DeleteFunc(s.typing.told[t.RoomID], func(service string) bool { return service == t.Service })
+		s.typing.told[t.RoomID] = slices.DeleteFunc(s.typing.told[t.RoomID],
+			func(service string) bool { return service == t.Service })
 		if len(s.typing.told[t.RoomID]) == 0 {
 			delete(s.typing.told, t.RoomID)
 		}

@@ -10,7 +10,8 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// Ephemeral is something ephemeral that waits for a service. A newer one takes the place of one of the same kind and name.
+// Ephemeral is something ephemeral that waits for a service. A newer one takes the place of one of the same kind and
+// name.
 type Ephemeral struct {
 	Service, Kind, Name string
 	Version             int64 // when it was written, in µs
@@ -90,5 +91,7 @@ func (s *Store) TakeEphemeral(ctx context.Context, tx *sqlutil.Tx, all []Ephemer
 // EphemeralWaiting lists the services for which something ephemeral waits.
 func (s *Store) EphemeralWaiting(ctx context.Context, tx *sqlutil.Tx) ([]string, error) {
 	rows, err := s.ephemeralWaiting.Query(ctx, tx)
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (service string, err error) { return service, rows.Scan(&service) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (service string, err error) {
+		return service, rows.Scan(&service)
+	})
 }

@@ -22,7 +22,8 @@ type typingStatements struct {
 
 func prepareTyping(db *sqlutil.DB) typingStatements {
 	return typingStatements{
-		putTyping:    db.Insert("appservice_typing", []string{"room_id", "service"}, `ON CONFLICT (room_id, service) DO NOTHING`),
+		putTyping: db.Insert("appservice_typing", []string{"room_id", "service"},
+			`ON CONFLICT (room_id, service) DO NOTHING`),
 		selectTyping: db.Stmt(`SELECT room_id, service FROM appservice_typing ORDER BY room_id, service`),
 		deleteTyping: db.Stmt(`DELETE FROM appservice_typing WHERE room_id = $1 AND service = $2`),
 	}
@@ -36,7 +37,8 @@ func (s *Store) TypingRooms(ctx context.Context, tx *sqlutil.Tx) ([]TypingRoom, 
 	})
 }
 
-// NoteTyping notes rooms in which services know of somebody who types from now on, and those in which they do not any more.
+// NoteTyping notes rooms in which services know of somebody who types from now on, and those in which they do not any
+// more.
 func (s *Store) NoteTyping(ctx context.Context, tx *sqlutil.Tx, begun, ended []TypingRoom) error {
 	if len(begun) > 0 {
 		rows := make([][]any, len(begun))
