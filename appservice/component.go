@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/consumers"
 	"github.com/matrix-org/dendrite/appservice/encryption"
+	"github.com/matrix-org/dendrite/appservice/ephemeral"
 	"github.com/matrix-org/dendrite/appservice/interest"
 	"github.com/matrix-org/dendrite/appservice/outgoing"
 	"github.com/matrix-org/dendrite/appservice/ping"
@@ -60,10 +61,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	var queues *services.Services
 	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations, Log: deps.Log,
 		Wake: func(service string) { queues.Queued([]string{service}) }})
+	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room, Typing: p.Typing,
+		Transport: deps.Transport, Registered: func(service string) int64 { return queues.Registered(service) },
+		Queued: func(services []string) { queues.Queued(services) }, Log: deps.Log, Now: time.Now})
 	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
 		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
 			return p.Room.QueryEvents(ctx, req)
-		}}, Companions: []transactions.Companions{secrets}, Log: deps.Log, Metrics: metrics, Now: time.Now})
+		}}, Companions: []transactions.Companions{secrets, passing}, Log: deps.Log, Metrics: metrics, Now: time.Now})
 	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
 		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
 	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
@@ -72,7 +76,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	syncs, err := consumers.Sync(ctx, deps, p.Sync, secrets.TakeSync)
+	syncs, err := consumers.Sync(ctx, deps, p.Sync, secrets.TakeSync, passing.TakeSync)
 	if err != nil {
 		return nil, err
 	}
@@ -121,12 +125,14 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group.Go(func() error { return follow(ctx, syncs) })
 			group.Go(func() error { return follow(ctx, users) })
 			group.Go(func() error { return secrets.Run(ctx) })
-			group.Go(func() error {
-				if deps.Sole {
-					return send(ctx)
-				}
-				return log.Hold(ctx, "transactions", send)
-			})
+			for lease, run := range map[string]func(context.Context) error{"transactions": send, "typing": passing.Run} {
+				group.Go(func() error {
+					if deps.Sole {
+						return run(ctx)
+					}
+					return log.Hold(ctx, lease, run)
+				})
+			}
 			return group.Wait()
 		},
 		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
