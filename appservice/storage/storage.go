@@ -23,6 +23,9 @@ type Store struct {
 	eventStatements
 	transactionStatements
 	roomStatements
+	encryptionStatements
+	ephemeralStatements
+	typingStatements
 }
 
 // Open brings the tables to their newest version.
@@ -36,5 +39,8 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		eventStatements:       prepareEvents(db),
 		transactionStatements: prepareTransactions(db),
 		roomStatements:        prepareRooms(db),
+		encryptionStatements:  prepareEncryption(db),
+		ephemeralStatements:   prepareEphemeral(db),
+		typingStatements:      prepareTyping(db),
 	}, nil
 }
