@@ -24,8 +24,8 @@ func (s *server) pushRule() {
 	must(s.t, err)
 }
 
-// A room of a bridge has thousands of users whom nobody is behind. Another one who joins, and what is said after that, costs
-// the same however many there are, even where a member has push rules of their own.
+// A room of a bridge has thousands of users whom nobody is behind. Another one who joins, and what is said after that,
+// costs the same however many there are, even where a member has push rules of their own.
 func TestTheBudgetOfARoomOfGhosts(t *testing.T) {
 	databases(t, func(t *testing.T, s *server) {
 		s.pushRule()
