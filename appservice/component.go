@@ -1,5 +1,5 @@
-// Package appservice is the component for application services: it sends them what they are interested in, and asks them what
-// only they know (Application Service API).
+// Package appservice is the component for application services: it sends them what they are interested in, and asks
+// them what only they know (Application Service API).
 package appservice
 
 import (
@@ -49,7 +49,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole})
+	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer,
+		Sole: deps.Sole})
 	if err != nil {
 		return nil, fmt.Errorf("leases of appservice: %w", err)
 	}
@@ -59,18 +60,24 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	client := outgoing.New(deps)
 	var queues *services.Services
-	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations, Log: deps.Log,
+	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations,
+		Log:  deps.Log,
 		Wake: func(service string) { queues.Queued([]string{service}) }})
-	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room, Typing: p.Typing,
+	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room,
+		Typing:    p.Typing,
 		Transport: deps.Transport, Registered: func(service string) int64 { return queues.Registered(service) },
 		Queued: func(services []string) { queues.Queued(services) }, Log: deps.Log, Now: time.Now})
-	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
-		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
+	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations,
+		Do: client.Do,
+		Events: &transactions.Events{Query: func(ctx context.Context,
+			req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
 			return p.Room.QueryEvents(ctx, req)
 		}}, Companions: []transactions.Companions{secrets, passing}, Log: deps.Log, Metrics: metrics, Now: time.Now})
-	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
-		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
-	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
+	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender,
+		Transport: deps.Transport,
+		Sole:      deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
+	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations,
+		Room: p.Room, Store: store,
 		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued, RoomsChanged: secrets.RoomsChanged})
 	rooms, err := consumers.Room(ctx, deps, p.Room, judge.Handle)
 	if err != nil {
@@ -90,7 +97,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		QueryAlias: asked.QueryAlias, QueryUser: asked.QueryUser,
 		NoteAlive: queues.NoteAlive, QueryStatus: queues.QueryStatus, Retry: queues.Retry, Skip: queues.Skip,
 	}
-	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
+	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait,
+		Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
 	// What a service was not registered for must not be taken for it.
 	follow := func(ctx context.Context, c *eventlog.Consumer) error {
@@ -104,11 +112,12 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		group.Go(func() error { return sender.Run(ctx) })
 		group.Go(func() error {
 			defer metrics.Reset()
-			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now", func(ctx context.Context) error {
-				status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
-				metrics.Observe(status.Services, time.Now())
-				return err
-			})
+			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now",
+				func(ctx context.Context) error {
+					status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
+					metrics.Observe(status.Services, time.Now())
+					return err
+				})
 			return nil
 		})
 		return group.Wait()
@@ -125,7 +134,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group.Go(func() error { return follow(ctx, syncs) })
 			group.Go(func() error { return follow(ctx, users) })
 			group.Go(func() error { return secrets.Run(ctx) })
-			for lease, run := range map[string]func(context.Context) error{"transactions": send, "typing": passing.Run} {
+			for lease, run := range map[string]func(context.Context) error{"transactions": send,
+				"typing": passing.Run} {
 				group.Go(func() error {
 					if deps.Sole {
 						return run(ctx)

@@ -70,7 +70,8 @@ func (w *worker) run(ctx context.Context) {
 			w.pause(ctx, wait)
 			wait = min(2*wait, maxLocalWait)
 		case failed:
-			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).Warn("the application service did not take a transaction")
+			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).
+				Warn("the application service did not take a transaction")
 			w.pause(ctx, next)
 		}
 	}
@@ -87,7 +88,8 @@ func (w *worker) isAlive() {
 	}
 }
 
-// pause waits, or until the service shows that it is alive. A service that does, and takes nothing, is not asked all the time.
+// pause waits, or until the service shows that it is alive. A service that does, and takes nothing, is not asked all
+// the time.
 func (w *worker) pause(ctx context.Context, wait time.Duration) {
 	timer, soon := time.NewTimer(wait), time.NewTimer(min(wait, w.s.FirstWait/2, firstWait/2))
 	defer timer.Stop()
@@ -152,8 +154,8 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	return done, 0, nil
 }
 
-// backoff is how long a service is left alone after so many attempts that failed before the last. Services that failed together
-// do not come again together.
+// backoff is how long a service is left alone after so many attempts that failed before the last. Services that
+// failed together do not come again together.
 func (s *Sender) backoff(before int64) time.Duration {
 	wait := s.LastWait
 	if before < 20 {
@@ -165,7 +167,8 @@ func (s *Sender) backoff(before int64) time.Duration {
 // send sends a transaction once. The error says why the service has not taken it.
 func (w *worker) send(ctx context.Context, r *registration.Registration, t *storage.Transaction) error {
 	name := strconv.FormatInt(t.ID, 10)
-	status, answer, err := w.s.Do(ctx, r, http.MethodPut, "/_matrix/app/v1/transactions/"+name, "/transactions/"+name, nil, t.Body)
+	status, answer, err := w.s.Do(ctx, r, http.MethodPut, "/_matrix/app/v1/transactions/"+name,
+		"/transactions/"+name, nil, t.Body)
 	w.s.Metrics.attempted(w.service, status == http.StatusOK && err == nil)
 	switch {
 	case err != nil:
@@ -204,8 +207,8 @@ func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 	})
 }
 
-// cut makes the next transaction and stores it. It is nil if nothing waits; its ID is 0 if what waited needs none, or if
-// another process made one.
+// cut makes the next transaction and stores it. It is nil if nothing waits; its ID is 0 if what waited needs none,
+// or if another process made one.
 func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storage.Transaction, error) {
 	var rows []storage.Event
 	err := w.s.Store.DB.ReadOne(ctx, "events that wait", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
@@ -265,9 +268,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storag
 	return t, err
 }
 
-// events makes the events of a transaction, as many as fit, and says in t which rows they settle. users are the service's
-// whom they are about.
-func (w *worker) events(ctx context.Context, r *registration.Registration, rows []storage.Event, t *storage.Transaction) (
+// events makes the events of a transaction, as many as fit, and says in t which rows they settle. users are the
+// service's whom they are about.
+func (w *worker) events(ctx context.Context, r *registration.Registration, rows []storage.Event,
+	t *storage.Transaction) (
 	events []json.RawMessage, users []id.UserID, err error) {
 	all, bad, err := w.s.Events.read(ctx, rows)
 	if err != nil {
@@ -294,7 +298,8 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 			}
 			delete(w.poisoned, number)
 			w.s.Metrics.Skipped(w.service, 1)
-			w.log.WithError(why).WithField("event", rows[i].EventID).Error("an event is left out of what the application service is sent")
+			w.log.WithError(why).WithField("event", rows[i].EventID).
+				Error("an event is left out of what the application service is sent")
 			t.LastNumber = number
 			continue
 		}

@@ -35,7 +35,8 @@ func (s *service) has(room string, want []string) {
 	s.event(want[len(want)-1])
 	got := s.eventsOf(room)
 	if at := slices.Index(got, want[0]); at < 0 || !slices.Equal(got[at:], want) {
-		s.t.Errorf("the service got %d events of %s from %s on, want %d in their order", len(got)-max(0, at), room, want[0], len(want))
+		s.t.Errorf("the service got %d events of %s from %s on, want %d in their order", len(got)-max(0, at), room,
+			want[0], len(want))
 	}
 }
 
@@ -157,7 +158,8 @@ func TestNamespacesThatGrowTakeInRooms(t *testing.T) {
 		for k, v := range s.registration {
 			grown[k] = v
 		}
-		grown["namespaces"] = object{"users": []object{{"exclusive": false, "regex": bob.userID}}, "aliases": []object{}, "rooms": []object{}}
+		grown["namespaces"] = object{"users": []object{{"exclusive": false, "regex": bob.userID}},
+			"aliases": []object{}, "rooms": []object{}}
 		s.register(grown)
 		want := []string{alice.say(room, "one"), alice.say(room, "two")}
 		s.has(room, want)
@@ -210,7 +212,8 @@ func TestOperatorsSeeAndSettleWhatWaits(t *testing.T) {
 		}
 		tool := func(args ...string) string {
 			t.Helper()
-			out, err := exec.Command(path, append(append([]string{"appservice"}, args...), "--config", d.file)...).CombinedOutput()
+			out, err := exec.Command(path, append(append([]string{"appservice"}, args...), "--config", d.file)...).
+				CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v: %v: %s", args, err, out)
 			}
@@ -247,7 +250,8 @@ func bodiesOf(s *service) (all []string) {
 	return all
 }
 
-// What sends is killed under load, again and again: a gap, another order or another transaction under a used id would show.
+// What sends is killed under load, again and again: a gap, another order or another transaction under a used id
+// would show.
 func TestAKillOfAppserviceLosesNothing(t *testing.T) {
 	kill := func(t *testing.T, kind deploy.Kind, o deploy.Options, names ...string) {
 		t.Helper()

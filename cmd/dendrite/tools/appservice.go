@@ -22,15 +22,16 @@ func appserviceCommand() *cobra.Command {
 		Aliases: []string{"appservices"},
 		GroupID: Group,
 		Short:   "See how far application services are, and settle what they do not take",
-		Long: `What happens in rooms is sent to application services (bridges and bots) in order. Where one does not answer, or takes a
-transaction with an error, everything that comes after waits. These commands ask the running server.`,
+		Long: `What happens in rooms is sent to application services (bridges and bots) in order. Where one does not
+answer, or takes a transaction with an error, everything that comes after waits. These commands ask the running server.`,
 	}
 	c.AddCommand(serviceStatusCommand(), retryServiceCommand(), skipServiceCommand())
 	return c
 }
 
 // askAppservice calls the component appservice of the server that runs in a place.
-func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context, api *appservice.AppserviceAPI) error) error {
+func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context,
+	api *appservice.AppserviceAPI) error) error {
 	cfg, err := p.Existing()
 	if err != nil {
 		return err
@@ -44,7 +45,8 @@ func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context
 		}
 		urls = append([]string{url}, urls...)
 	}
-	client, err := rpc.NewClient(rpc.ClientOptions{Secret: cfg.InternalSecret, Peers: map[string][]string{"appservice": urls}})
+	client, err := rpc.NewClient(rpc.ClientOptions{Secret: cfg.InternalSecret,
+		Peers: map[string][]string{"appservice": urls}})
 	if err != nil {
 		return err
 	}
@@ -72,11 +74,14 @@ func serviceStatusCommand() *cobra.Command {
 					return err
 				}
 				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "SERVICE\tSTATE\tSINCE\tBACKLOG\tOLDEST\tTRANSACTION\tATTEMPTS\tNEXT\tLAST SUCCESS\tLAST ERROR")
+				fmt.Fprintln(w, "SERVICE\tSTATE\tSINCE\tBACKLOG\tOLDEST\t"+
+					"TRANSACTION\tATTEMPTS\tNEXT\tLAST SUCCESS\tLAST ERROR")
 				for i := range res.Services {
 					s := &res.Services[i]
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Service, stateOf(s), moment(s.Since), s.Backlog, moment(s.Oldest),
-						cmp.Or(s.TransactionID, "-"), s.Attempts, moment(s.NextAttempt), moment(s.LastSuccess), cmp.Or(s.LastError, "-"))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Service, stateOf(s),
+						moment(s.Since), s.Backlog, moment(s.Oldest),
+						cmp.Or(s.TransactionID, "-"), s.Attempts, moment(s.NextAttempt), moment(s.LastSuccess),
+						cmp.Or(s.LastError, "-"))
 				}
 				return w.Flush()
 			})
@@ -129,7 +134,8 @@ func skipServiceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "skip SERVICE",
 		Short: "Drop the transaction that a service does not take",
-		Long: `Drops the transaction that a service does not take, or everything that waits for it. The service never gets these events.
+		Long: `Drops the transaction that a service does not take, or everything that waits for it. The service never
+gets these events.
 Without --yes it only says what it would drop.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -142,7 +148,8 @@ Without --yes it only says what it would drop.`,
 					if len(res.Services) == 0 {
 						return errors.New("it told nothing")
 					}
-					what := "the transaction " + cmp.Or(res.Services[0].TransactionID, "under way, of which there is none,")
+					what := "the transaction " + cmp.Or(res.Services[0].TransactionID,
+						"under way, of which there is none,")
 					if all {
 						what = fmt.Sprintf("%d events", res.Services[0].Backlog)
 					}
