@@ -32,6 +32,12 @@ import (
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
+// firstWait and lastWait are how long is waited for the roomserver when the component starts.
+const (
+	firstWait = 20 * time.Millisecond
+	lastWait  = 2 * time.Second
+)
+
 // observeEvery is how often the metrics of backlogs are brought up to date.
 const observeEvery = 15 * time.Second
 
@@ -100,12 +106,33 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait,
 		Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
-	// What a service was not registered for must not be taken for it.
-	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+	// What a service was not registered for must not be taken for it, and what happens from the start on must be.
+	begun := make(chan struct{})
+	begin := func(ctx context.Context) error {
 		if !queues.Noted(ctx) {
 			return nil
 		}
-		return deps.Transport.Follow(ctx, c)
+		for wait := firstWait; ; wait = min(2*wait, lastWait) {
+			err := rooms.Begin(ctx)
+			if err == nil {
+				close(begun)
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+				deps.Log.WithError(err).WithField("again_in", wait).Warn("the roomserver's log cannot be followed yet")
+			}
+		}
+	}
+	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-begun:
+			return deps.Transport.Follow(ctx, c)
+		}
 	}
 	send := func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
@@ -130,6 +157,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return queues.Tend(ctx) })
 			group.Go(func() error { return queues.Run(ctx) })
+			group.Go(func() error { return begin(ctx) })
 			group.Go(func() error { return follow(ctx, rooms) })
 			group.Go(func() error { return follow(ctx, syncs) })
 			group.Go(func() error { return follow(ctx, users) })
@@ -145,6 +173,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			}
 			return group.Wait()
 		},
-		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
+		Ready: func(ctx context.Context) error {
+			select {
+			case <-begun:
+			default: // it needs the roomserver once, to know from where on services get events
+				return errors.New("the roomserver's log is not followed yet")
+			}
+			return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx))
+		},
 	}, nil
 }

@@ -149,11 +149,11 @@ func TestOneServiceDoesNotDelayAnother(t *testing.T) {
 
 func TestNamespacesThatGrowTakeInRooms(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
-		s := newService(t, d, nil)
+		s, other := newService(t, d, nil), newService(t, d, nil)
 		alice, bob := d.user(t, "alice"), d.user(t, "bob")
-		room := alice.publicRoom()
+		room := other.bridged(alice)
 		bob.join(room)
-		alice.say(room, "nobody hears this")
+		other.event(alice.say(room, "only the other hears this"))
 		grown := object{}
 		for k, v := range s.registration {
 			grown[k] = v
@@ -172,7 +172,7 @@ func TestNamespacesThatGrowTakeInRooms(t *testing.T) {
 		}
 		silent["url"] = nil
 		s.register(silent)
-		alice.say(room, "without a url")
+		other.event(alice.say(room, "without a url"))
 		s.register(grown)
 		last := alice.say(room, "with it again")
 		s.event(last)
@@ -266,6 +266,9 @@ func TestAKillOfAppserviceLosesNothing(t *testing.T) {
 			}
 			return http.StatusOK, "{}"
 		})
+		if kind == polylith {
+			alice.base = "http://" + d.config.Listen.For("clientapi").Public
+		}
 		want := make(map[string][]string)
 		for range test.Soak(4, 20) {
 			name := names[random.IntN(len(names))]

@@ -16,17 +16,12 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-func appserviceCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:     "appservice",
-		Aliases: []string{"appservices"},
-		GroupID: Group,
-		Short:   "See how far application services are, and settle what they do not take",
-		Long: `What happens in rooms is sent to application services (bridges and bots) in order. Where one does not
-answer, or takes a transaction with an error, everything that comes after waits. These commands ask the running server.`,
+// Of are the tools that are commands of a component's own command.
+func Of(component string) []*cobra.Command {
+	if component == "appservice" {
+		return []*cobra.Command{serviceStatusCommand(), retryServiceCommand(), skipServiceCommand()}
 	}
-	c.AddCommand(serviceStatusCommand(), retryServiceCommand(), skipServiceCommand())
-	return c
+	return nil
 }
 
 // askAppservice calls the component appservice of the server that runs in a place.
@@ -67,6 +62,8 @@ func serviceStatusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [SERVICE…]",
 		Short: "Show what waits for application services, and since when",
+		Long: `Asks the running server what waits for application services (bridges and bots). What happens in rooms is sent to them
+in order: where one does not answer, or refuses a transaction, everything that comes after waits.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return askAppservice(p, c, func(ctx context.Context, api *appservice.AppserviceAPI) error {
 				res, err := api.QueryStatus(ctx, appservice.QueryStatusRequest{Services: args})
