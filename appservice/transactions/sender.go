@@ -19,6 +19,9 @@ const (
 	maxEvents = 100
 	maxBytes  = 2 << 20
 	firstWait = time.Second
+	// gather is how long there is at least between two transactions to a service, so that a stream of events does
+	// not become one of transactions. The first of them goes at once.
+	gather = 20 * time.Millisecond
 	lastWait  = 5 * time.Minute
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
 	// commit.

@@ -38,6 +38,7 @@ type worker struct {
 	// forgiven are the attempts of the transaction under way that were made before the service was seen alive.
 	forgiven int64
 	poisoned map[int64]int // how often events could not be read, by number
+	full     bool          // the last transaction had as many events as one may have
 }
 
 // outcome is how a step has ended.
@@ -53,6 +54,7 @@ const (
 func (w *worker) run(ctx context.Context) {
 	wait := localWait
 	for ctx.Err() == nil {
+		began := time.Now()
 		result, next, err := w.step(ctx)
 		if ctx.Err() != nil {
 			break
@@ -64,6 +66,10 @@ func (w *worker) run(ctx context.Context) {
 		case idle:
 			if w.s.rest(w) {
 				return
+			}
+		case done:
+			if more := gather - time.Since(began); more > 0 && !w.full {
+				w.wait(ctx, more)
 			}
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
@@ -78,6 +84,15 @@ func (w *worker) run(ctx context.Context) {
 	w.s.mu.Lock()
 	delete(w.s.workers, w.service)
 	w.s.mu.Unlock()
+}
+
+func (w *worker) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // isAlive ends a pause, or the next one.
@@ -116,15 +131,19 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	w.again = false
 	w.s.mu.Unlock()
 	var t *storage.Transaction
-	err = w.s.Store.DB.ReadOne(ctx, "transaction of a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		t, err = w.s.Store.Transaction(ctx, tx, w.service)
+	var rows []storage.Event
+	err = w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if t, err = w.s.Store.Transaction(ctx, tx, w.service); err != nil || t != nil {
+			return err
+		}
+		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
 		return err
 	})
 	if err != nil {
 		return broken, 0, err
 	}
 	if t == nil {
-		if t, err = w.cut(ctx, r); err != nil {
+		if t, err = w.cut(ctx, r, rows); err != nil {
 			return broken, 0, err
 		}
 		if t == nil {
@@ -147,7 +166,7 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		}
 		return failed, next, why
 	}
-	w.forgiven = 0
+	w.forgiven, w.full = 0, t.Events == maxEvents
 	if err := w.end(ctx, t); err != nil {
 		return broken, 0, err
 	}
@@ -207,17 +226,10 @@ func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 	})
 }
 
-// cut makes the next transaction and stores it. It is nil if nothing waits; its ID is 0 if what waited needs none,
-// or if another process made one.
-func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storage.Transaction, error) {
-	var rows []storage.Event
-	err := w.s.Store.DB.ReadOne(ctx, "events that wait", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
+// cut makes the next transaction, of the oldest events that wait, and stores it. It is nil if nothing waits; its ID
+// is 0 if what waited needs none, or if another process made one.
+func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event) (
+	*storage.Transaction, error) {
 	t := &storage.Transaction{Service: w.service}
 	events, users, err := w.events(ctx, r, rows, t)
 	if err != nil {
