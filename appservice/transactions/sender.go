@@ -21,8 +21,8 @@ const (
 	firstWait = time.Second
 	// gather is how long there is at least between two transactions to a service, so that a stream of events does
 	// not become one of transactions. The first of them goes at once.
-	gather = 20 * time.Millisecond
-	lastWait  = 5 * time.Minute
+	gather   = 20 * time.Millisecond
+	lastWait = 5 * time.Minute
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
 	// commit.
 	lookEvery = 2 * time.Second
