@@ -32,6 +32,7 @@ const (
 type worker struct {
 	s       *Sender
 	service string
+	pace    *pace
 	log     *logrus.Entry
 	again   bool // something has come since the queue was read; under the Sender's lock
 	alive   chan struct{}
@@ -54,7 +55,6 @@ const (
 func (w *worker) run(ctx context.Context) {
 	wait := localWait
 	for ctx.Err() == nil {
-		began := time.Now()
 		result, next, err := w.step(ctx)
 		if ctx.Err() != nil {
 			break
@@ -68,8 +68,8 @@ func (w *worker) run(ctx context.Context) {
 				return
 			}
 		case done:
-			if more := gather - time.Since(began); more > 0 && !w.full {
-				w.wait(ctx, more)
+			if !w.full {
+				w.wait(ctx, w.pace.next(time.Now()))
 			}
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
@@ -87,6 +87,9 @@ func (w *worker) run(ctx context.Context) {
 }
 
 func (w *worker) wait(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {

@@ -72,18 +72,23 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 	cost := func(kind deploy.Kind, with map[string]string) float64 {
 		d := deployed(deploy.Own(t, kind, deploy.Options{Registrations: with}))
 		alice := d.user(t, "alice")
-		room := alice.publicRoom()
+		room, elsewhere := alice.publicRoom(), alice.publicRoom()
 		if with != nil {
 			for i := range ghosts {
-				name := fmt.Sprintf("_bridge%d_%d_%d", i%3, i%namespaces, i)
+				// A room is bridged by one service; the users of the others are elsewhere.
+				bridged, service := room, 0
+				if i%2 == 1 {
+					bridged, service = elsewhere, 1+i%(services-1)
+				}
+				name := fmt.Sprintf("_bridge%d_%d_%d", service, i%namespaces, i)
 				ghost := d.anybody(t)
-				ghost.token, ghost.as = fmt.Sprint("as", i%3),
+				ghost.token, ghost.as = fmt.Sprint("as", service),
 					map[string][]string{"user_id": {"@" + name + ":test.example"}}
 				bridge := d.anybody(t)
 				bridge.token = ghost.token
 				bridge.must("POST", at("register"), object{"type": "m.login.application_service", "username": name,
 					"inhibit_login": true})
-				ghost.join(room)
+				ghost.join(bridged)
 			}
 		}
 		for range 200 {
