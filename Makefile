@@ -20,7 +20,7 @@ build:
 
 # Every test, against a real Postgres and a real Kafka: by the unit, and the whole server three ways.
 test:
-	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) $(FLAGS) $(UNIT) || status=1; go test -timeout 40m -parallel $(WAITING) $(FLAGS) $(ALONE) ./test/... || status=1; exit $$status'
+	go run ./scripts/testparts sh -c 'status=0; go test $(RACE) -parallel $(WAITING) $(FLAGS) $(UNIT) || status=1; go test -timeout 40m -parallel $(WAITING) $(FLAGS) $(ALONE) ./test/... || status=1; exit $$status'
 
 # The long versions of what `make test` does a slice of: kills, models, replicas, comparisons, and fuzzing. It takes some hours.
 # DENDRITE_TEST_SEED repeats what a run printed.
