@@ -63,7 +63,7 @@ type room struct {
 	kind kind
 	// membership is up to which the user sees the room: their own, now, or the one by which they left it.
 	membership *storage.Membership
-	// own is the user's membership now. It is not membership where that changed after they had left, as by a ban after
+	// own is the user's membership now, as far as it is shown. It is not membership where that changed after they had left, as by a ban after
 	// a kick: this change is all that they see of the time since.
 	own  *storage.Membership
 	full bool // the client gets the whole state
@@ -141,7 +141,7 @@ func (a *answering) joinedRoom(name id.RoomID) *room {
 }
 
 func (a *answering) planRoom(name id.RoomID) {
-	now := a.window.View.MembershipAt(name, a.window.UpTo)
+	now := a.window.View.ShownAt(name, a.window.UpTo)
 	if now == nil || !a.Filter.WantsRoom(name) {
 		return
 	}
@@ -187,15 +187,11 @@ func sourceOf(changed, known bool) source {
 }
 
 func (a *answering) planInvited(r *room) bool {
-	if _, ignored := a.window.View.Ignored[r.own.Sender]; ignored || !a.isNew(r) {
-		return false
-	}
 	r.kind, r.stripped = knocked, r.own.Stripped
 	if r.own.Membership == invite {
 		r.kind = invited
-		return !a.window.View.BlocksInvites
 	}
-	return true
+	return a.isNew(r)
 }
 
 func (a *answering) planLeft(r *room) bool {
