@@ -71,7 +71,8 @@ type room struct {
 	rowsFrom, receiptsFrom source
 	rows                   []storage.TimelineRow // of the timeline; before settle all after the token, or the newest
 	limited                bool
-	rootSince              *roomserver.Root // state that the client has, where it has one
+	rootSince              *roomserver.Root // state that the client has, where it has one that is known
+	unsure                 bool             // it has one, of which it is not known from when it is
 	root                   roomserver.Root  // state at the end
 	lastOrder              roomserver.OrderKey
 	now                    *storage.Room
@@ -245,6 +246,20 @@ func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
 // knew tells whether the client may have the state of the room from a time before the token.
 func (a *answering) knew(r *room) bool {
 	return a.before(r, func(m storage.Membership) bool { return m.Membership == join })
+}
+
+// leftWith is the state with which the client, which knew the room before the token, left it. It is nil where the client
+// may not have been told of that: with an invite or a knock it is told nothing else, and nothing where no event says that
+// the user left.
+func (a *answering) leftWith(r *room) *roomserver.Root {
+	leaving := a.window.View.LeftAt(r.id, a.since.Pos)
+	untold := leaving.EventID == "" || slices.ContainsFunc(a.window.View.Rooms[r.id], func(m storage.Membership) bool {
+		return m.Pos >= leaving.Pos && m.Pos <= a.since.Pos && (m.Membership == invite || m.Membership == knock)
+	})
+	if untold {
+		return nil
+	}
+	return &leaving.Root
 }
 
 // saw tells whether the client may have got events of the room before the token, if only that of the user's own

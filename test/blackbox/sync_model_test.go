@@ -56,6 +56,7 @@ type syncWorld struct {
 	rooms  []string
 	events map[string][]string            // of a room, that were sent
 	is     map[string]map[*client]string  // memberships, by room and user
+	before map[string]map[*client]string  // what those who are invited were before
 	joined map[string]map[*client][]int64 // when they were joined last: from and to, on the world's clock
 	// forgot has who has forgotten which room, and ignores whom users ignore.
 	forgot  map[string]map[*client]bool
@@ -86,8 +87,8 @@ type syncedRoom struct {
 
 func newSyncWorld(t *testing.T, d *deployment, chance *rand.Rand) *syncWorld {
 	w := &syncWorld{t: t, chance: chance, events: make(map[string][]string), is: make(map[string]map[*client]string),
-		joined: make(map[string]map[*client][]int64), forgot: make(map[string]map[*client]bool),
-		ignores: make(map[*client]map[string]bool)}
+		before: make(map[string]map[*client]string), joined: make(map[string]map[*client][]int64),
+		forgot: make(map[string]map[*client]bool), ignores: make(map[*client]map[string]bool)}
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
 		w.users = append(w.users, d.user(t, name))
 	}
@@ -228,8 +229,8 @@ func (w *syncWorld) create(user *client) {
 	room := user.createRoom(request)
 	w.log = append(w.log, fmt.Sprintf("%d: %s makes %s of version %s", w.clock, user.localpart, room, version))
 	w.rooms = append(w.rooms, room)
-	w.is[room], w.joined[room] = make(map[*client]string), make(map[*client][]int64)
-	w.forgot[room] = make(map[*client]bool)
+	w.is[room], w.before[room] = make(map[*client]string), make(map[*client]string)
+	w.joined[room], w.forgot[room] = make(map[*client][]int64), make(map[*client]bool)
 	w.became(room, user, "join")
 }
 
@@ -255,6 +256,9 @@ func (w *syncWorld) became(room string, user *client, membership string) {
 	was := w.is[room][user]
 	if membership != was {
 		delete(w.forgot[room], user)
+	}
+	if membership == "invite" && was != "invite" {
+		w.before[room][user] = was
 	}
 	w.is[room][user] = membership
 	w.clock++
@@ -309,11 +313,6 @@ func (w *syncWorld) take(v *syncView, room, section string, r gjson.Result) {
 		own := find(r.Get(section+"_state.events"), "m.room.member", v.userID)
 		if own.Get("content.membership").Str != section {
 			w.t.Errorf("%s: %s_state of %s does not say so: %s", v.name, section, room, r.Raw)
-		}
-		if v.lazy && came { // it was not told the state in which the user left, if they had joined before
-			maps.DeleteFunc(k.state, func(key stateKey, _ gjson.Result) bool {
-				return key.eventType == "m.room.member"
-			})
 		}
 		return
 	}
@@ -384,17 +383,19 @@ func (w *syncWorld) pageBack(v *syncView, room string, timeline gjson.Result) {
 func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	w.t.Helper()
 	is, k := w.is[room][v.user], v.rooms[room]
-	section := map[string]string{
-		"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}[is]
+	sections := map[string]string{
+		"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}
+	section := sections[is]
+	hidden := is == "invite" && w.ignores[v.user] != nil // it may be from somebody whom they ignored then
 	if k == nil {
-		hidden := section == "invite" && w.ignores[v.user] != nil || section == "leave" && w.forgot[room][v.user]
-		if !hidden && (section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "") {
+		forgotten := section == "leave" && w.forgot[room][v.user]
+		if !hidden && !forgotten && (section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "") {
 			w.t.Errorf("%s: the user's membership of %s is %q, and there is nothing of it", v.name, room, is)
 		}
 		return
 	}
-	if k.section != section && section == "invite" && w.ignores[v.user] != nil {
-		return // it may be from somebody whom they ignored then
+	if hidden && k.section == sections[w.before[room][v.user]] {
+		return
 	}
 	if k.section != section {
 		w.t.Errorf("%s: the user's membership of %s is %q, and it is in %q", v.name, room, is, k.section)
