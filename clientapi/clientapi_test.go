@@ -76,7 +76,7 @@ func newServer(t *testing.T, connection string, change func(*config.Config)) *se
 	auth := authn.New(func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error) {
 		found, err := s.api.QueryToken(ctx, api.QueryTokenRequest{Token: token, UserID: user, DeviceID: device, Address: authn.ClientAddress(ctx)})
 		return found.Caller, err
-	}, authn.MaxTTL)
+	}, authn.MaxTTL, nil)
 	c, err := New(t.Context(), component.Deps{Config: cfg, DB: db, Log: logrus.NewEntry(logrus.New()), Auth: auth, Transport: eventlog.NewEmbedded()}, Peers{Room: s.room, Sync: s.sync, Typing: s.typing})
 	if err != nil {
 		t.Fatal(err)

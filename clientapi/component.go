@@ -23,12 +23,14 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/clientapi/uia"
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/periodic"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
@@ -56,7 +58,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	matrix := &deps.Config.Matrix
 	o := eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole}
-	owned, err := open(ctx, deps.DB, matrix, o, deps.Limits, forget)
+	owned, err := open(ctx, deps.DB, matrix, o, accounts.Deps{Limits: deps.Limits, Registrations: deps.Registrations, Forget: forget})
 	if err != nil {
 		return nil, err
 	}
@@ -64,18 +66,23 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	profileService := profiles.New(store, users, matrix.ServerName, time.Now)
 	seen := accounts.NewLastSeen(store, time.Now)
 	sessions := uia.New(store, time.Now)
+	services := newHeard(p.App, deps.Log, time.Now)
 	keyBackups := backups.New(store)
 	dehydrated := &dehydration.Service{Store: store, Accounts: owned.accounts, Keys: owned.keys, Now: time.Now}
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
 	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
 		Now: time.Now})
+	typists := typingserver.NewFollower(typingserver.FollowerDeps{Typing: p.Typing, Transport: deps.Transport, Log: deps.Log})
 	c := &component.Component{
 		Name: storage.Component,
 		API: &api.ClientAPI{
 			QueryToken: func(ctx context.Context, q api.QueryTokenRequest) (api.QueryTokenResponse, error) {
-				caller, err := owned.tokens.Query(ctx, q.Token)
+				caller, err := owned.caller(ctx, deps.Registrations.Load(), q)
 				if err == nil {
 					seen.Note(caller.UserID, caller.DeviceID, q.Address)
+				}
+				if caller.AppService != "" {
+					services.note(caller.AppService)
 				}
 				return api.QueryTokenResponse{Caller: caller}, err
 			},
@@ -123,7 +130,10 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		},
 		Routes: routing.Routes(routing.Deps{Config: matrix, TURN: &deps.Config.TURN, Accounts: owned.accounts, Tokens: owned.tokens, UIA: sessions, Keys: owned.keys,
 			Profiles: profileService, Propagate: propagation, Delayed: later, Backups: keyBackups, Dehydration: dehydrated,
-			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+			Unknown: &unknown.Finder{Services: deps.Registrations, App: p.App, Room: p.Room, Server: matrix.ServerName, Known: owned.accounts.Existing,
+				Limits: deps.Limits},
+			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing,
+			Typists: typists, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
 				return err
@@ -145,10 +155,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
 		again(backups.SweepEvery, "keys of deleted backups stay", keyBackups.Sweep)
 		again(sweepEvery, "old claims of keys stay", owned.keys.DropOldClaims)
-		group.Go(func() error {
-			later.Run(ctx)
-			return nil
-		})
+		group.Go(func() error { return typists.Run(ctx) })
+		for _, run := range []func(context.Context){later.Run, services.run} {
+			group.Go(func() error {
+				run(ctx)
+				return nil
+			})
+		}
 		return group.Wait()
 	}
 	return c, nil
@@ -164,8 +177,18 @@ type parts struct {
 	keys     *keys.Service
 }
 
-func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog.Options, limits httputil.Limiter,
-	forget func(id.UserID, id.DeviceID)) (*parts, error) {
+// caller is whom a token stands for: a user, or an application service as one of its users.
+func (p *parts) caller(ctx context.Context, set *registration.Set, q api.QueryTokenRequest) (httputil.Caller, error) {
+	if service := set.ByToken(q.Token); service != nil {
+		return p.accounts.Masquerade(ctx, service, q.UserID, q.DeviceID)
+	}
+	caller, err := p.tokens.Query(ctx, q.Token)
+	caller.Unlimited = err == nil && set.Unlimited(caller.UserID)
+	return caller, err
+}
+
+// open makes them. The dependencies of accounts have what the caller decides: Limits, Registrations and Forget.
+func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog.Options, decided accounts.Deps) (*parts, error) {
 	store, err := storage.Open(ctx, db)
 	if err != nil {
 		return nil, err
@@ -183,7 +206,8 @@ func open(ctx context.Context, db *sqlutil.DB, matrix *config.Matrix, o eventlog
 		return nil, err
 	}
 	keyService := keys.New(keys.Deps{Store: store, Users: users, Server: matrix.ServerName, Now: time.Now})
-	accountService := accounts.New(accounts.Deps{Store: store, Tokens: tokenService, Users: users, Keys: keyService, Server: matrix.ServerName,
-		Reserved: matrix.NoticesUser(), HashCost: matrix.PasswordHashCost, Limits: limits, Forget: forget, Now: time.Now})
+	decided.Store, decided.Tokens, decided.Users, decided.Keys, decided.Now = store, tokenService, users, keyService, time.Now
+	decided.Server, decided.Reserved, decided.HashCost = matrix.ServerName, matrix.NoticesUser(), matrix.PasswordHashCost
+	accountService := accounts.New(decided)
 	return &parts{store, log, users, tokenService, accountService, keyService}, nil
 }

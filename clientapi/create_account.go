@@ -15,7 +15,7 @@ func CreateAccount(ctx context.Context, db *sqlutil.DB, cfg *config.Config, user
 	if err := accounts.CheckNewPassword(password); err != nil {
 		return err
 	}
-	owned, err := open(ctx, db, &cfg.Matrix, eventlog.Options{}, nil, func(id.UserID, id.DeviceID) {})
+	owned, err := open(ctx, db, &cfg.Matrix, eventlog.Options{}, accounts.Deps{Forget: func(id.UserID, id.DeviceID) {}})
 	if err != nil {
 		return err
 	}

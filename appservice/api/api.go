@@ -13,7 +13,7 @@ type AppserviceAPI struct {
 	// § Querying). It returns when one has, and the alias is then found; or when all have declined. M_UNKNOWN with status 408
 	// if one that could have it did not answer in time.
 	QueryAlias rpc.Call[QueryAliasRequest, QueryAnswer]
-	// QueryUser asks the services whose namespaces have a local user whether they make the user.
+	// QueryUser asks the services whose namespaces have a local user whether they make the user, as QueryAlias does.
 	QueryUser rpc.Call[QueryUserRequest, QueryAnswer]
 
 	// Ping asks a service whether it can be reached (Application Service API, § Pinging). M_URL_NOT_SET,
@@ -34,11 +34,15 @@ type AppserviceAPI struct {
 // QueryAliasRequest names an alias of this server that leads nowhere yet.
 type QueryAliasRequest struct {
 	Alias id.RoomAlias `json:"alias"`
+	// By is the id of the service that asks, if it is one: it is not asked itself.
+	By string `json:"by,omitempty"`
 }
 
 // QueryUserRequest names a local user who does not exist yet.
 type QueryUserRequest struct {
 	UserID id.UserID `json:"user_id"`
+	// By is the id of the service that asks, if it is one: it is not asked itself.
+	By string `json:"by,omitempty"`
 }
 
 // QueryAnswer tells whether a service has made what was asked for.

@@ -21,6 +21,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -40,6 +41,8 @@ type Deps struct {
 	Server id.ServerName
 	// Reserved is a user whose name cannot be had; empty: none.
 	Reserved id.UserID
+	// Registrations are those of the application services; it may be nil.
+	Registrations *registration.Holder
 	// HashCost is bcrypt's.
 	HashCost int
 	// Limits may be nil.
@@ -82,6 +85,8 @@ type Registration struct {
 	Admin     bool
 	Guest     bool
 	Upgrade   bool // the account is there, a guest's, and becomes a user's
+	// Service is the application service whose user it becomes; nil: nobody's.
+	Service *registration.Registration
 	// DisplayName is the first of the profile.
 	DisplayName string
 	Device      *DeviceRequest // nil: no login
@@ -90,31 +95,39 @@ type Registration struct {
 // ParseLocalpart turns the name that a client wants into a localpart (Appendices, § User Identifiers): capitals become small.
 // M_INVALID_USERNAME for what the grammar does not have.
 func (s *Service) ParseLocalpart(name string) (string, error) {
-	invalid := func(format string, args ...any) error {
-		return mxerr.New(http.StatusBadRequest, "M_INVALID_USERNAME", format, args...)
-	}
 	local := strings.ToLower(name)
 	if local == "" {
-		return "", invalid("the username is empty")
+		return "", invalidUsername("the username is empty")
 	}
 	for _, c := range local {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && !strings.ContainsRune("._=-/+", c) {
-			return "", invalid("a username may have letters of ASCII, digits and any of ._=-/+, not %q", c)
+			return "", invalidUsername("a username may have letters of ASCII, digits and any of ._=-/+, not %q", c)
 		}
 	}
-	if n := len(id.NewUserID(local, s.Server)); n > id.MaxLength {
-		return "", invalid("the username is too long by %d bytes", n-id.MaxLength)
-	}
-	return local, nil
+	return local, s.fits(local)
 }
 
-// Available fails with M_USER_IN_USE or M_INVALID_USERNAME where a name cannot be had.
+func (s *Service) fits(local string) error {
+	if n := len(id.NewUserID(local, s.Server)); n > id.MaxLength {
+		return invalidUsername("the username is too long by %d bytes", n-id.MaxLength)
+	}
+	return nil
+}
+
+func invalidUsername(format string, args ...any) error {
+	return mxerr.New(http.StatusBadRequest, "M_INVALID_USERNAME", format, args...)
+}
+
+// Available fails with M_USER_IN_USE, M_INVALID_USERNAME or M_EXCLUSIVE where a name cannot be had.
 func (s *Service) Available(ctx context.Context, name string) error {
 	local, err := s.ParseLocalpart(name)
 	if err != nil {
 		return err
 	}
 	user := id.NewUserID(local, s.Server)
+	if err := s.mayRegister(user, nil); err != nil {
+		return err
+	}
 	account, err := s.account(ctx, user)
 	if err == nil && (account != nil || user == s.Reserved) {
 		return inUse(local)
@@ -124,6 +137,10 @@ func (s *Service) Available(ctx context.Context, name string) error {
 
 func inUse(local string) error {
 	return mxerr.New(http.StatusBadRequest, "M_USER_IN_USE", "the username %s is taken", local)
+}
+
+func deactivated() error {
+	return mxerr.New(http.StatusForbidden, "M_USER_DEACTIVATED", "this account was deactivated")
 }
 
 // CheckNewPassword fails where a password cannot be set.
@@ -137,20 +154,37 @@ func CheckNewPassword(password string) error {
 	return nil
 }
 
+// newUser is whose account a registration makes. M_INVALID_USERNAME, M_EXCLUSIVE and M_USER_IN_USE for those who cannot be had.
+func (s *Service) newUser(r Registration) (id.UserID, error) {
+	local, err := r.Localpart, error(nil)
+	switch {
+	case r.Service != nil:
+		err = s.serviceLocalpart(local)
+	case local == "":
+		local = strings.ToLower(rand.Text()[:16])
+	default:
+		local, err = s.ParseLocalpart(local)
+	}
+	if err != nil {
+		return "", err
+	}
+	user := id.NewUserID(local, s.Server)
+	if user == s.Reserved {
+		return "", inUse(local)
+	}
+	if r.Upgrade {
+		return user, nil // who is there, stays
+	}
+	return user, s.mayRegister(user, r.Service)
+}
+
 // Register makes an account, and logs its first device in.
 func (s *Service) Register(ctx context.Context, r Registration) (*Session, error) {
-	generated := r.Localpart == ""
-	if generated {
-		r.Localpart = strings.ToLower(rand.Text()[:16])
-	}
-	local, err := s.ParseLocalpart(r.Localpart)
+	user, err := s.newUser(r)
 	if err != nil {
 		return nil, err
 	}
-	account := storage.Account{UserID: id.NewUserID(local, s.Server), CreatedMS: s.Now().UnixMilli(), Admin: r.Admin, Guest: r.Guest}
-	if account.UserID == s.Reserved {
-		return nil, inUse(local)
-	}
+	account := storage.Account{UserID: user, CreatedMS: s.Now().UnixMilli(), Admin: r.Admin, Guest: r.Guest}
 	if r.Password != "" {
 		if account.PasswordHash, err = s.hasher.hash(ctx, r.Password); err != nil {
 			return nil, err
@@ -227,7 +261,7 @@ func (s *Service) Login(ctx context.Context, user id.UserID, r DeviceRequest) (*
 		case account == nil:
 			return mxerr.Forbidden("there is no such account")
 		case account.Deactivated:
-			return mxerr.New(http.StatusForbidden, "M_USER_DEACTIVATED", "this account was deactivated")
+			return deactivated()
 		case account.Locked:
 			return mxerr.Locked()
 		}
@@ -282,6 +316,18 @@ func CheckDisplayName(name string) error {
 		return mxerr.InvalidParam("a display name may have %d characters and no NUL", MaxDisplayName)
 	}
 	return nil
+}
+
+// Existing returns those of the users that have an account, or had one.
+func (s *Service) Existing(ctx context.Context, users []id.UserID) (existing []id.UserID, err error) {
+	err = s.Store.DB.ReadOne(ctx, "existing users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		existing, err = s.Store.ExistingUsers(ctx, tx, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up accounts: %w", err)
+	}
+	return existing, nil
 }
 
 // Active returns those of the users that have an account which is not deactivated, and those of them who are guests.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -79,16 +80,30 @@ func (s *Service) rename(ctx context.Context, tx *sqlutil.Tx, user id.UserID, de
 	return same != nil, err
 }
 
-// PutDevice sets the display name of a device, or makes one that has no tokens, as application services may. It returns whether
-// it made one.
-func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.DeviceID, name string) (bool, error) {
-	d, err := s.device(&DeviceRequest{ID: device, DisplayName: name}, &Session{UserID: user})
+// PutDevice sets the display name of a device, or makes one that has no tokens, as application services may. nil leaves the
+// name as it is. It returns whether it made one.
+func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.DeviceID, name *string) (bool, error) {
+	request := &DeviceRequest{ID: device}
+	if name != nil {
+		request.DisplayName = *name
+	}
+	d, err := s.device(request, &Session{UserID: user})
 	if err != nil {
 		return false, err
 	}
 	exists := false
 	err = s.Store.DB.Write(ctx, "put device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if exists, err = s.rename(ctx, tx, user, device, name); err != nil || exists {
+		if err := tokens.StillActive(ctx, tx, s.Store, user); err != nil {
+			return err
+		}
+		if name != nil {
+			exists, err = s.rename(ctx, tx, user, device, *name)
+		} else {
+			var same *storage.Device
+			same, err = s.Store.Device(ctx, tx, user, device)
+			exists = same != nil
+		}
+		if err != nil || exists {
 			return err
 		}
 		return s.addDevice(ctx, tx, d)

@@ -3,6 +3,7 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -54,7 +55,7 @@ func (e *endpoints) changePassword(ctx context.Context, r *httputil.Request) (an
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
-	if err := noGuest(r); err != nil {
+	if err := errors.Join(noGuest(r), noService(r)); err != nil {
 		return nil, err
 	}
 	if err := accounts.CheckNewPassword(body.NewPassword); err != nil {
@@ -82,7 +83,10 @@ func (e *endpoints) deactivate(ctx context.Context, r *httputil.Request) (any, e
 		return nil, err
 	}
 	user := r.Caller.UserID
-	if r.Caller.AppService == "" {
+	if !e.Accounts.Exclusively(r.Caller.AppService, user) {
+		if err := noService(r); err != nil {
+			return nil, err
+		}
 		var err error
 		if user, err = e.confirm(ctx, r, body.Auth, "end the account for good", "deactivate"); err != nil {
 			return nil, err
@@ -163,11 +167,7 @@ func (e *endpoints) putDevice(ctx context.Context, r *httputil.Request) (any, er
 		return nil, err
 	}
 	if r.Caller.AppService != "" {
-		name := ""
-		if body.DisplayName != nil {
-			name = *body.DisplayName
-		}
-		made, err := e.Accounts.PutDevice(ctx, r.Caller.UserID, device, name)
+		made, err := e.Accounts.PutDevice(ctx, r.Caller.UserID, device, body.DisplayName)
 		if err != nil || !made {
 			return nil, err
 		}

@@ -42,10 +42,10 @@ func (e *endpoints) createRoom(ctx context.Context, r *httputil.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	if request.Profiles, err = e.Profiles.Names(ctx, append(slices.Clone(request.Invite), request.Creator)...); err != nil {
+	if err := e.mayInvite(ctx, r, request.Invite...); err != nil {
 		return nil, err
 	}
-	if err := e.mayInvite(ctx, request.Invite...); err != nil {
+	if request.Profiles, err = e.Profiles.Names(ctx, append(slices.Clone(request.Invite), request.Creator)...); err != nil {
 		return nil, err
 	}
 	made, err := e.Room.CreateRoom(ctx, *request)
@@ -104,6 +104,9 @@ func (e *endpoints) createRoomRequest(r *httputil.Request, body *createRoomReque
 		alias, err := id.ParseRoomAlias("#" + request.AliasLocalpart + ":" + string(e.Config.ServerName))
 		if err != nil || alias.Localpart() != request.AliasLocalpart {
 			return nil, mxerr.InvalidParam("room_alias_name must be the part of an alias between # and :, not %q", request.AliasLocalpart)
+		}
+		if err := e.mayHaveAlias(r, alias); err != nil {
+			return nil, err
 		}
 	}
 	request.Timestamp, err = timestamp(r)

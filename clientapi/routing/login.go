@@ -25,7 +25,11 @@ const (
 
 // loginFlows is GET /login.
 func (e *endpoints) loginFlows(context.Context, *httputil.Request) (any, error) {
-	return httputil.Object{"flows": []httputil.Object{{"type": byPassword}, {"type": byToken, "get_login_token": true}}}, nil
+	flows := []httputil.Object{{"type": byPassword}, {"type": byToken, "get_login_token": true}}
+	if !e.Accounts.Registrations.Load().Empty() {
+		flows = append(flows, httputil.Object{"type": byService})
+	}
+	return httputil.Object{"flows": flows}, nil
 }
 
 // passwordLogin is what names a user and proves it, in POST /login and in stages of authentication.
@@ -38,10 +42,8 @@ type passwordLogin struct {
 	Password *string `json:"password"`
 }
 
-// check finds the user and checks the password, which comes from an address. fallback is who is meant if nobody is
-// named.
-func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID,
-	address string) (id.UserID, error) {
+// name is who is named: a localpart or a user id; fallback if nobody is.
+func (p *passwordLogin) name(fallback id.UserID) (string, error) {
 	name := p.User
 	if p.Identifier != nil {
 		switch p.Identifier.Type {
@@ -55,6 +57,17 @@ func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback
 	}
 	if name == "" {
 		name = string(fallback)
+	}
+	return name, nil
+}
+
+// check finds the user and checks the password, which comes from an address. fallback is who is meant if nobody is
+// named.
+func (p *passwordLogin) check(ctx context.Context, a *accounts.Service, fallback id.UserID,
+	address string) (id.UserID, error) {
+	name, err := p.name(fallback)
+	if err != nil {
+		return "", err
 	}
 	if name == "" || p.Password == nil {
 		return "", mxerr.MissingParam("an identifier of type m.id.user with a user, and a password are needed")
@@ -79,18 +92,20 @@ func (e *endpoints) login(ctx context.Context, r *httputil.Request) (any, error)
 	if err := r.JSON(&body); err != nil {
 		return nil, err
 	}
+	device := accounts.DeviceRequest{ID: body.DeviceID, DisplayName: body.InitialDeviceDisplayName, Refreshable: body.RefreshToken,
+		IP: httputil.ClientAddress(r.Request)}
 	var user id.UserID
 	var err error
 	switch body.Type {
 	case byPassword:
-		user, err = body.check(ctx, e.Accounts, "", httputil.ClientAddress(r.Request))
+		user, err = body.check(ctx, e.Accounts, "", device.IP)
 	case byToken:
 		if body.Token == "" {
 			return nil, mxerr.MissingParam("token is missing")
 		}
 		user, err = e.Tokens.RedeemLoginToken(ctx, body.Token)
-	case byService: // § Appservice Login
-		return nil, mxerr.Forbidden("the access token is of no application service: this server has none")
+	case byService:
+		return e.loginByService(ctx, r, &body.passwordLogin, device)
 	case "":
 		return nil, mxerr.MissingParam("type is missing")
 	default:
@@ -99,8 +114,7 @@ func (e *endpoints) login(ctx context.Context, r *httputil.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	session, err := e.Accounts.Login(ctx, user, accounts.DeviceRequest{ID: body.DeviceID, DisplayName: body.InitialDeviceDisplayName,
-		Refreshable: body.RefreshToken, IP: httputil.ClientAddress(r.Request)})
+	session, err := e.Accounts.Login(ctx, user, device)
 	if err != nil {
 		return nil, err
 	}
@@ -190,8 +204,8 @@ func (e *endpoints) confirm(ctx context.Context, r *httputil.Request, auth json.
 
 // logout is POST /logout.
 func (e *endpoints) logout(ctx context.Context, r *httputil.Request) (any, error) {
-	if r.Caller.AppService != "" {
-		return nil, mxerr.Forbidden("application services have no session to log out of")
+	if r.Caller.AppService != "" && r.Caller.DeviceID == "" {
+		return nil, mxerr.Forbidden("there is no session to log out of: name a device with device_id")
 	}
 	return nil, e.Accounts.RemoveDevices(ctx, r.Caller.UserID, r.Caller.DeviceID)
 }

@@ -207,16 +207,13 @@ func (e *endpoints) joinedMembers(ctx context.Context, r *httputil.Request) (any
 	if err != nil {
 		return nil, err
 	}
-	if err := e.mustBeJoined(ctx, room, r.Caller.UserID); err != nil {
-		return nil, err
-	}
-	found, err := e.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{Viewer: viewer(r), RoomID: room, Membership: "join"})
+	members, err := e.joinedFor(ctx, r, room)
 	if err != nil {
 		return nil, err
 	}
-	joined := make(map[string]json.RawMessage, len(found.Events))
-	for i := range found.Events {
-		member := found.Events[i].PDU
+	joined := make(map[string]json.RawMessage, len(members))
+	for i := range members {
+		member := members[i].PDU
 		user, _ := member.StateKey()
 		if joined[user], err = memberInfo(member.Content()); err != nil {
 			return nil, err

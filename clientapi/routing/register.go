@@ -18,6 +18,7 @@ import (
 )
 
 type registerRequest struct {
+	Type                     string          `json:"type"` // of application services
 	Auth                     json.RawMessage `json:"auth"`
 	Username                 string          `json:"username"`
 	Password                 string          `json:"password"`
@@ -33,6 +34,9 @@ func (e *endpoints) register(ctx context.Context, r *httputil.Request) (any, err
 	var body registerRequest
 	if err := r.JSON(&body); err != nil {
 		return nil, err
+	}
+	if body.Type == byService {
+		return e.registerByService(ctx, r, body)
 	}
 	kind := r.Query("kind")
 	if err := oneOf("kind", kind, "user", "guest"); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/clientapi/uia"
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/httputil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -38,9 +39,11 @@ type Deps struct {
 	Notices     *notices.Service
 	Backups     *backups.Service
 	Dehydration *dehydration.Service
+	Unknown     *unknown.Finder
 	Room        *roomserver.RoomserverAPI
 	Sync        *syncapi.SyncAPI
 	Typing      *typingserver.TypingserverAPI
+	Typists     *typingserver.Follower // who types, for senders of messages
 	Now         func() time.Time
 }
 
@@ -199,6 +202,10 @@ func Routes(d Deps) []httputil.Route {
 		{Method: del, Path: v3 + "/directory/room/{alias}", Name: "delete_alias", Auth: user, Limit: "directory", Handler: e.deleteAlias},
 		{Method: get, Path: v3 + "/directory/list/room/{roomID}", Name: "published", Auth: nobody, Limit: "directory", Handler: e.published},
 		{Method: put, Path: v3 + "/directory/list/room/{roomID}", Name: "put_published", Auth: user, Limit: "directory", Handler: e.putPublished},
+		{Method: put, Path: v3 + "/directory/list/appservice/{networkID}/{roomID}", Name: "put_published_in", Auth: user, Limit: "directory",
+			Handler: e.putPublishedIn},
+		{Method: del, Path: v3 + "/directory/list/appservice/{networkID}/{roomID}", Name: "delete_published_in", Auth: user, Limit: "directory",
+			Handler: e.putPublishedIn},
 		{Method: post, Path: v3 + "/search", Name: "search", Auth: user, Limit: "directory", Large: true, Handler: e.searchEvents},
 		{Method: get, Path: v3 + "/publicRooms", Name: "public_rooms", Auth: nobody, Limit: "directory", Large: true, Handler: e.publicRooms},
 		{Method: post, Path: v3 + "/publicRooms", Name: "public_rooms_search", Auth: user, Limit: "directory", Large: true, Handler: e.searchPublicRooms},

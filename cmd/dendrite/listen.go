@@ -136,7 +136,7 @@ func (p *process) open(deps component.Deps, client *rpc.Client) error {
 	for _, c := range p.components {
 		routes = append(routes, c.Routes...)
 	}
-	router, err := httputil.NewRouter(routes, httputil.RouterDeps{Auth: deps.Auth, Limits: deps.Limits,
+	router, err := httputil.NewRouter(routes, httputil.RouterDeps{Auth: deps.Auth, Limits: deps.Limits, Services: deps.Registrations,
 		Proxies: p.proxies, Log: p.log, Tracer: p.tracer, Metrics: p.metrics})
 	if err != nil {
 		return err

@@ -19,6 +19,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/registration"
 )
 
 // MaxTTL is the longest that an answer is kept.
@@ -35,11 +36,12 @@ type Query func(ctx context.Context, token string, user id.UserID, device id.Dev
 
 // Authenticator is a cache in front of a Query. It is safe for concurrent use.
 type Authenticator struct {
-	query  Query
-	ttl    time.Duration
-	now    func() time.Time
-	flight singleflight.Group
-	cache  *lru.Cache[key, entry]
+	query    Query
+	ttl      time.Duration
+	services *registration.Holder
+	now      func() time.Time
+	flight   singleflight.Group
+	cache    *lru.Cache[key, entry]
 
 	mu sync.Mutex
 	// revoked counts calls of Forget. An answer that was asked for before the last one is not kept and not shared.
@@ -57,15 +59,23 @@ func newKey(token string, user id.UserID, device id.DeviceID) key {
 type entry struct {
 	caller httputil.Caller
 	until  time.Time
+	// services were in force when the question was asked. Others may have no such service, or other users for it.
+	services *registration.Set
 }
 
-// New makes an Authenticator that keeps good answers for ttl, and not longer than MaxTTL. Errors are not kept.
-func New(query func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error), ttl time.Duration) *Authenticator {
+func (e *entry) holds(now time.Time, services *registration.Set) bool {
+	return now.Before(e.until) && (e.caller.AppService == "" || e.services == services)
+}
+
+// New makes an Authenticator that keeps good answers for ttl, and not longer than MaxTTL. Errors are not kept, and answers
+// about application services end with the registrations that were in force; services may be nil.
+func New(query func(ctx context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error), ttl time.Duration,
+	services *registration.Holder) *Authenticator {
 	cache, err := lru.New[key, entry](maxEntries)
 	if err != nil {
 		panic(fmt.Sprintf("a cache of %d entries: %v", maxEntries, err)) // the size is a constant, and a good one
 	}
-	return &Authenticator{query: query, ttl: min(ttl, MaxTTL), now: time.Now, cache: cache}
+	return &Authenticator{query: query, ttl: min(ttl, MaxTTL), services: services, now: time.Now, cache: cache}
 }
 
 // Authenticate tells whose a token is. Requests of an application service name the user and the device to act as in their
@@ -76,9 +86,12 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.
 	if r.URL.RawQuery != "" {
 		query := r.URL.Query()
 		user, device = id.UserID(query.Get("user_id")), id.DeviceID(query.Get("device_id"))
+		if device == "" {
+			device = id.DeviceID(query.Get("org.matrix.msc3202.device_id")) // the name in MSC4326
+		}
 	}
-	k := newKey(token, user, device)
-	if e, has := a.cache.Get(k); has && a.now().Before(e.until) {
+	k, services := newKey(token, user, device), a.services.Load()
+	if e, has := a.cache.Get(k); has && e.holds(a.now(), services) {
 		return e.caller, nil
 	}
 	a.mu.Lock()
@@ -94,7 +107,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.
 		if err != nil {
 			return nil, err
 		}
-		a.keep(k, caller, revoked)
+		a.keep(k, entry{caller, a.now().Add(a.ttl), services}, revoked)
 		return caller, nil
 	})
 	select {
@@ -109,11 +122,11 @@ func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.
 	}
 }
 
-func (a *Authenticator) keep(k key, caller httputil.Caller, revoked uint64) {
+func (a *Authenticator) keep(k key, e entry, revoked uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.revoked == revoked {
-		a.cache.Add(k, entry{caller, a.now().Add(a.ttl)})
+		a.cache.Add(k, e)
 	}
 }
 

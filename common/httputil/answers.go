@@ -159,6 +159,9 @@ func (r *Request) payer() string {
 	if r.Caller.UserID != "" {
 		return string(r.Caller.UserID)
 	}
+	if r.Service != nil {
+		return "application service " + r.Service.ID
+	}
 	return Network(ClientAddress(r.Request))
 }
 

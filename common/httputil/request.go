@@ -15,6 +15,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/rawjson"
+	"github.com/matrix-org/dendrite/common/registration"
 )
 
 // MaxDepth is how deep the JSON of a request may be nested.
@@ -24,12 +25,14 @@ const MaxDepth = 100
 type Request struct {
 	*http.Request
 	Caller Caller
-	route  *Route
-	vars   [4]string
-	names  []string
-	query  url.Values
-	limit  int64
-	lent   []*[]byte
+	// Service is the application service whose token came to an endpoint that asks nobody who they are; nil: none.
+	Service *registration.Registration
+	route   *Route
+	vars    [4]string
+	names   []string
+	query   url.Values
+	limit   int64
+	lent    []*[]byte
 	// answers counts what the request holds of its answer; nil: nobody does.
 	answers *answers
 	held    int64 // bytes
@@ -282,6 +285,9 @@ func checkJSON(body []byte) error {
 	}
 	return nil
 }
+
+// HasToken tells whether a request came with an access token, whoever's it is.
+func (r *Request) HasToken() bool { return token(r.Request) != "" }
 
 // token is the access token of a request: in its header, or, as it was done before, in its query (§ Using access tokens).
 func token(r *http.Request) string {

@@ -67,6 +67,8 @@ type Caller struct {
 	Locked     bool        `json:"locked,omitempty"`
 	Suspended  bool        `json:"suspended,omitempty"`
 	AppService string      `json:"app_service,omitempty"` // id of the application service that acts
+	// Unlimited says that no rate limit counts, as an application service's registration may say.
+	Unlimited bool `json:"unlimited,omitempty"`
 	// TokenHash names the access token, for what is scoped by it.
 	TokenHash string `json:"token_hash,omitempty"`
 }

@@ -17,12 +17,15 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/registration"
 )
 
 // RouterDeps are what a Router uses for all its routes. Auth may be nil where no route asks for a caller.
 type RouterDeps struct {
 	Auth   Authenticator
 	Limits Limiter
+	// Services tells whose the token is that comes to an endpoint which asks nobody who they are. It may be nil.
+	Services *registration.Holder
 	// Proxies are those whose word counts for where a request came from.
 	Proxies Proxies
 	Log     *logrus.Entry
@@ -268,7 +271,9 @@ func (r *Router) serve(w http.ResponseWriter, q *Request) (code int) {
 
 // admit authenticates and applies the rate limit: by user where one is known, by address where not.
 func (r *Router) admit(ctx context.Context, q *Request) error {
-	if q.route.Auth != AuthNone {
+	if q.route.Auth == AuthNone {
+		q.Service = r.deps.Services.Load().ByToken(token(q.Request))
+	} else {
 		t := token(q.Request)
 		switch {
 		case t == "" && q.route.Auth == AuthOptional:
@@ -291,7 +296,7 @@ func (r *Router) admit(ctx context.Context, q *Request) error {
 			q.Caller = caller
 		}
 	}
-	if q.route.Limit == "" || r.deps.Limits == nil || q.Caller.AppService != "" {
+	if q.route.Limit == "" || r.deps.Limits == nil || q.Caller.Unlimited || q.Service != nil && !q.Service.RateLimited {
 		return nil
 	}
 	return r.deps.Limits.Allow(q.route.Limit, q.payer())

@@ -53,6 +53,16 @@ func (s *Set) All() []*Registration { return s.all }
 // Empty tells whether there is none.
 func (s *Set) Empty() bool { return len(s.all) == 0 }
 
+// WantsEphemeral tells whether some service wants what is ephemeral.
+func (s *Set) WantsEphemeral() bool {
+	return slices.ContainsFunc(s.all, (*Registration).WantsEphemeral)
+}
+
+// WantsPrivate tells whether some service wants what is ephemeral and private to a user who is in its namespace.
+func (s *Set) WantsPrivate(user id.UserID) bool {
+	return slices.ContainsFunc(s.Users(user), (*Registration).WantsEphemeral)
+}
+
 // ByID finds a registration; nil if there is none.
 func (s *Set) ByID(service string) *Registration { return s.byID[service] }
 
@@ -87,6 +97,15 @@ func (s *Set) Owns(r *Registration, user id.UserID) bool { return has(s.Users(us
 
 // Aliases lists the services with a namespace that has the alias.
 func (s *Set) Aliases(alias id.RoomAlias) []*Registration { return s.aliases.match(string(alias)).is }
+
+// Unlimited tells whether no rate limit counts for a user with a token of its own, because it is a service's alone whose users
+// have no limits, or the service's own user.
+func (s *Set) Unlimited(user id.UserID) bool {
+	return slices.ContainsFunc(s.ExclusiveUsers(user), func(r *Registration) bool { return !r.RateLimited || r.Sender == user })
+}
+
+// OwnsAlias tells whether a namespace of a service has the alias.
+func (s *Set) OwnsAlias(r *Registration, alias id.RoomAlias) bool { return has(s.Aliases(alias), r) }
 
 // ExclusiveAliases lists the services that alone may have this alias.
 func (s *Set) ExclusiveAliases(alias id.RoomAlias) []*Registration {

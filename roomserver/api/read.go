@@ -44,6 +44,15 @@ type QueryPublicRoomsRequest struct {
 	RoomTypes []string `json:"room_types"` // "" stands for rooms without a type; nil for all
 	Limit     int      `json:"limit"`
 	Since     string   `json:"since"`
+	// Network is whose directory it is; nil: the server's own. AllNetworks adds those of all networks to that.
+	Network     *Network `json:"network,omitempty"`
+	AllNetworks bool     `json:"all_networks,omitempty"`
+}
+
+// Network is one of a third party that an application service connects rooms with. Each has a directory.
+type Network struct {
+	Service string `json:"service,omitempty"` // id of the application service; empty in a query: any
+	Network string `json:"network"`           // never empty
 }
 
 // QueryPublicRoomsResponse is a page of the directory, most members first.
@@ -216,6 +225,21 @@ func (r QueryMembersRequest) AffinityKey() string { return string(r.RoomID) }
 // QueryMembersResponse has the member events.
 type QueryMembersResponse struct {
 	Events []Event `json:"events"`
+}
+
+// QueryServerMembersRequest asks for the members of a server at a root that the log has told of.
+type QueryServerMembersRequest struct {
+	RoomID id.RoomID     `json:"room_id"`
+	Root   Root          `json:"root"`
+	Server id.ServerName `json:"server"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryServerMembersRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryServerMembersResponse lists the joined users in no particular order.
+type QueryServerMembersResponse struct {
+	Users []id.UserID `json:"users"`
 }
 
 // QueryMessagesRequest is GET /rooms/{roomId}/messages.

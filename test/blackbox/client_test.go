@@ -43,6 +43,7 @@ type client struct {
 	localpart     string
 	password      string
 	transactionID int
+	as            url.Values // who a client of an application service acts as
 }
 
 // anybody is a client without an account.
@@ -117,6 +118,9 @@ func (c *client) call(method, path string, body any) answer {
 	r, err := http.NewRequestWithContext(c.t.Context(), method, base+path, content)
 	if err != nil {
 		c.t.Fatal(err)
+	}
+	if len(c.as) > 0 {
+		r.URL.RawQuery = strings.TrimPrefix(r.URL.RawQuery+"&"+c.as.Encode(), "&")
 	}
 	if c.token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.token)

@@ -51,6 +51,8 @@ type Options struct {
 	Broker string
 	// Replicas are components of which the polylith has two processes.
 	Replicas []string
+	// Registrations are the texts of those of application services that the server has from its start, by name.
+	Registrations map[string]string
 }
 
 // Deployment is a server that runs.
@@ -67,6 +69,8 @@ type Deployment struct {
 	next    atomic.Int64 // which listener is called next
 	remove  func() error // its database
 	seconds map[string]config.Addresses
+
+	registrations sync.Mutex // one change at a time
 }
 
 // URL is the base of one of the public listeners, another at each call.
@@ -182,6 +186,9 @@ func (d *Deployment) configure(path string, o Options) (err error) {
 	// What a test listens on, with the certificate of net/http/httptest, may be reached.
 	c.Network.AllowPrivate.Push = []string{"127.0.0.0/8"}
 	if c.Network.CAFiles, err = d.testCA(); err != nil {
+		return err
+	}
+	if err := d.writeRegistrations(o.Registrations); err != nil {
 		return err
 	}
 	c.Kafka.TopicPrefix = "t" + rand.Text()[:8] + "_"

@@ -124,6 +124,14 @@ func (s *Server) tail() string {
 	return string(text[max(0, len(text)-2000):])
 }
 
+// Tell sends the server a signal that does not end it.
+func (s *Server) Tell(signal syscall.Signal) error {
+	if err := syscall.Kill(s.pid, signal); err != nil {
+		return fmt.Errorf("telling %s %v: %w", s.Name, signal, err)
+	}
+	return nil
+}
+
 // Kill ends the server as a crash would.
 func (s *Server) Kill() error {
 	if err := syscall.Kill(s.pid, syscall.SIGKILL); err != nil {
