@@ -62,7 +62,7 @@ func TestAServiceGetsWhatIsEphemeral(t *testing.T) {
 			for _, c := range []*client{ghost, other} {
 				c.join(room)
 			}
-			s.event(alice.say(room, "the room is known"))
+			s.follows(room, alice)
 
 			alice.types(elsewhere)
 			alice.types(room)
