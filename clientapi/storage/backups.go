@@ -44,8 +44,8 @@ func prepareBackups(db *sqlutil.DB) backupStatements {
 			WHERE newer.user_id = $1 AND newer.version > $2) FOR UPDATE`),
 		updateBackup: db.Stmt(`UPDATE clientapi_backups SET auth_data = $4
 			WHERE user_id = $1 AND version = $2 AND algorithm = $3`),
-		moveBackup: db.Stmt(`UPDATE clientapi_backups SET etag = etag + 1, sessions = sessions + $4, bytes = bytes + $5
-			WHERE user_id = $1 AND version = $2 AND nid = $3 RETURNING etag, sessions`),
+		moveBackup: db.Stmt(`UPDATE clientapi_backups SET etag = etag + 1, sessions = sessions + $5, bytes = bytes + $6
+			WHERE user_id = $1 AND version = $2 AND nid = $3 AND etag = $4 RETURNING etag, sessions`),
 		emptyBackup: db.Stmt(`UPDATE clientapi_backups SET nid = $4, etag = etag + 1, sessions = 0, bytes = 0
 			WHERE user_id = $1 AND version = $2 AND nid = $3 RETURNING etag, sessions`),
 		deleteBackup:   db.Stmt(`DELETE FROM clientapi_backups WHERE user_id = $1 AND version = $2 RETURNING nid`),
@@ -116,10 +116,11 @@ func (s *Store) UpdateBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID
 	return n == 1, err
 }
 
-// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone.
+// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone, or
+// its keys have changed since it was read.
 func (s *Store) MoveBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *Backup,
 	sessions, bytes int64) (bool, error) {
-	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, sessions, bytes), b)
+	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, b.ETag, sessions, bytes), b)
 }
 
 // EmptyBackup has a backup begin anew with no keys, under another nid. It is false if the backup is gone.
