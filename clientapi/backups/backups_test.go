@@ -124,9 +124,10 @@ func TestOfTwoKeysTheBetterOneStays(t *testing.T) {
 
 func (s *Service) total(t *testing.T) (sessions, bytes int64) {
 	t.Helper()
-	err := s.store.DB.ReadOne(t.Context(), "total", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		sessions, bytes, err = s.store.TotalBackups(ctx, tx, alice)
-		return err
+	sum := s.store.DB.Stmt(`SELECT COALESCE(SUM(sessions), 0)::bigint, COALESCE(SUM(bytes), 0)::bigint
+		FROM clientapi_backups WHERE user_id = $1`)
+	err := s.store.DB.Read(t.Context(), "total", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return sum.QueryRow(ctx, tx, alice).Scan(&sessions, &bytes)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -217,13 +217,8 @@ func (s *Service) rewrite(ctx context.Context, tx *sqlutil.Tx, nid int64, e *edi
 	return s.store.ReplaceBlock(ctx, tx, nid, &e.BackupBlock)
 }
 
-// find returns the block of a session and the session's place in it; nil if there is none.
-func (s *Service) find(ctx context.Context, tx *sqlutil.Tx, nid int64, room id.RoomID, session string) (e *edit, at int,
-	err error) {
-	blocks, err := s.store.BackupRanks(ctx, tx, nid, []id.RoomID{room})
-	if err != nil {
-		return nil, 0, err
-	}
+// find returns that of blocks which has a session, and the session's place in it; nil if none has.
+func find(blocks []storage.BackupBlock, session string) (e *edit, at int, err error) {
 	wanted := nameOf(session)
 	for _, b := range blocks {
 		has := false

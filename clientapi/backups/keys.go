@@ -61,15 +61,12 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 		if err != nil {
 			return fmt.Errorf("add the keys: %w", err)
 		}
-		if err := s.move(ctx, tx, user, b, change); err != nil || change.sessions <= 0 && change.bytes <= 0 {
-			return err
-		}
-		sessions, bytes, err := s.store.TotalBackups(ctx, tx, user)
-		if err == nil && (sessions > MaxSessions || bytes > MaxBytes) {
-			err = mxerr.TooLarge("you may back up %d sessions of %d bytes together: delete older versions of the backup",
+		sessions, bytes := b.OtherSessions+b.Sessions+change.sessions, b.OtherBytes+b.Bytes+change.bytes
+		if (change.sessions > 0 || change.bytes > 0) && (sessions > MaxSessions || bytes > MaxBytes) {
+			return mxerr.TooLarge("you may back up %d sessions of %d bytes together: delete older versions of the backup",
 				MaxSessions, MaxBytes)
 		}
-		return err
+		return s.move(ctx, tx, user, b, change)
 	})
 	if err != nil {
 		return State{}, fmt.Errorf("back up keys of %s: %w", user, err)
@@ -151,21 +148,21 @@ func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *s
 func (s *Service) Key(ctx context.Context, user id.UserID, version string, room id.RoomID,
 	session string) (key json.RawMessage, err error) {
 	err = s.store.DB.Read(ctx, "key of a backup", func(ctx context.Context, tx *sqlutil.Tx) error {
-		b, err := s.store.Backup(ctx, tx, user, parseVersion(version))
-		if err == nil && b == nil {
+		nid, blocks, err := s.store.RanksOf(ctx, tx, user, parseVersion(version), room)
+		if err == nil && nid == 0 {
 			err = unknownVersion()
 		}
 		if err != nil {
 			return err
 		}
-		e, _, err := s.find(ctx, tx, b.NID, room, session)
+		e, _, err := find(blocks, session)
 		if err == nil && e == nil {
 			err = mxerr.NotFound("Key not found.")
 		}
 		if err != nil {
 			return err
 		}
-		if e.Sessions, err = s.store.BackupSessions(ctx, tx, b.NID, &e.BackupBlock); err != nil {
+		if e.Sessions, err = s.store.BackupSessions(ctx, tx, nid, &e.BackupBlock); err != nil {
 			return err
 		}
 		return members(e.Sessions, func(one string, text json.RawMessage) {
@@ -279,7 +276,11 @@ func (s *Service) DeleteKey(ctx context.Context, user id.UserID, version string,
 		return State{}, err
 	}
 	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
-		e, at, err := s.find(ctx, tx, b.NID, room, session)
+		blocks, err := s.store.BackupRanks(ctx, tx, b.NID, []id.RoomID{room})
+		if err != nil {
+			return false, err
+		}
+		e, at, err := find(blocks, session)
 		if err != nil || e == nil {
 			return false, err
 		}

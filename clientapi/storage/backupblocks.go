@@ -18,10 +18,10 @@ type BackupBlock struct {
 }
 
 type backupBlockStatements struct {
-	putBlocks                                             *sqlutil.Insert
-	blockRanks, roomRanks, oneBlock, pageBlocks, pageRoom *sqlutil.Stmt
-	appendBlock, replaceBlock, dropBlock, dropBlocks      *sqlutil.Stmt
-	endSweep, sweepBlocks, sweepRest                      *sqlutil.Stmt
+	putBlocks                                                      *sqlutil.Insert
+	blockRanks, roomRanks, ranksOf, oneBlock, pageBlocks, pageRoom *sqlutil.Stmt
+	appendBlock, replaceBlock, dropBlock, dropBlocks               *sqlutil.Stmt
+	endSweep, sweepBlocks, sweepRest                               *sqlutil.Stmt
 }
 
 func prepareBackupBlocks(db *sqlutil.DB) backupBlockStatements {
@@ -33,6 +33,9 @@ func prepareBackupBlocks(db *sqlutil.DB) backupBlockStatements {
 			WHERE nid = $1 AND room_id = ANY($2) ORDER BY room_id, block`),
 		roomRanks: db.Stmt(`SELECT room_id, block, ranks FROM clientapi_backup_blocks
 			WHERE nid = $1 AND room_id = $2 ORDER BY block LIMIT $3`),
+		ranksOf: db.Stmt(`SELECT b.nid, COALESCE(k.block, 0), k.ranks
+			FROM clientapi_backups b LEFT JOIN clientapi_backup_blocks k ON k.nid = b.nid AND k.room_id = $3
+			WHERE b.user_id = $1 AND b.version = $2 ORDER BY k.block`),
 		oneBlock: db.Stmt(`SELECT sessions FROM clientapi_backup_blocks ` + one),
 		pageBlocks: db.Stmt(`SELECT room_id, block, sessions FROM clientapi_backup_blocks
 			WHERE nid = $1 AND (room_id, block) > ($2, $3) ORDER BY room_id, block LIMIT $4`),
@@ -72,6 +75,21 @@ func (s *Store) RoomRanks(ctx context.Context, tx *sqlutil.Tx, nid int64, room i
 	limit int) ([]BackupBlock, error) {
 	rows, err := s.roomRanks.Query(ctx, tx, nid, room, limit)
 	return sqlutil.Collect(rows, err, scanRanks)
+}
+
+// RanksOf returns the blocks of a room in a version of a user's backups, without their sessions, and the nid; 0 if there
+// is no such version.
+func (s *Store) RanksOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, version int64,
+	room id.RoomID) (nid int64, blocks []BackupBlock, err error) {
+	rows, err := s.ranksOf.Query(ctx, tx, user, version, room)
+	_, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (is struct{}, err error) {
+		b := BackupBlock{RoomID: room}
+		if err = rows.Scan(&nid, &b.Number, &b.Ranks); b.Number > 0 {
+			blocks = append(blocks, b)
+		}
+		return is, err
+	})
+	return nid, blocks, err
 }
 
 func scanRanks(rows *sql.Rows) (b BackupBlock, err error) {
