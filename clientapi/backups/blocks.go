@@ -12,9 +12,9 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// Sizes of blocks, in bytes of session data. A block with as much as openBlock gets no sessions of later requests; those
-// of one request fill it up to fullBlock. So what is written again to add a session is little, and a block is 17
-// sessions or more, whatever way they came.
+// Sizes of blocks, in bytes of session data. A block with as much as openBlock gets no sessions of later requests;
+// those of one request fill it up to fullBlock. So little is written again to add a session, and a room has few blocks,
+// in whatever way its sessions came.
 const (
 	openBlock = 16 << 10
 	fullBlock = 48 << 10 // with the session that goes beyond
@@ -234,7 +234,8 @@ func find(blocks []storage.BackupBlock, session string) (e *edit, at int, err er
 }
 
 // drop removes a session from its block.
-func (s *Service) drop(ctx context.Context, tx *sqlutil.Tx, nid int64, e *edit, at int, session string) (change, error) {
+func (s *Service) drop(ctx context.Context, tx *sqlutil.Tx, nid int64, e *edit, at int,
+	session string) (change, error) {
 	c := change{true, -1, -e.ranks[at].size}
 	if len(e.ranks) == 1 {
 		return c, s.store.DropBlock(ctx, tx, nid, &e.BackupBlock)

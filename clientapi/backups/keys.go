@@ -74,7 +74,8 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 	return stateOf(b), nil
 }
 
-func (s *Service) improve(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup, keys []Session) (c change, err error) {
+func (s *Service) improve(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup,
+	keys []Session) (c change, err error) {
 	if len(keys) == 0 {
 		return c, nil
 	}
@@ -99,8 +100,8 @@ var errRaced = errors.New("the keys of the backup have changed meanwhile")
 // attempts is how often a change of a backup's keys begins anew where another was faster.
 const attempts = 10
 
-// write runs a transaction that changes a backup's keys. It begins anew where another has changed them since it has read
-// them: where databases lock the row of the backup, nobody does.
+// write runs a transaction that changes a backup's keys. It begins anew where another has changed them since it has
+// read them: where databases lock the row of the backup, nobody does.
 func (s *Service) write(ctx context.Context, what string, run func(context.Context, *sqlutil.Tx) error) error {
 	for range attempts {
 		if err := s.store.DB.Write(ctx, what, run); !errors.Is(err, errRaced) {

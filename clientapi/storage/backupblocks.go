@@ -77,8 +77,8 @@ func (s *Store) RoomRanks(ctx context.Context, tx *sqlutil.Tx, nid int64, room i
 	return sqlutil.Collect(rows, err, scanRanks)
 }
 
-// RanksOf returns the blocks of a room in a version of a user's backups, without their sessions, and the nid; 0 if there
-// is no such version.
+// RanksOf returns the blocks of a room in a version of a user's backups, without their sessions, and the nid; 0 if
+// there is no such version.
 func (s *Store) RanksOf(ctx context.Context, tx *sqlutil.Tx, user id.UserID, version int64,
 	room id.RoomID) (nid int64, blocks []BackupBlock, err error) {
 	rows, err := s.ranksOf.Query(ctx, tx, user, version, room)
@@ -97,7 +97,8 @@ func scanRanks(rows *sql.Rows) (b BackupBlock, err error) {
 }
 
 // BackupSessions returns the sessions of a block that is there.
-func (s *Store) BackupSessions(ctx context.Context, tx *sqlutil.Tx, nid int64, b *BackupBlock) (text []byte, err error) {
+func (s *Store) BackupSessions(ctx context.Context, tx *sqlutil.Tx, nid int64,
+	b *BackupBlock) (text []byte, err error) {
 	return text, s.oneBlock.QueryRow(ctx, tx, nid, b.RoomID, b.Number).Scan(&text)
 }
 

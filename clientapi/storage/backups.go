@@ -124,8 +124,8 @@ func (s *Store) UpdateBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID
 	return n == 1, err
 }
 
-// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone, or
-// its keys have changed since it was read.
+// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone,
+// or its keys have changed since it was read.
 func (s *Store) MoveBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *Backup,
 	sessions, bytes int64) (bool, error) {
 	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, b.ETag, sessions, bytes), b)
