@@ -19,8 +19,12 @@ const (
 	maxEvents = 100
 	maxBytes  = 2 << 20
 	firstWait = time.Second
-	lastWait  = 5 * time.Minute
-	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its commit.
+	// gather is how long there is at least between two transactions to a service, so that a stream of events does
+	// not become one of transactions. The first of them goes at once.
+	gather   = 20 * time.Millisecond
+	lastWait = 5 * time.Minute
+	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
+	// commit.
 	lookEvery = 2 * time.Second
 )
 
@@ -38,14 +42,14 @@ type Options struct {
 	Log           *logrus.Entry
 	Metrics       *Metrics
 	Now           func() time.Time
-	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt, up to
-	// LastWait. 0: a second, and five minutes.
+	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt,
+	// up to LastWait. 0: a second, and five minutes.
 	FirstWait, LastWait time.Duration
 }
 
-// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One process of
-// all replicas does, by a lease. What a transaction says is stored before it is sent, and does not change. It is safe for
-// concurrent use.
+// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One
+// process of all replicas does, by a lease. What a transaction says is stored before it is sent, and does not
+// change. It is safe for concurrent use.
 type Sender struct {
 	Options
 
@@ -108,7 +112,8 @@ func (s *Sender) look(ctx context.Context) error {
 		return nil
 	}
 	var waiting []string
-	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context,
+		tx *sqlutil.Tx) (err error) {
 		waiting, err = s.Store.Waiting(ctx, tx)
 		return err
 	})
