@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"maunium.net/go/mautrix"
+	"maunium.net/go/mautrix/appservice"
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
@@ -37,6 +38,9 @@ type arguments struct {
 	Event    id.EventID    `json:"event"`
 	User     id.UserID     `json:"user"`
 	IDs      []id.DeviceID `json:"ids"`
+	Invite   []id.UserID   `json:"invite"`
+	Token    string        `json:"as_token"`
+	Secret   string        `json:"hs_token"`
 }
 
 type object map[string]any
@@ -46,6 +50,7 @@ type actor struct {
 	client  *mautrix.Client
 	machine *crypto.OlmMachine
 	store   *crypto.MemoryStore
+	bridge  *appservice.AppService // nil for a client that syncs
 
 	mutex    sync.Mutex
 	changed  chan struct{} // closed when there is more
@@ -62,7 +67,8 @@ func (syncer) OnFailedSync(*mautrix.RespSync, error) (time.Duration, error) { re
 
 var commands = map[string]func(a *actor, ctx context.Context, in arguments) (any, error){
 	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined,
-	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices,
+	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices, "create_room": (*actor).createRoom,
+	"listen": (*actor).listen, "begin": (*actor).begin, "keys": (*actor).keys,
 }
 
 // login logs in, and syncs from then on.
@@ -160,8 +166,24 @@ func (a *actor) join(ctx context.Context, in arguments) (any, error) {
 	if err := a.until(ctx, "the invite", func() (bool, error) { return a.invited[in.Room], nil }); err != nil {
 		return nil, err
 	}
-	_, err := a.client.JoinRoomByID(ctx, in.Room)
+	if _, err := a.client.JoinRoomByID(ctx, in.Room); err != nil || a.bridge == nil {
+		return object{}, err
+	}
+	// A sync has the state of the room, transactions what has changed since.
+	_, err := a.client.State(ctx, in.Room)
+	a.note(func() {})
 	return object{}, err
+}
+
+// createRoom makes an encrypted room.
+func (a *actor) createRoom(ctx context.Context, in arguments) (any, error) {
+	made, err := a.client.CreateRoom(ctx, &mautrix.ReqCreateRoom{Preset: "private_chat", Invite: in.Invite,
+		InitialState: []*event.Event{{Type: event.StateEncryption,
+			Content: event.Content{Parsed: &event.EncryptionEventContent{Algorithm: id.AlgorithmMegolmV1}}}}})
+	if err != nil {
+		return nil, err
+	}
+	return object{"room": made.RoomID}, nil
 }
 
 // joined waits until so many have joined an encrypted room.
