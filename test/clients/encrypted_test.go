@@ -14,6 +14,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/test/deploy"
+	"github.com/matrix-org/dendrite/test/programs"
 )
 
 // stage is where an encrypted story is played.
@@ -53,7 +54,7 @@ func (s stage) play(t *testing.T, story func(t *testing.T, ctx context.Context, 
 
 func jsCompany(t *testing.T) *company {
 	t.Helper()
-	node, err := program("node", "nodejs")
+	node, err := programs.Find("node", "nodejs")
 	test.Needs(t, err)
 	dir, err := npm()
 	test.Needs(t, err)
@@ -62,9 +63,9 @@ func jsCompany(t *testing.T) *company {
 
 func nioCompany(t *testing.T) *company {
 	t.Helper()
-	dir, err := venv()
+	interpreter, err := python()
 	test.Needs(t, err)
-	return hire(t, filepath.Join(dir, "bin", "python"), filepath.Join("python", "actor.py"))
+	return hire(t, interpreter, filepath.Join("python", "actor.py"))
 }
 
 // goolmCompany is of mautrix with its encryption in Go.
