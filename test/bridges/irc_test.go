@@ -1,0 +1,183 @@
+package bridges
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/matrix-org/dendrite/common/test"
+	"github.com/matrix-org/dendrite/common/test/parts"
+	"github.com/matrix-org/dendrite/test/programs"
+)
+
+// process is a program that runs beside the test, until the test's end.
+type process struct {
+	cmd *exec.Cmd
+	log string
+}
+
+// begin starts a program. What it writes is in a file, which is shown when the test fails.
+func begin(t *testing.T, command string, args ...string) *process {
+	t.Helper()
+	p := &process{cmd: exec.Command(command, args...), log: filepath.Join(t.TempDir(), filepath.Base(command)+".log")}
+	log, err := os.Create(p.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.cmd.Stdout, p.cmd.Stderr = log, log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+		ended := make(chan error, 1)
+		go func() { ended <- p.cmd.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			_ = p.cmd.Process.Kill()
+			<-ended
+		}
+		_ = log.Close()
+		if text, err := os.ReadFile(p.log); t.Failed() && err == nil {
+			t.Logf("%s: %s", filepath.Base(command), text[max(0, len(text)-8000):])
+		}
+	})
+	return p
+}
+
+// ircServer starts a ngircd and returns its port.
+func ircServer(t *testing.T, ctx context.Context) int {
+	t.Helper()
+	path, err := programs.Find("ngircd", "ngircd")
+	if err != nil {
+		path, err = programs.Find("/usr/sbin/ngircd", "ngircd")
+	}
+	test.Needs(t, err)
+	port, err := parts.FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(t.TempDir(), "ngircd.conf")
+	text := fmt.Sprintf("[Global]\nName = irc.test.example\nInfo = test\nListen = 127.0.0.1\nPorts = %s\nServerUID = %d\nServerGID = %d\n"+
+		"[Limits]\nMaxConnectionsIP = 0\nMaxNickLength = 30\n[Options]\nIdent = no\nDNS = no\nPAM = no\n", port, os.Getuid(), os.Getgid())
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	begin(t, path, "-n", "-f", conf)
+	number := 0
+	if _, err := fmt.Sscan(port, &number); err != nil {
+		t.Fatal(err)
+	}
+	awaitListener(t, ctx, "127.0.0.1:"+port)
+	return number
+}
+
+// awaitListener waits until something accepts connections.
+func awaitListener(t *testing.T, ctx context.Context, address string) {
+	t.Helper()
+	for {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err == nil {
+			_ = conn.Close() // it was opened to see that it can be
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("nothing listens at %s: %v", address, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// ircUser is somebody on IRC.
+type ircUser struct {
+	t     *testing.T
+	ctx   context.Context
+	conn  net.Conn
+	lines chan string
+	seen  []string
+}
+
+func newIRCUser(t *testing.T, ctx context.Context, port int, nick string) *ircUser {
+	t.Helper()
+	conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &ircUser{t: t, ctx: ctx, conn: conn, lines: make(chan string, 1000)}
+	var reading errgroup.Group
+	reading.Go(func() error {
+		defer close(u.lines)
+		for scanner := bufio.NewScanner(conn); scanner.Scan(); {
+			line := scanner.Text()
+			if token, is := strings.CutPrefix(line, "PING "); is {
+				u.send("PONG " + token)
+				continue
+			}
+			u.lines <- line
+		}
+		return nil
+	})
+	t.Cleanup(func() {
+		_ = conn.Close() // ends the reader
+		_ = reading.Wait()
+	})
+	u.send("NICK " + nick)
+	u.send("USER " + nick + " 0 * :" + nick)
+	u.hears(" 001 ")
+	return u
+}
+
+func (u *ircUser) send(line string) {
+	if _, err := fmt.Fprintf(u.conn, "%s\r\n", line); err != nil {
+		u.t.Errorf("irc: %v", err)
+	}
+}
+
+// hears waits for a line with all these texts in it.
+func (u *ircUser) hears(texts ...string) string {
+	u.t.Helper()
+	for {
+		select {
+		case line, open := <-u.lines:
+			if !open {
+				u.t.Fatalf("the IRC server has ended the connection; it said %q", u.seen)
+			}
+			u.seen = append(u.seen, line)
+			all := true
+			for _, text := range texts {
+				all = all && strings.Contains(line, text)
+			}
+			if all {
+				return line
+			}
+		case <-u.ctx.Done():
+			u.t.Fatalf("nobody says %q on IRC; the last lines are %q", texts, u.seen[max(0, len(u.seen)-20):])
+		}
+	}
+}
+
+// secret is a token of a registration.
+func secret() string { return rand.Text() + rand.Text() }
+
+// containsWord tells whether a list of nicks has one, with or without a sign of its rank.
+func containsWord(line, nick string) bool {
+	for _, word := range strings.Fields(line) {
+		if strings.Trim(word, ":@+%&~") == nick {
+			return true
+		}
+	}
+	return false
+}
