@@ -5,8 +5,14 @@ package appservice
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/matrix-org/dendrite/appservice/api"
+	"github.com/matrix-org/dendrite/appservice/outgoing"
+	"github.com/matrix-org/dendrite/appservice/ping"
+	"github.com/matrix-org/dendrite/appservice/questions"
+	"github.com/matrix-org/dendrite/appservice/routing"
+	"github.com/matrix-org/dendrite/appservice/thirdparty"
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -24,13 +30,20 @@ type Peers struct {
 }
 
 // New builds the component.
-func New(_ context.Context, _ component.Deps, _ Peers) (*component.Component, error) {
-	return &component.Component{Name: "appservice", API: &api.AppserviceAPI{
-		QueryAlias: unanswered[api.QueryAliasRequest, api.QueryAnswer], QueryUser: unanswered[api.QueryUserRequest, api.QueryAnswer],
-		Ping: unanswered[api.PingRequest, api.PingResponse], NoteAlive: unanswered[api.NoteAliveRequest, api.Empty],
+func New(_ context.Context, deps component.Deps, _ Peers) (*component.Component, error) {
+	client := outgoing.New(deps)
+	asked := questions.New(deps.Registrations, client, deps.Log, time.Now)
+	lookups := thirdparty.New(deps.Registrations, client, deps.Log, time.Now)
+	contract := &api.AppserviceAPI{
+		QueryAlias: asked.QueryAlias, QueryUser: asked.QueryUser,
+		NoteAlive:   unanswered[api.NoteAliveRequest, api.Empty],
 		QueryStatus: unanswered[api.QueryStatusRequest, api.QueryStatusResponse], Retry: unanswered[api.RetryRequest, api.Empty],
 		Skip: unanswered[api.SkipRequest, api.SkipResponse],
-	}}, nil
+	}
+	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
+	contract.Ping = pings.Ping
+	return &component.Component{Name: "appservice", API: contract,
+		Routes: routing.Routes(routing.Deps{Ping: pings.Ping, ThirdParty: lookups})}, nil
 }
 
 // unanswered is a call that this build does not serve.

@@ -11,10 +11,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sirupsen/logrus"
+
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/outgoing"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/registration"
+	"github.com/matrix-org/dendrite/common/rpc"
 )
 
 const (
@@ -29,7 +32,8 @@ type Service struct {
 	Services *registration.Holder
 	Client   *outgoing.Client
 	// Alive is told of each ping that was answered well: what waits for the service is sent at once.
-	Alive func(ctx context.Context, service string) error
+	Alive rpc.Call[api.NoteAliveRequest, api.Empty]
+	Log   *logrus.Entry
 	// Wait is MaxWait, but for tests.
 	Wait time.Duration
 }
@@ -64,8 +68,9 @@ func (s *Service) Ping(ctx context.Context, req api.PingRequest) (api.PingRespon
 		return none, mxerr.New(http.StatusBadGateway, "M_BAD_STATUS", "%s answered with status %d", shown(r), status).
 			With("status", status).With("body", text(answer))
 	}
-	if err := s.Alive(ctx, r.ID); err != nil {
-		return none, fmt.Errorf("wake what waits for %s: %w", r.ID, err)
+	if _, err := s.Alive(ctx, api.NoteAliveRequest{Service: r.ID}); err != nil {
+		// The ping was answered all the same. What waits is tried again in its time.
+		s.Log.WithError(err).WithField("service", r.ID).Warn("what waits for an application service is not sent at once")
 	}
 	return api.PingResponse{DurationMS: took.Milliseconds()}, nil
 }

@@ -165,4 +165,3 @@ func (s *Service) try(ctx context.Context, r *registration.Registration, path st
 	}
 	return false, nil
 }
-

@@ -318,6 +318,18 @@ func CheckDisplayName(name string) error {
 	return nil
 }
 
+// Existing returns those of the users that have an account, or had one.
+func (s *Service) Existing(ctx context.Context, users []id.UserID) (existing []id.UserID, err error) {
+	err = s.Store.DB.ReadOne(ctx, "existing users", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		existing, err = s.Store.ExistingUsers(ctx, tx, users)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up accounts: %w", err)
+	}
+	return existing, nil
+}
+
 // Active returns those of the users that have an account which is not deactivated, and those of them who are guests.
 func (s *Service) Active(ctx context.Context, users []id.UserID) (active, guests []id.UserID, err error) {
 	var found []storage.Account

@@ -42,10 +42,10 @@ func (e *endpoints) createRoom(ctx context.Context, r *httputil.Request) (any, e
 	if err != nil {
 		return nil, err
 	}
-	if request.Profiles, err = e.Profiles.Names(ctx, append(slices.Clone(request.Invite), request.Creator)...); err != nil {
+	if err := e.mayInvite(ctx, r, request.Invite...); err != nil {
 		return nil, err
 	}
-	if err := e.mayInvite(ctx, request.Invite...); err != nil {
+	if request.Profiles, err = e.Profiles.Names(ctx, append(slices.Clone(request.Invite), request.Creator)...); err != nil {
 		return nil, err
 	}
 	made, err := e.Room.CreateRoom(ctx, *request)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -21,7 +22,7 @@ func (e *endpoints) alias(ctx context.Context, r *httputil.Request) (any, error)
 	if err != nil {
 		return nil, err
 	}
-	found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
+	found, err := e.Unknown.Alias(ctx, unknown.ByOf(r), alias)
 	if err != nil {
 		return nil, err
 	}

@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"time"
 
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -16,14 +18,20 @@ import (
 // joinByIDOrAlias is POST /join/{roomIdOrAlias}.
 func (e *endpoints) joinByIDOrAlias(ctx context.Context, r *httputil.Request) (any, error) {
 	room := r.Var("roomIDOrAlias")
-	var err error
-	if strings.HasPrefix(room, "#") {
-		_, err = id.ParseRoomAlias(room)
-	} else {
-		_, err = id.ParseRoomID(room)
+	if !strings.HasPrefix(room, "#") {
+		if _, err := id.ParseRoomID(room); err != nil {
+			return nil, mxerr.InvalidParam("%v", err)
+		}
+		return e.join(ctx, r, room)
 	}
+	alias, err := id.ParseRoomAlias(room)
 	if err != nil {
 		return nil, mxerr.InvalidParam("%v", err)
+	}
+	if e.Unknown.HasAlias(alias) {
+		if _, err := e.Unknown.Alias(ctx, unknown.ByOf(r), alias); err != nil {
+			return nil, err
+		}
 	}
 	return e.join(ctx, r, room)
 }
@@ -134,6 +142,11 @@ func (e *endpoints) changeMembership(ctx context.Context, r *httputil.Request, q
 	if q.Timestamp, err = timestamp(r); err != nil {
 		return err
 	}
+	if q.Action == roomserver.ActionInvite {
+		if err := e.mayInvite(ctx, r, q.Target); err != nil {
+			return err
+		}
+	}
 	if q.Action == roomserver.ActionInvite || q.Action == roomserver.ActionKnock {
 		names, err := e.Profiles.Names(ctx, q.Target)
 		if err != nil {
@@ -141,20 +154,23 @@ func (e *endpoints) changeMembership(ctx context.Context, r *httputil.Request, q
 		}
 		q.Profile = names[q.Target]
 	}
-	if q.Action == roomserver.ActionInvite {
-		if err := e.mayInvite(ctx, q.Target); err != nil {
-			return err
-		}
-	}
 	_, err = e.Room.ChangeMembership(ctx, q)
 	return err
 }
 
-// mayInvite refuses to invite those who want no invites (Client-Server API, § Invite permission).
-func (e *endpoints) mayInvite(ctx context.Context, users ...id.UserID) error {
+// makeWait is how long an invite waits for application services to make those who are invited.
+const makeWait = 10 * time.Second
+
+// mayInvite refuses to invite those who want no invites (Client-Server API, § Invite permission). Before, application services
+// make those of them who are theirs and who are not known yet, so that they have a profile to be invited with.
+func (e *endpoints) mayInvite(ctx context.Context, r *httputil.Request, users ...id.UserID) error {
 	if len(users) == 0 {
 		return nil
 	}
+	waiting, cancel := context.WithTimeout(ctx, makeWait)
+	defer cancel()
+	// Whoever is not made is invited all the same: the service hears of the invite. appservice logs what was not answered.
+	_ = e.Unknown.Users(waiting, unknown.ByOf(r), users...)
 	found, err := e.Sync.QueryBlockInvites(ctx, syncapi.QueryBlockInvitesRequest{UserIDs: users})
 	if err == nil && len(found.Blocking) > 0 {
 		err = mxerr.New(http.StatusForbidden, "M_INVITE_BLOCKED", "%s does not want to be invited", found.Blocking[0])

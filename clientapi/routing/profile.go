@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/matrix-org/dendrite/clientapi/profiles"
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -18,11 +19,16 @@ func (e *endpoints) profile(ctx context.Context, r *httputil.Request) (any, erro
 	if err != nil {
 		return nil, err
 	}
-	fields, err := e.Profiles.Get(ctx, user)
-	if err != nil {
-		return nil, err
-	}
-	return fields, nil
+	return e.profileOf(ctx, r, user)
+}
+
+// profileOf is all of a user's profile. A user of an application service may be made now.
+func (e *endpoints) profileOf(ctx context.Context, r *httputil.Request, user id.UserID) (fields map[string]json.RawMessage, err error) {
+	err = e.Unknown.User(ctx, unknown.ByOf(r), user, func(ctx context.Context) (err error) {
+		fields, err = e.Profiles.Get(ctx, user)
+		return err
+	})
+	return fields, err
 }
 
 // profileField is GET /profile/{userId}/{keyName}.
@@ -35,7 +41,7 @@ func (e *endpoints) profileField(ctx context.Context, r *httputil.Request) (any,
 	if err := profiles.CheckKey(key); err != nil {
 		return nil, err
 	}
-	fields, err := e.Profiles.Get(ctx, user)
+	fields, err := e.profileOf(ctx, r, user)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -155,6 +156,6 @@ func (e *endpoints) roomNamed(ctx context.Context, r *httputil.Request) (id.Room
 	if err != nil {
 		return "", nil, mxerr.InvalidParam("%v", err)
 	}
-	found, err := e.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
+	found, err := e.Unknown.Alias(ctx, unknown.ByOf(r), alias)
 	return found.RoomID, found.Servers, err
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/matrix-org/dendrite/clientapi/propagate"
 	"github.com/matrix-org/dendrite/clientapi/tokens"
 	"github.com/matrix-org/dendrite/clientapi/uia"
+	"github.com/matrix-org/dendrite/clientapi/unknown"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/httputil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -38,6 +39,7 @@ type Deps struct {
 	Notices     *notices.Service
 	Backups     *backups.Service
 	Dehydration *dehydration.Service
+	Unknown     *unknown.Finder
 	Room        *roomserver.RoomserverAPI
 	Sync        *syncapi.SyncAPI
 	Typing      *typingserver.TypingserverAPI

@@ -69,7 +69,7 @@ func (e *endpoints) putState(ctx context.Context, r *httputil.Request) (any, err
 	}
 	eventType, stateKey := r.Var("type"), r.Var("stateKey")
 	if eventType == member && gjson.GetBytes(content, "membership").Str == "invite" {
-		if err := e.mayInvite(ctx, id.UserID(stateKey)); err != nil {
+		if err := e.mayInvite(ctx, r, id.UserID(stateKey)); err != nil {
 			return nil, err
 		}
 	}

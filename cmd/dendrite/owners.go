@@ -28,5 +28,6 @@ func owners() *httputil.Owners {
 		{Path: "/_matrix/key", Component: "federationapi"},
 
 		{Path: client + "/{thirdparty|appservice}", Component: "appservice"},
+		{Path: "/_matrix/client/unstable/fi.mau.msc2659/appservice", Component: "appservice"},
 	})
 }

@@ -55,6 +55,8 @@ type RoomserverAPI struct {
 	// QueryStrippedState returns the stripped state that an invited or knocking user may see.
 	QueryStrippedState rpc.Call[QueryStrippedStateRequest, QueryStrippedStateResponse]
 	QueryMembers       rpc.Call[QueryMembersRequest, QueryMembersResponse]
+	// QueryServerMembers lists the users of one server who are joined to a room at a root.
+	QueryServerMembers rpc.Call[QueryServerMembersRequest, QueryServerMembersResponse]
 	QueryMessages      rpc.Call[QueryMessagesRequest, QueryMessagesResponse]
 	QueryContext       rpc.Call[QueryContextRequest, QueryContextResponse]
 	// QuerySearch finds events by their words, in all rooms that the viewer is or was in.

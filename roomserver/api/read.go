@@ -218,6 +218,21 @@ type QueryMembersResponse struct {
 	Events []Event `json:"events"`
 }
 
+// QueryServerMembersRequest asks for the members of a server at a root that the log has told of.
+type QueryServerMembersRequest struct {
+	RoomID id.RoomID     `json:"room_id"`
+	Root   Root          `json:"root"`
+	Server id.ServerName `json:"server"`
+}
+
+// AffinityKey finds the replica that has the room in its caches.
+func (r QueryServerMembersRequest) AffinityKey() string { return string(r.RoomID) }
+
+// QueryServerMembersResponse lists the joined users in no particular order.
+type QueryServerMembersResponse struct {
+	Users []id.UserID `json:"users"`
+}
+
 // QueryMessagesRequest is GET /rooms/{roomId}/messages.
 type QueryMessagesRequest struct {
 	Viewer   Viewer       `json:"viewer"`

@@ -57,6 +57,25 @@ func (q *Query) QueryMembers(ctx context.Context, req api.QueryMembersRequest) (
 	return res, err
 }
 
+// QueryServerMembers is of the contract.
+func (q *Query) QueryServerMembers(ctx context.Context, req api.QueryServerMembersRequest) (res api.QueryServerMembersResponse, err error) {
+	room, err := q.room(ctx, req.RoomID)
+	if err != nil {
+		return res, err
+	}
+	nids, err := q.rooms.Entries(ctx, room.NID, req.Root, statetrie.Members)
+	if err != nil {
+		return res, err
+	}
+	err = q.rooms.Scan(ctx, nids, func(e *storage.Event) {
+		stateKey, _ := e.PDU.StateKey()
+		if user := id.UserID(stateKey); e.PDU.Membership() == "join" && user.Server() == req.Server {
+			res.Users = append(res.Users, user)
+		}
+	})
+	return res, err
+}
+
 // QueryVisibleUsers is of the contract.
 func (q *Query) QueryVisibleUsers(ctx context.Context, req api.QueryVisibleUsersRequest) (res api.QueryVisibleUsersResponse, err error) {
 	res.Visible, err = q.rooms.Storage.VisibleUsers(ctx, req.Viewer, req.UserIDs)

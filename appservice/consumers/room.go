@@ -1,0 +1,21 @@
+package consumers
+
+import (
+	"context"
+
+	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+)
+
+// Room follows the roomserver's log, from when the first application service is registered on.
+func Room(ctx context.Context, deps component.Deps, room *roomserver.RoomserverAPI, takers ...Taker) (*eventlog.Consumer, error) {
+	return follow(ctx, deps, "room", roomserver.Topic, eventlog.Newest, eventlog.Source{
+		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
+			return room.ReadLog(ctx, q)
+		},
+		Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
+			return room.Heads(ctx, q)
+		},
+	}, takers)
+}

@@ -1,0 +1,187 @@
+// Package interest finds out which application services are to be sent what happens in rooms (Application Service API,
+// § Registration): by their namespaces of users, rooms and aliases, and by their users in a room.
+//
+// How many users of each service are joined to a room is counted along the roomserver's log, for the namespaces that are in
+// force. When those change, a room is counted anew, from its members where the next record of it begins: so nothing is
+// missed, whatever replica has read the registrations when.
+package interest
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/lru"
+	"github.com/matrix-org/dendrite/common/registration"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
+)
+
+// keptBytes is what counts of rooms take that stay in memory.
+const keptBytes = 16 << 20
+
+// skew is how much the clock of the roomserver may be behind.
+const skew = 10 * time.Second
+
+// Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
+type Judge struct {
+	Server        id.ServerName
+	Registrations *registration.Holder
+	Room          *roomserver.RoomserverAPI
+	Store         *storage.Store
+	Log           *logrus.Entry
+	// Registered tells when a service was registered, in ms: it is not sent what happened before. 0: not known, so now.
+	Registered func(service string) int64
+	// Queued is told for which services a commit has queued something.
+	Queued func(services []string)
+	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's interest, and of
+	// rooms in which its interest has begun or ended. Nil: nobody asks.
+	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []ServiceUser, rooms []ServiceRoom) error
+
+	wanted  atomic.Pointer[wanted]
+	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
+	streaks streaks
+}
+
+// ServiceUser is a user in whom a service may be interested.
+type ServiceUser struct {
+	Service string
+	UserID  id.UserID
+}
+
+// ServiceRoom is a room in which a service's interest has begun or ended.
+type ServiceRoom struct {
+	Service string
+	RoomID  id.RoomID
+}
+
+// New makes a Judge of one whose exported fields are set.
+func New(j Judge) *Judge {
+	j.rooms = lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 + len(k.aliases)*64 })
+	j.streaks.followed = make(map[int32]followed)
+	return &j
+}
+
+// wanted is a Set, and what of it is asked again and again.
+type wanted struct {
+	set *registration.Set
+	// namespaces names those of all services that want requests.
+	namespaces string
+	aliases    bool // whether a service has a namespace of them
+}
+
+// now are the registrations that are in force.
+func (j *Judge) now() *wanted {
+	set := j.Registrations.Load()
+	if w := j.wanted.Load(); w != nil && w.set == set {
+		return w
+	}
+	w := &wanted{set: set}
+	hash := sha256.New()
+	for _, r := range set.All() {
+		if r.URL != "" {
+			fmt.Fprintf(hash, "%q %s\n", r.ID, r.Hash())
+			w.aliases = w.aliases || len(r.Aliases) > 0
+		}
+	}
+	w.namespaces = hex.EncodeToString(hash.Sum(nil)[:16])
+	j.wanted.Store(w)
+	return w
+}
+
+// streaks tell whether what is in memory of a room is what is in the database: another process may have applied records of its
+// partition meanwhile.
+type streaks struct {
+	mu       sync.Mutex
+	followed map[int32]followed
+	last     int64
+}
+
+// followed is how far this process has applied a partition. A streak ends where another process has applied records of it.
+type followed struct{ seq, streak int64 }
+
+// of continues the streak of a partition, or begins another one.
+func (s *streaks) of(partition int32, seq int64) int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.followed[partition]; f.seq == seq-1 && f.streak != 0 {
+		return f.streak
+	}
+	s.last++
+	return s.last
+}
+
+func (s *streaks) follow(partition int32, f followed) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.followed[partition] = f
+}
+
+// kept is a room as a streak has left it. What it points to is not changed any more.
+type kept struct {
+	storage.Room
+	aliases []id.RoomAlias
+	asked   bool // whether aliases is known
+	streak  int64
+}
+
+// Handle is the handler of a consumer of the roomserver's log.
+func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
+	w := j.now()
+	if w.set.Empty() {
+		return nil, nil
+	}
+	first, last := &records[0], &records[len(records)-1]
+	b := &batch{j: j, wanted: w, rooms: make(map[id.RoomID]*room), partition: first.Partition,
+		followed: followed{last.Seq, j.streaks.of(first.Partition, first.Seq)}, nowMS: time.Now().UnixMilli()}
+	if last.Seq-first.Seq != int64(len(records)-1) {
+		b.followed.seq = 0 // some were put aside, and may be applied out of turn
+	}
+	outputs := make([]any, len(records))
+	var named []id.RoomID
+	for i := range records {
+		r := &records[i]
+		var err error
+		switch r.Type {
+		case roomserver.TypeEvent:
+			outputs[i], err = eventlog.Decode[roomserver.OutputEvent](r)
+		case roomserver.TypeInvite:
+			outputs[i], err = eventlog.Decode[roomserver.OutputInvite](r)
+		default:
+			err = fmt.Errorf("the roomserver's log has a %q, which this release does not know: update appservice", r.Type)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if roomID := id.RoomID(r.Key); !slices.Contains(named, roomID) {
+			named = append(named, roomID)
+		}
+	}
+	if err := b.load(ctx, named); err != nil {
+		return nil, err
+	}
+	for i, output := range outputs {
+		b.timeMS = records[i].Time
+		var err error
+		switch o := output.(type) {
+		case *roomserver.OutputEvent:
+			err = b.event(ctx, o)
+		case *roomserver.OutputInvite:
+			b.invite(o)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return b.apply, nil
+}
