@@ -4,18 +4,26 @@ package appservice
 
 import (
 	"context"
-	"net/http"
+	"errors"
+	"fmt"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/matrix-org/dendrite/appservice/api"
+	"github.com/matrix-org/dendrite/appservice/consumers"
+	"github.com/matrix-org/dendrite/appservice/interest"
 	"github.com/matrix-org/dendrite/appservice/outgoing"
 	"github.com/matrix-org/dendrite/appservice/ping"
 	"github.com/matrix-org/dendrite/appservice/questions"
 	"github.com/matrix-org/dendrite/appservice/routing"
+	"github.com/matrix-org/dendrite/appservice/services"
+	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/appservice/thirdparty"
+	"github.com/matrix-org/dendrite/appservice/transactions"
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
-	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/eventlog"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
@@ -30,23 +38,57 @@ type Peers struct {
 }
 
 // New builds the component.
-func New(_ context.Context, deps component.Deps, _ Peers) (*component.Component, error) {
+func New(ctx context.Context, deps component.Deps, p Peers) (*component.Component, error) {
+	store, err := storage.Open(ctx, deps.DB)
+	if err != nil {
+		return nil, err
+	}
+	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole})
+	if err != nil {
+		return nil, fmt.Errorf("leases of appservice: %w", err)
+	}
+	metrics, err := transactions.NewMetrics(deps.Metrics)
+	if err != nil {
+		return nil, fmt.Errorf("metrics of appservice: %w", err)
+	}
 	client := outgoing.New(deps)
+	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
+		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
+			return p.Room.QueryEvents(ctx, req)
+		}}, Log: deps.Log, Metrics: metrics, Now: time.Now})
+	queues := services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
+		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
+	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
+		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued})
+	rooms, err := consumers.Room(ctx, deps, p.Room, judge.Handle)
+	if err != nil {
+		return nil, err
+	}
 	asked := questions.New(deps.Registrations, client, deps.Log, time.Now)
 	lookups := thirdparty.New(deps.Registrations, client, deps.Log, time.Now)
 	contract := &api.AppserviceAPI{
 		QueryAlias: asked.QueryAlias, QueryUser: asked.QueryUser,
-		NoteAlive:   unanswered[api.NoteAliveRequest, api.Empty],
-		QueryStatus: unanswered[api.QueryStatusRequest, api.QueryStatusResponse], Retry: unanswered[api.RetryRequest, api.Empty],
-		Skip: unanswered[api.SkipRequest, api.SkipResponse],
+		NoteAlive: queues.NoteAlive, QueryStatus: queues.QueryStatus, Retry: queues.Retry, Skip: queues.Skip,
 	}
 	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
-	return &component.Component{Name: "appservice", API: contract,
-		Routes: routing.Routes(routing.Deps{Ping: pings.Ping, ThirdParty: lookups})}, nil
-}
-
-// unanswered is a call that this build does not serve.
-func unanswered[Req, Res any](context.Context, Req) (res Res, err error) {
-	return res, mxerr.New(http.StatusNotImplemented, "M_UNRECOGNIZED", "this server does not serve application services")
+	return &component.Component{
+		Name:   storage.Component,
+		API:    contract,
+		Routes: routing.Routes(routing.Deps{Ping: pings.Ping, ThirdParty: lookups}),
+		Run: func(ctx context.Context) error {
+			group, ctx := errgroup.WithContext(ctx)
+			group.Go(func() error { return queues.Tend(ctx) })
+			group.Go(func() error { return queues.Run(ctx) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
+			group.Go(func() error {
+				if deps.Sole {
+					return sender.Run(ctx)
+				}
+				return log.Hold(ctx, "transactions", sender.Run)
+			})
+			return group.Wait()
+		},
+		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
+	}, nil
 }

@@ -33,8 +33,8 @@ const keptBytes = 16 << 20
 // skew is how much the clock of the roomserver may be behind.
 const skew = 10 * time.Second
 
-// Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
-type Judge struct {
+// Options are what a Judge is made of.
+type Options struct {
 	Server        id.ServerName
 	Registrations *registration.Holder
 	Room          *roomserver.RoomserverAPI
@@ -47,7 +47,11 @@ type Judge struct {
 	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's interest, and of
 	// rooms in which its interest has begun or ended. Nil: nobody asks.
 	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []ServiceUser, rooms []ServiceRoom) error
+}
 
+// Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
+type Judge struct {
+	Options
 	wanted  atomic.Pointer[wanted]
 	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
 	streaks streaks
@@ -65,11 +69,10 @@ type ServiceRoom struct {
 	RoomID  id.RoomID
 }
 
-// New makes a Judge of one whose exported fields are set.
-func New(j Judge) *Judge {
-	j.rooms = lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 + len(k.aliases)*64 })
-	j.streaks.followed = make(map[int32]followed)
-	return &j
+// New makes a Judge.
+func New(o Options) *Judge {
+	return &Judge{Options: o, streaks: streaks{followed: make(map[int32]followed)},
+		rooms: lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 + len(k.aliases)*64 })}
 }
 
 // wanted is a Set, and what of it is asked again and again.

@@ -39,7 +39,8 @@ func (m *Metrics) took(service string, events int64) {
 	}
 }
 
-func (m *Metrics) skipped(service string, events int64) {
+// Skipped counts events that are not sent.
+func (m *Metrics) Skipped(service string, events int64) {
 	if m != nil {
 		m.left.WithLabelValues(service).Add(float64(events))
 	}

@@ -275,7 +275,7 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 				return nil, nil, fmt.Errorf("event %s: %w", rows[i].EventID, why)
 			}
 			delete(w.poisoned, number)
-			w.s.Metrics.skipped(w.service, 1)
+			w.s.Metrics.Skipped(w.service, 1)
 			w.log.WithError(why).WithField("event", rows[i].EventID).Error("an event is left out of what the application service is sent")
 			t.LastNumber = number
 			continue
