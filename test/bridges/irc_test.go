@@ -70,8 +70,8 @@ func ircServer(t *testing.T, ctx context.Context) int {
 		t.Fatal(err)
 	}
 	conf := filepath.Join(t.TempDir(), "ngircd.conf")
-	text := fmt.Sprintf("[Global]\nName = irc.test.example\nInfo = test\nListen = 127.0.0.1\nPorts = %s\nServerUID = %d\nServerGID = %d\n"+
-		"[Limits]\nMaxConnectionsIP = 0\nMaxNickLength = 30\n[Options]\nIdent = no\nDNS = no\nPAM = no\n", port, os.Getuid(), os.Getgid())
+	text := fmt.Sprintf("[Global]\nName = irc.test.example\nInfo = test\nListen = 127.0.0.1\nPorts = %s\n"+
+		"[Limits]\nMaxConnectionsIP = 0\nMaxNickLength = 30\n[Options]\nIdent = no\nDNS = no\nPAM = no\n", port)
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
