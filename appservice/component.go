@@ -12,6 +12,7 @@ import (
 
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/consumers"
+	"github.com/matrix-org/dendrite/appservice/encryption"
 	"github.com/matrix-org/dendrite/appservice/interest"
 	"github.com/matrix-org/dendrite/appservice/outgoing"
 	"github.com/matrix-org/dendrite/appservice/ping"
@@ -52,15 +53,26 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, fmt.Errorf("metrics of appservice: %w", err)
 	}
 	client := outgoing.New(deps)
+	var queues *services.Services
+	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations, Log: deps.Log,
+		Wake: func(service string) { queues.Queued([]string{service}) }})
 	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
 		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
 			return p.Room.QueryEvents(ctx, req)
-		}}, Log: deps.Log, Metrics: metrics, Now: time.Now})
-	queues := services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
+		}}, Companions: []transactions.Companions{secrets}, Log: deps.Log, Metrics: metrics, Now: time.Now})
+	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
 		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
 	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
-		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued})
+		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued, RoomsChanged: secrets.RoomsChanged})
 	rooms, err := consumers.Room(ctx, deps, p.Room, judge.Handle)
+	if err != nil {
+		return nil, err
+	}
+	syncs, err := consumers.Sync(ctx, deps, p.Sync, secrets.TakeSync)
+	if err != nil {
+		return nil, err
+	}
+	users, err := consumers.User(ctx, deps, p.Client, secrets.TakeUser)
 	if err != nil {
 		return nil, err
 	}
@@ -81,6 +93,9 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group.Go(func() error { return queues.Tend(ctx) })
 			group.Go(func() error { return queues.Run(ctx) })
 			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, syncs) })
+			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
+			group.Go(func() error { return secrets.Run(ctx) })
 			group.Go(func() error {
 				if deps.Sole {
 					return sender.Run(ctx)

@@ -90,7 +90,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		return nil, err
 	}
 	messages = todevice.New(todevice.Deps{Storage: db, Client: p.Client, Hub: hub, Output: output,
-		ServerName: deps.Config.Matrix.ServerName, Barrier: barrier.WaitUsers, Log: deps.Log})
+		ServerName: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Barrier: barrier.WaitUsers,
+		Log: deps.Log})
 	pushes := &push.Service{Storage: db, Hub: hub, Room: p.Room, Judge: &notify.Judge{Room: p.Room, Events: cache},
 		Log:    deps.Log,
 		Client: sync.OnceValue(func() *http.Client { return deps.Outgoing(netpolicy.Push) })}

@@ -281,8 +281,8 @@ func (b *batch) tellRooms(ctx context.Context, tx *sqlutil.Tx) error {
 	if b.j.RoomsChanged == nil {
 		return nil
 	}
-	var users []ServiceUser
-	var rooms []ServiceRoom
+	var users []storage.ServiceUser
+	var rooms []storage.ServiceRoom
 	for roomID, r := range b.rooms {
 		for _, service := range b.set.All() {
 			was, is := r.before.Users[service.ID] > 0, r.Users[service.ID] > 0
@@ -290,11 +290,11 @@ func (b *batch) tellRooms(ctx context.Context, tx *sqlutil.Tx) error {
 				continue
 			}
 			if was != is {
-				rooms = append(rooms, ServiceRoom{service.ID, roomID})
+				rooms = append(rooms, storage.ServiceRoom{Service: service.ID, RoomID: roomID})
 			}
 			for _, user := range r.moved {
 				if !b.set.Owns(service, user) {
-					users = append(users, ServiceUser{service.ID, user})
+					users = append(users, storage.ServiceUser{Service: service.ID, UserID: user})
 				}
 			}
 		}

@@ -46,7 +46,7 @@ type Options struct {
 	Queued func(services []string)
 	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's interest, and of
 	// rooms in which its interest has begun or ended. Nil: nobody asks.
-	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []ServiceUser, rooms []ServiceRoom) error
+	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom) error
 }
 
 // Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
@@ -55,18 +55,6 @@ type Judge struct {
 	wanted  atomic.Pointer[wanted]
 	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
 	streaks streaks
-}
-
-// ServiceUser is a user in whom a service may be interested.
-type ServiceUser struct {
-	Service string
-	UserID  id.UserID
-}
-
-// ServiceRoom is a room in which a service's interest has begun or ended.
-type ServiceRoom struct {
-	Service string
-	RoomID  id.RoomID
 }
 
 // New makes a Judge.

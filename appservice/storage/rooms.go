@@ -21,7 +21,7 @@ type roomStatements struct {
 	putRoom                                  *sqlutil.Insert
 	putUsers                                 *sqlutil.Insert
 	selectRooms, selectUsers, deleteInterest *sqlutil.Stmt
-	interestedAmong                          *sqlutil.Stmt
+	interestedAmong, interestingRooms        *sqlutil.Stmt
 }
 
 func prepareRooms(db *sqlutil.DB) roomStatements {
@@ -30,10 +30,11 @@ func prepareRooms(db *sqlutil.DB) roomStatements {
 			`ON CONFLICT (room_id) DO UPDATE SET namespaces = excluded.namespaces`),
 		putUsers: db.Insert("appservice_interest", []string{"room_id", "service", "users"},
 			`ON CONFLICT (room_id, service) DO UPDATE SET users = excluded.users`),
-		selectRooms:     db.Stmt(`SELECT room_id, namespaces FROM appservice_rooms WHERE room_id = ANY($1)`),
-		selectUsers:     db.Stmt(`SELECT room_id, service, users FROM appservice_interest WHERE room_id = ANY($1)`),
-		deleteInterest:  db.Stmt(`DELETE FROM appservice_interest WHERE room_id = $1 AND service = ANY($2)`),
-		interestedAmong: db.Stmt(`SELECT COUNT(*) FROM appservice_interest WHERE service = $1 AND room_id = ANY($2)`),
+		selectRooms:      db.Stmt(`SELECT room_id, namespaces FROM appservice_rooms WHERE room_id = ANY($1)`),
+		selectUsers:      db.Stmt(`SELECT room_id, service, users FROM appservice_interest WHERE room_id = ANY($1)`),
+		deleteInterest:   db.Stmt(`DELETE FROM appservice_interest WHERE room_id = $1 AND service = ANY($2)`),
+		interestedAmong:  db.Stmt(`SELECT COUNT(*) FROM appservice_interest WHERE service = $1 AND room_id = ANY($2)`),
+		interestingRooms: db.Stmt(`SELECT room_id FROM appservice_interest WHERE service = $1`),
 	}
 }
 
@@ -105,4 +106,14 @@ func (s *Store) InterestedAmong(ctx context.Context, service string, rooms []id.
 		return err
 	})
 	return is, err
+}
+
+// InterestingRooms lists the rooms that users of a service are joined to. It makes its own transaction.
+func (s *Store) InterestingRooms(ctx context.Context, service string) (rooms []id.RoomID, err error) {
+	err = s.DB.ReadOne(ctx, "rooms of a service", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rows, err := s.interestingRooms.Query(ctx, tx, service)
+		rooms, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (r id.RoomID, err error) { return r, rows.Scan(&r) })
+		return err
+	})
+	return rooms, err
 }

@@ -85,7 +85,8 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteServiceEvents, s.deleteServiceTxn, s.deleteServiceRows} {
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteServiceEvents, s.deleteServiceTxn, s.deleteServiceRows,
+		s.dropToDevice, s.dropToDeviceLast} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}

@@ -23,6 +23,7 @@ type Store struct {
 	eventStatements
 	transactionStatements
 	roomStatements
+	encryptionStatements
 }
 
 // Open brings the tables to their newest version.
@@ -36,5 +37,6 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		eventStatements:       prepareEvents(db),
 		transactionStatements: prepareTransactions(db),
 		roomStatements:        prepareRooms(db),
+		encryptionStatements:  prepareEncryption(db),
 	}, nil
 }

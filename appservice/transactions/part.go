@@ -27,9 +27,10 @@ type Part struct {
 	Taken func(ctx context.Context, tx *sqlutil.Tx) error
 }
 
-// Empty tells whether there is nothing that is worth a transaction of its own. Counts of keys are not.
+// Empty tells whether there is nothing to send. A change of counts of keys is worth a transaction of its own: a client whose
+// keys are claimed must hear of it to make new ones.
 func (p *Part) Empty() bool {
-	return len(p.Ephemeral)+len(p.ToDevice)+len(p.Changed)+len(p.Left) == 0
+	return len(p.Ephemeral)+len(p.ToDevice)+len(p.Changed)+len(p.Left)+len(p.OneTimeKeyCounts)+len(p.UnusedFallbackKeyTypes) == 0
 }
 
 // Companions finds what rides with the events of a service.

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"sync/atomic"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/mxerr"
@@ -36,7 +37,7 @@ func (p *process) alone(ctx context.Context, serve func(held context.Context) er
 	// they are.
 	few := *p.config
 	few.Database.MaxOpenConnections = leaseConnections
-	db, err := openDatabase(ctx, &few, owner, 0, sqlutil.Deps{Log: p.log})
+	db, err := place.OpenDatabase(ctx, &few, owner, 0, sqlutil.Deps{Log: p.log})
 	if err != nil {
 		return unlessEnded(ctx, err)
 	}

@@ -1,13 +1,10 @@
 package main
 
 import (
-	"os"
-	"path/filepath"
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"github.com/matrix-org/dendrite"
+	"github.com/matrix-org/dendrite/cmd/dendrite/tools"
 )
 
 // rootCommand is `dendrite`, which without a subcommand is `dendrite monolith`.
@@ -33,26 +30,14 @@ A server for others has a configuration:
 And each component can be a process of its own, in any number, with the same configuration (see INSTALL.md):
 
   dendrite roomserver --config /etc/dendrite/dendrite-config.yaml`
-	root.AddGroup(&cobra.Group{ID: groupServer, Title: "The server:"}, &cobra.Group{ID: groupTools, Title: "Tools:"})
+	root.AddGroup(&cobra.Group{ID: groupServer, Title: "The server:"}, &cobra.Group{ID: tools.Group, Title: "Tools:"})
 	root.AddCommand(monolithCommand("monolith"))
 	for _, row := range topology() {
 		root.AddCommand(componentCommand(row))
 	}
-	root.AddCommand(generateConfigCommand(), generateKeysCommand(), createAccountCommand(), checkConfigCommand(), healthCommand(),
-		backupCommand(), restoreCommand(), consumersCommand(), deadLettersCommand())
+	root.AddCommand(tools.Commands()...)
 	return root
 }
 
-// Groups of subcommands in the help text.
-const (
-	groupServer = "server"
-	groupTools  = "tools"
-)
-
-// invocation is how the user can call this program, for commands that are printed to be copied.
-func invocation() string {
-	if strings.Contains(os.Args[0], string(filepath.Separator)+"go-build") {
-		return "go run ./cmd/dendrite"
-	}
-	return os.Args[0]
-}
+// groupServer is the group of the subcommands that run the server in the help text.
+const groupServer = "server"

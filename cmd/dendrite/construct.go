@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/authn"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
@@ -121,18 +122,18 @@ func (p *process) database(ctx context.Context, name string) (db *sqlutil.DB, er
 	}
 	path, is := sqlutil.SQLitePath(connection)
 	if is {
-		lock, err := lockFile(path + lockSuffix)
+		lock, err := place.Lock(path + place.LockSuffix)
 		if err != nil {
 			return nil, fmt.Errorf("database: %w", err)
 		}
 		p.closers = append(p.closers, lock)
 	}
-	db, err = openDatabase(ctx, p.config, name, 0, sqlutil.Deps{Log: p.log, Registerer: p.metrics, Tracer: p.tracer})
+	db, err = place.OpenDatabase(ctx, p.config, name, 0, sqlutil.Deps{Log: p.log, Registerer: p.metrics, Tracer: p.tracer})
 	if err != nil {
 		return nil, err
 	}
 	if is {
-		if err := markLock(path, p.config.Matrix.ServerName); err != nil {
+		if err := place.MarkLock(path, p.config.Matrix.ServerName); err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
 	}
@@ -150,42 +151,4 @@ func (p *process) noteKeyUse(ctx context.Context) error {
 		all = append(all, identity.NoteKeyUse(ctx, db, string(p.signer.KeyID)))
 	}
 	return errors.Join(all...)
-}
-
-// openDatabase opens the database of a component, for the server and for tools, and makes it this server's if it is
-// nobody's. It waits for one that cannot be reached: for so long, or without an end if that is 0.
-func openDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration,
-	deps sqlutil.Deps) (*sqlutil.DB, error) {
-	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait}, deps, identity.Claim)
-}
-
-// lookAtDatabase opens the database of a component for who only looks, if it is not another server's.
-func lookAtDatabase(ctx context.Context, c *config.Config, name string, wait time.Duration) (*sqlutil.DB, error) {
-	return openWith(ctx, c, name, sqlutil.Options{ConnectTimeout: wait, Look: true}, sqlutil.Deps{}, identity.Check)
-}
-
-func openWith(ctx context.Context, c *config.Config, name string, o sqlutil.Options, deps sqlutil.Deps,
-	check func(context.Context, *sqlutil.DB, id.ServerName, ...identity.ForeignUser) error) (*sqlutil.DB, error) {
-	o.ConnectionString, o.MaxOpenConns = c.Database.For(name), c.Database.MaxOpenConnections
-	key := "database.connection_string"
-	if c.Database.ConnectionStrings[name] != "" {
-		key = "database.connection_strings." + name
-	}
-	if err := stillThere(o.ConnectionString); err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	db, err := sqlutil.Open(ctx, o, deps)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", key, err)
-	}
-	var foreign []identity.ForeignUser
-	for component, find := range foreignUsers() {
-		if c.Database.For(component) == o.ConnectionString {
-			foreign = append(foreign, find)
-		}
-	}
-	if err := check(ctx, db, c.Matrix.ServerName, foreign...); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", key, err), db.Close())
-	}
-	return db, nil
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/sirupsen/logrus"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
@@ -86,7 +87,7 @@ func launch(ctx context.Context, o options) (err error) {
 		return err
 	}
 	p.closers = append(p.closers, spans)
-	if p.signer, err = readKey(o.config.Matrix.PrivateKey, o.config.Matrix.ServerName); err != nil {
+	if p.signer, err = place.ReadKey(o.config.Matrix.PrivateKey, o.config.Matrix.ServerName); err != nil {
 		return err
 	}
 	registered, err := registration.Read(o.config.ApplicationServices, o.config.Matrix.ServerName)

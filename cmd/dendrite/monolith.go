@@ -6,12 +6,13 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/config"
 )
 
 // monolithFlags are those of `dendrite` and `dendrite monolith`.
 type monolithFlags struct {
-	place
+	place.Place
 	serverName, listen, internal string
 }
 
@@ -31,7 +32,7 @@ configuration, dendrite-config.yaml. They are made at the first start. With --co
 	if name == "dendrite" {
 		c.GroupID = ""
 	}
-	f.place.flags(c)
+	f.Place.Flags(c)
 	c.Flags().StringVar(&f.serverName, "server-name", "", "name that user ids end with, for a new data folder (default localhost)")
 	c.Flags().StringVar(&f.listen, "listen", "", "public address, in place of listen.monolith.public")
 	c.Flags().StringVar(&f.internal, "internal-listen", "", "internal address (health, metrics), in place of listen.monolith.internal")
@@ -39,13 +40,13 @@ configuration, dendrite-config.yaml. They are made at the first start. With --co
 }
 
 func runMonolith(c *cobra.Command, f monolithFlags) error {
-	cfg, err := f.load(f.serverName)
+	cfg, err := f.Load(f.serverName)
 	if err != nil {
 		return err
 	}
 	if f.serverName != "" && string(cfg.Matrix.ServerName) != f.serverName {
 		return fmt.Errorf("--server-name: %s is the server %s, and a server cannot be renamed: give --data-dir another folder for %s",
-			f.where(), cfg.Matrix.ServerName, f.serverName)
+			f.Where(), cfg.Matrix.ServerName, f.serverName)
 	}
 	override(&cfg.Listen.Monolith.Public, f.listen)
 	override(&cfg.Listen.Monolith.Internal, f.internal)
@@ -55,7 +56,7 @@ func runMonolith(c *cobra.Command, f monolithFlags) error {
 		config:     cfg,
 		addresses:  cfg.Listen.For("monolith"),
 		tls:        cfg.Listen.Monolith.TLS,
-		started:    func(public string) { greet(c.OutOrStdout(), cfg, f.place, public) },
+		started:    func(public string) { greet(c.OutOrStdout(), cfg, f.Place, public) },
 	})
 }
 
@@ -66,8 +67,8 @@ func override(value *string, flag string) {
 }
 
 // greet says where the server is, and how to get in.
-func greet(w io.Writer, cfg *config.Config, p place, public string) {
-	fmt.Fprintf(w, "Dendrite serves %s at http://%s, from %s.\n", cfg.Matrix.ServerName, public, p.where())
+func greet(w io.Writer, cfg *config.Config, p place.Place, public string) {
+	fmt.Fprintf(w, "Dendrite serves %s at http://%s, from %s.\n", cfg.Matrix.ServerName, public, p.Where())
 	registration := "Registration is closed."
 	if cfg.Matrix.Registration.Enabled {
 		registration = "Registration is open to who has a token."
@@ -75,5 +76,5 @@ func greet(w io.Writer, cfg *config.Config, p place, public string) {
 			registration = "Registration is open to everybody."
 		}
 	}
-	fmt.Fprintf(w, "%s To make an account: %s create-account%s --username NAME [--admin]\n", registration, invocation(), p.arguments())
+	fmt.Fprintf(w, "%s To make an account: %s create-account%s --username NAME [--admin]\n", registration, place.Invocation(), p.Arguments())
 }

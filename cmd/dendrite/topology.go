@@ -8,7 +8,6 @@ import (
 	"github.com/matrix-org/dendrite/clientapi"
 	clientcontract "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
-	"github.com/matrix-org/dendrite/common/sqlutil/identity"
 	"github.com/matrix-org/dendrite/federationapi"
 	"github.com/matrix-org/dendrite/mediaapi"
 	"github.com/matrix-org/dendrite/roomserver"
@@ -70,14 +69,5 @@ func topology() []row {
 			func(ctx context.Context, d component.Deps, _ *contracts) (*component.Component, error) {
 				return mediaapi.New(ctx, d)
 			}},
-	}
-}
-
-// foreignUsers look, by component, for users in its tables who are not of the server with a name.
-func foreignUsers() map[string]identity.ForeignUser {
-	return map[string]identity.ForeignUser{
-		"roomserver": roomserver.ForeignUser,
-		"clientapi":  clientapi.ForeignUser,
-		"syncapi":    syncapi.ForeignUser,
 	}
 }

@@ -29,7 +29,7 @@ type Registration struct {
 	Protocols []string
 	// Ephemeral says whether it wants typing, receipts and presence.
 	Ephemeral bool
-	// Encryption says whether it wants device lists and key counts in its transactions (MSC3202).
+	// Encryption says whether it wants messages to devices, device lists and key counts in its transactions (MSC3202).
 	Encryption bool
 	// DeviceManagement says whether it makes devices by PUT /devices (MSC4190).
 	DeviceManagement bool
@@ -43,6 +43,10 @@ type Registration struct {
 	// File is where it was read from.
 	File string
 }
+
+// Encrypts tells whether the service gets what encryption needs in its transactions: messages to devices, device lists and
+// counts of keys (MSC3202, MSC4203).
+func (r *Registration) Encrypts() bool { return r.URL != "" && r.Encryption }
 
 // Namespace is a set of ids.
 type Namespace struct {

@@ -87,6 +87,8 @@ type QueryIgnoredResponse struct {
 const (
 	TypeReceipt  = "receipt"   // OutputReceipt
 	TypeToDevice = "to_device" // OutputToDevice
+	// TypeServiceToDevice is an OutputServiceToDevice.
+	TypeServiceToDevice = "service_to_device"
 )
 
 // OutputReceipt is a public read receipt of a user of this server.

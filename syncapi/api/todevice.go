@@ -26,3 +26,20 @@ type OutputToDevice struct {
 	MessageID string                                        `json:"message_id"`
 	Messages  map[id.UserID]map[id.DeviceID]json.RawMessage `json:"messages"`
 }
+
+// OutputServiceToDevice is what one request has for devices of users of application services that take messages to devices
+// in their transactions (MSC4203). It has some hundred KiB at most: what is more is in further records.
+type OutputServiceToDevice struct {
+	Sender id.UserID `json:"sender"`
+	Type   string    `json:"type"`
+	// Contents are all different.
+	Contents []json.RawMessage   `json:"contents"`
+	To       []ToDeviceRecipient `json:"to"`
+}
+
+// ToDeviceRecipient is a device that gets the content of that number, from 0.
+type ToDeviceRecipient struct {
+	UserID   id.UserID   `json:"user_id"`
+	DeviceID id.DeviceID `json:"device_id"`
+	Content  int         `json:"content,omitempty"`
+}

@@ -28,6 +28,9 @@ type delivery struct {
 	rows   []storage.ToDevice
 	shared []storage.Shared
 	remote []api.OutputToDevice
+	// services are what application services get besides, trimmed the devices that leave old messages to them.
+	services []api.OutputServiceToDevice
+	trimmed  []inbox
 }
 
 func (d *delivery) isEmpty() bool { return len(d.rows)+len(d.remote) == 0 }
@@ -78,6 +81,7 @@ func (s *Service) deliver(ctx context.Context, req *Request) (*delivery, error) 
 		return nil, mxerr.TooLarge("one request may reach %d devices: send to some of the users in another",
 			MaxRecipients)
 	}
+	d.addServices(req, s.Registrations.Load())
 	return d, s.share(ctx, d)
 }
 

@@ -52,18 +52,19 @@ func (s *Service) send(ctx context.Context, req *Request, known int64) (done boo
 	if err := s.Barrier(ctx); err != nil {
 		return false, mxerr.Unavailable("it cannot be found out now which devices there are: send it again")
 	}
-	err = s.commit(ctx, req.RequestKey, known, d)
+	err = s.commit(ctx, req, known, d)
 	if errors.Is(err, errGone) || errors.Is(err, sqlutil.ErrCommitUnknown) { // the request key tells whether it was sent
 		return false, nil
 	}
 	if err == nil {
 		s.trimSome(d.rows)
+		s.trimServices(d.trimmed)
 	}
 	return err == nil, err
 }
 
-func (s *Service) commit(ctx context.Context, key string, known int64, d *delivery) error {
-	hash := sha256.Sum256([]byte(key))
+func (s *Service) commit(ctx context.Context, req *Request, known int64, d *delivery) error {
+	hash := sha256.Sum256([]byte(req.RequestKey))
 	err := s.Storage.Commit(ctx, "send to devices", func(ctx context.Context, tx *sqlutil.Tx) error {
 		isNew, err := s.Storage.PutToDeviceTxn(ctx, tx, hash[:16], time.Now().UnixMilli())
 		if err != nil || !isNew {
@@ -71,6 +72,9 @@ func (s *Service) commit(ctx context.Context, key string, known int64, d *delive
 		}
 		for i := range d.remote {
 			s.Output.Append(ctx, tx, string(d.remote[i].Sender), api.TypeToDevice, &d.remote[i])
+		}
+		for i := range d.services {
+			s.Output.Append(ctx, tx, string(req.Sender), api.TypeServiceToDevice, &d.services[i])
 		}
 		if len(d.rows) == 0 {
 			return nil

@@ -13,6 +13,7 @@ import (
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/syncapi/storage"
 	"github.com/matrix-org/dendrite/syncapi/stream"
 )
@@ -26,8 +27,10 @@ type Deps struct {
 	Storage    *storage.Database
 	Client     *clientapi.ClientAPI
 	Hub        *stream.Hub
-	Output     *eventlog.Topic // of what other servers must hear
+	Output     *eventlog.Topic // of what other servers and application services must hear
 	ServerName id.ServerName
+	// Registrations tell whose users get messages in transactions too.
+	Registrations *registration.Holder
 	// Barrier waits until what clientapi had committed is known here, and fails where that takes too long.
 	Barrier func(ctx context.Context) error
 	Log     *logrus.Entry

@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"crypto/tls"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/netpolicy"
 	"github.com/matrix-org/dendrite/common/registration"
@@ -22,7 +23,7 @@ func checkConfigCommand() *cobra.Command {
 	var file string
 	c := &cobra.Command{
 		Use:     "check-config",
-		GroupID: groupTools,
+		GroupID: Group,
 		Short:   "Check a configuration and the files it names",
 		Long: `Reads a configuration as the server would, with the key and certificates that it names, and asks the
 databases that are there whether they belong to this server. If kafka.addresses is set, it is checked as one for
@@ -43,13 +44,13 @@ components in processes of their own.`,
 			return err
 		},
 	}
-	c.Flags().StringVar(&file, "config", configName, "configuration file")
+	c.Flags().StringVar(&file, "config", place.ConfigName, "configuration file")
 	return c
 }
 
 // checkFiles checks what a configuration refers to.
 func checkFiles(cfg *config.Config) error {
-	_, keyErr := readKey(cfg.Matrix.PrivateKey, cfg.Matrix.ServerName)
+	_, keyErr := place.ReadKey(cfg.Matrix.PrivateKey, cfg.Matrix.ServerName)
 	_, networkErr := netpolicy.New(cfg.Network)
 	_, registrationErr := registration.Read(cfg.ApplicationServices, cfg.Matrix.ServerName)
 	problems := []error{keyErr, networkErr, registrationErr}
@@ -67,16 +68,16 @@ func checkFiles(cfg *config.Config) error {
 // checkDatabases asks the databases whose they are. One that is not made yet, or that cannot be reached from here, is
 // no error.
 func checkDatabases(c *cobra.Command, cfg *config.Config) error {
-	for _, database := range databasesOf(cfg) {
+	for _, database := range place.Databases(cfg) {
 		if path, is := sqlutil.SQLitePath(database.Connection); is {
 			if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
-				if err := stillThere(database.Connection); err != nil {
+				if err := place.StillThere(database.Connection); err != nil {
 					return err
 				}
 				continue
 			}
 		}
-		db, err := lookAtDatabase(c.Context(), cfg, database.Components[0], checkWait)
+		db, err := place.LookAtDatabase(c.Context(), cfg, database.Components[0], checkWait)
 		if errors.Is(err, sqlutil.ErrUnreachable) {
 			fmt.Fprintf(c.OutOrStdout(), "Not checked: %v\n", err)
 			continue

@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"bytes"
@@ -9,14 +9,19 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/config"
 )
 
-// command runs dendrite with these arguments.
+// command runs a tool with these arguments.
 func command(t *testing.T, args ...string) (string, error) {
 	t.Helper()
 	var out bytes.Buffer
-	root := rootCommand()
+	root := &cobra.Command{Use: "dendrite", SilenceUsage: true, SilenceErrors: true}
+	root.AddGroup(&cobra.Group{ID: Group})
+	root.AddCommand(Commands()...)
 	root.SetArgs(args)
 	root.SetOut(&out)
 	root.SetErr(&out)
@@ -52,7 +57,7 @@ func TestGeneratedConfigIsComplete(t *testing.T) {
 			if name == "docker" && (c.Peers["syncapi"][0] != "http://syncapi:7873" || c.Listen.SyncAPI.Internal != "0.0.0.0:7873" || !c.Tracing.Enabled) {
 				t.Errorf("peers %v, listen %v, tracing %v", c.Peers, c.Listen, c.Tracing)
 			}
-			if token, err := os.ReadFile(filepath.Join(dir, metricsToken)); name == "docker" &&
+			if token, err := os.ReadFile(filepath.Join(dir, place.MetricsToken)); name == "docker" &&
 				(err != nil || len(token) < 20 || string(token) != c.Metrics.Token) {
 				t.Errorf("token for metrics %q, %v", token, err)
 			}
@@ -115,22 +120,8 @@ func TestKeysAreForTheirOwnerAndStay(t *testing.T) {
 	if again, err := os.ReadFile(file); err != nil || !bytes.Equal(first, again) {
 		t.Errorf("the key has changed: %v", err)
 	}
-	if _, err := readKey(file, "example.org"); err != nil {
+	if _, err := place.ReadKey(file, "example.org"); err != nil {
 		t.Error(err)
-	}
-}
-
-func TestKeysOfOtherServersAreRead(t *testing.T) {
-	const seed = "YJDBA9Xnr2sVqXD9Vj7XVUnmFZcZrlw8Md7kMW+3XA1" // of the specification's signing examples
-	id, got, err := parseKey([]byte("ed25519 1 " + seed + "\n"))
-	if err != nil || id != "ed25519:1" || len(got) != 32 {
-		t.Errorf("%s %x %v", id, got, err)
-	}
-	for _, bad := range []string{"", "ed25519 1", "rsa 1 " + seed, "ed25519 1 AAAA", "ed25519 1: " + seed, "ed25519 1 %%",
-		"-----BEGIN RSA PRIVATE KEY-----\nAAAA\n-----END RSA PRIVATE KEY-----\n"} {
-		if _, _, err := parseKey([]byte(bad)); err == nil {
-			t.Errorf("%q is taken for a key", bad)
-		}
 	}
 }
 
@@ -171,52 +162,6 @@ func TestErrorsNameTheKeyAndTheFix(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), want) {
 				t.Errorf("%s: %v does not say %q", c.to, err, want)
 			}
-		}
-	}
-}
-
-func TestOwnersOfPublicPaths(t *testing.T) {
-	o := owners()
-	for path, want := range map[string]string{
-		"/_matrix/client/versions":                                                        "clientapi",
-		"/_matrix/client/v3/rooms/!a/send/m.room.message/1":                               "clientapi",
-		"/_matrix/client/v3/rooms/!a/messages":                                            "clientapi",
-		"/_matrix/client/v3/sync":                                                         "syncapi",
-		"/_matrix/client/r0/sync":                                                         "syncapi",
-		"/_matrix/client/v3/user/@a:b/rooms/!a/tags/x":                                    "syncapi",
-		"/_matrix/client/v3/user/@a:b/account_data/x":                                     "syncapi",
-		"/_matrix/client/v3/user/@a:b/openid/request_token":                               "clientapi",
-		"/_matrix/client/v3/rooms/!a%2Fb/receipt/m.read/$e":                               "syncapi",
-		"/_matrix/client/v3/keys/changes":                                                 "syncapi",
-		"/_matrix/client/v3/keys/query":                                                   "clientapi",
-		"/_matrix/client/unstable/org.matrix.simplified_msc3575/sync":                     "syncapi",
-		"/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device":                "clientapi",
-		"/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device/a%2Fb+c/events": "syncapi",
-		"/_matrix/client/v1/media/config":                                                 "mediaapi",
-		"/_matrix/media/v3/upload":                                                        "mediaapi",
-		"/_matrix/federation/v1/media/download/x":                                         "mediaapi",
-		"/_matrix/federation/v1/send/1":                                                   "federationapi",
-		"/_matrix/key/v2/server":                                                          "federationapi",
-		"/_matrix/client/v3/thirdparty/protocols":                                         "appservice",
-		"/_matrix/client/v1/appservice/x/ping":                                            "appservice",
-		"/.well-known/matrix/client":                                                      "clientapi",
-		"/_synapse/admin/v1/register":                                                     "clientapi",
-		"/":                                                                               "",
-	} {
-		if got := o.Of(path); got != want {
-			t.Errorf("%s belongs to %q, not to %q", path, got, want)
-		}
-	}
-}
-
-func TestAllComponentsAreInTheTopology(t *testing.T) {
-	has := make(map[string]bool)
-	for _, r := range topology() {
-		has[r.name] = true
-	}
-	for _, name := range config.Components() {
-		if !has[name] {
-			t.Errorf("%s is not in the topology", name)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"context"
@@ -8,13 +8,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/eventlog"
 )
 
 func consumersCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "consumers",
-		GroupID: groupTools,
+		GroupID: Group,
 		Short:   "See who follows the components' logs, and how far they are",
 		Long: `Components follow each other's logs. A log keeps what a consumer has not applied yet, and a day beyond; the roomserver's, which is
 the rooms themselves, keeps everything. A consumer that is never coming back must be forgotten, or the log that it followed grows.`,
@@ -38,7 +39,7 @@ log's owner that it had moved on. One that has applied everything has nothing to
 }
 
 func forgetConsumerCommand() *cobra.Command {
-	var p place
+	var p place.Place
 	c := &cobra.Command{
 		Use:   "forget COMPONENT.CONSUMER",
 		Short: "Keep no more records for a consumer that is never coming back",
@@ -46,7 +47,7 @@ func forgetConsumerCommand() *cobra.Command {
 goes on. One that comes back later goes on where it was, unless what it needs next is gone by then: it says so in its log, and waits.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
-			return p.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
+			return operate(p, c, func(ctx context.Context, o *eventlog.Operator) error {
 				all, err := o.Consumers(ctx)
 				if err != nil {
 					return err
@@ -61,10 +62,10 @@ goes on. One that comes back later goes on where it was, unless what it needs ne
 					_, err := fmt.Fprintf(c.OutOrStdout(), "Forgot %s.\n", f.Name())
 					return err
 				}
-				return fmt.Errorf("there is no consumer %s: see '%s consumers list%s'", args[0], invocation(), p.arguments())
+				return fmt.Errorf("there is no consumer %s: see '%s consumers list%s'", args[0], place.Invocation(), p.Arguments())
 			})
 		},
 	}
-	p.flags(c)
+	p.Flags(c)
 	return c
 }

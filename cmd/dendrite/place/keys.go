@@ -1,4 +1,4 @@
-package main
+package place
 
 import (
 	"bytes"
@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"github.com/matrix-org/gomatrixserverlib"
-	"github.com/spf13/cobra"
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
@@ -24,29 +23,8 @@ const (
 	pemKeyID = "Key-ID"
 )
 
-func generateKeysCommand() *cobra.Command {
-	var file string
-	c := &cobra.Command{
-		Use:     "generate-keys",
-		GroupID: groupTools,
-		Short:   "Write a new signing key",
-		Long: `Writes a new signing key, which matrix.private_key of the configuration names. A key that is there already is not
-overwritten: other servers know this server by it.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := generateKey(file); err != nil {
-				return err
-			}
-			_, err := fmt.Fprintf(c.OutOrStdout(), "Wrote %s. Keep it secret, and keep it.\n", file)
-			return err
-		},
-	}
-	c.Flags().StringVar(&file, "private-key", "matrix_key.pem", "file to write")
-	return c
-}
-
-// generateKey writes a new signing key. It fails with os.ErrExist if there is one.
-func generateKey(path string) error {
+// GenerateKey writes a new signing key. It fails with os.ErrExist if there is one.
+func GenerateKey(path string) error {
 	seed := make([]byte, ed25519.SeedSize)
 	if _, err := rand.Read(seed); err != nil {
 		return fmt.Errorf("making a key: %w", err)
@@ -55,8 +33,8 @@ func generateKey(path string) error {
 	return writeNew(path, pem.EncodeToMemory(block))
 }
 
-// readKey reads a signing key, in the form of generateKey or in the one-line form of other servers: `ed25519 a_key seed`.
-func readKey(path string, server id.ServerName) (pdu.Signer, error) {
+// ReadKey reads a signing key, in the form of GenerateKey or in the one-line form of other servers: `ed25519 a_key seed`.
+func ReadKey(path string, server id.ServerName) (pdu.Signer, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return pdu.Signer{}, fmt.Errorf("matrix.private_key: there is no file %s: bring the server's key there; only a server that never ran gets a new one, with `dendrite generate-keys --private-key %[1]s`", path)

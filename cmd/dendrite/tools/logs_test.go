@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
@@ -22,14 +23,14 @@ type logServer struct {
 func newLogServer(t *testing.T) *logServer {
 	t.Helper()
 	s := &logServer{dir: t.TempDir(), bad: func(*eventlog.Record) bool { return false }}
-	if err := generateConfig(generated{serverName: "example.org", dir: s.dir}); err != nil {
+	if err := place.GenerateConfig(place.Generated{ServerName: "example.org", Dir: s.dir}); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := place{dataDir: s.dir}.load("")
+	cfg, err := place.Place{DataDir: s.dir}.Load("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.db, err = openDatabase(t.Context(), cfg, "roomserver", toolWait, sqlutil.Deps{}); err != nil {
+	if s.db, err = place.OpenDatabase(t.Context(), cfg, "roomserver", toolWait, sqlutil.Deps{}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

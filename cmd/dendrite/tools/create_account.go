@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"bufio"
@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/matrix-org/dendrite/clientapi"
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -19,18 +20,18 @@ import (
 const toolWait = 10 * time.Second
 
 func createAccountCommand() *cobra.Command {
-	var p place
+	var p place.Place
 	var username string
 	var fromStdin, admin bool
 	c := &cobra.Command{
 		Use:     "create-account --username NAME",
-		GroupID: groupTools,
+		GroupID: Group,
 		Short:   "Make an account",
 		Long: `Makes an account, whether the server runs or not. With --password-stdin the password is the first line of the standard input;
 without it, a password is made and printed.`,
 		Args: cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, err := p.load("")
+			cfg, err := p.Load("")
 			if err != nil {
 				return err
 			}
@@ -40,7 +41,7 @@ without it, a password is made and printed.`,
 					return err
 				}
 			}
-			db, err := openDatabase(c.Context(), cfg, "clientapi", toolWait, sqlutil.Deps{})
+			db, err := place.OpenDatabase(c.Context(), cfg, "clientapi", toolWait, sqlutil.Deps{})
 			if err != nil {
 				return err
 			}
@@ -56,7 +57,7 @@ without it, a password is made and printed.`,
 			return err
 		},
 	}
-	p.flags(c)
+	p.Flags(c)
 	c.Flags().StringVar(&username, "username", "", "name, such as alice")
 	c.Flags().BoolVar(&fromStdin, "password-stdin", false, "read the password from the standard input")
 	c.Flags().BoolVar(&admin, "admin", false, "make it an administrator's account")

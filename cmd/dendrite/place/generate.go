@@ -1,4 +1,4 @@
-package main
+package place
 
 import (
 	"crypto/rand"
@@ -10,73 +10,41 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/spf13/cobra"
-
 	"github.com/matrix-org/dendrite"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// metricsToken is a file that has metrics.token alone, for Prometheus.
-const metricsToken = "metrics-token"
+// MetricsToken is a file that has metrics.token alone, for Prometheus.
+const MetricsToken = "metrics-token"
 
-// generated is what a configuration is made for.
-type generated struct {
-	serverName string
-	database   string // empty: SQLite
-	kafka      string // empty: none
-	jaeger     string // empty: no tracing
-	hosts      bool   // components are on hosts of their own, which have their names
-	dir        string
+// Generated is what a configuration is made for.
+type Generated struct {
+	ServerName string
+	Database   string // empty: SQLite
+	Kafka      string // empty: none
+	Jaeger     string // empty: no tracing
+	Hosts      bool   // components are on hosts of their own, which have their names
+	Dir        string // to write to
 }
 
-func generateConfigCommand() *cobra.Command {
-	var g generated
-	c := &cobra.Command{
-		Use:     "generate-config --server-name NAME",
-		GroupID: groupTools,
-		Short:   "Write a complete configuration, with keys and secrets",
-		Long: `Writes dendrite-config.yaml, in which every key is explained, and the signing key it names. What is there already is not
-overwritten. For components as processes of their own give --database and --kafka.`,
-		Args: cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			if err := generateConfig(g); err != nil {
-				return err
-			}
-			file := filepath.Join(g.dir, configName)
-			_, err := fmt.Fprintf(c.OutOrStdout(), "Wrote %s. To run the server: %s --config %s\n", file, invocation(), file)
-			return err
-		},
-	}
-	c.Flags().StringVar(&g.serverName, "server-name", "", "name that user ids end with, such as example.org")
-	c.Flags().StringVar(&g.database, "database", "", "postgresql://user:password@host/database (default SQLite, beside the configuration)")
-	c.Flags().StringVar(&g.kafka, "kafka", "", "HOST:PORT of a Kafka broker, for components as processes of their own")
-	c.Flags().StringVar(&g.jaeger, "jaeger", "", "HOST:PORT of a Jaeger agent, for traces")
-	c.Flags().BoolVar(&g.hosts, "hosts", false, "every component is on a host of its own that has its name, as in docker-compose")
-	c.Flags().StringVar(&g.dir, "dir", ".", "folder to write to")
-	if err := c.MarkFlagRequired("server-name"); err != nil {
-		panic(err) // the flag is declared above
-	}
-	return c
-}
-
-// generateConfig writes the sample configuration, filled in, and a key beside it.
-func generateConfig(g generated) error {
+// GenerateConfig writes the sample configuration, filled in, and a key beside it.
+func GenerateConfig(g Generated) error {
 	values := map[string]string{
-		"matrix.server_name":                g.serverName,
+		"matrix.server_name":                g.ServerName,
 		"matrix.registration.shared_secret": rand.Text(),
 		"internal_secret":                   rand.Text(),
 	}
-	if g.database != "" {
-		values["database.connection_string"] = g.database
+	if g.Database != "" {
+		values["database.connection_string"] = g.Database
 	}
-	if g.kafka != "" {
-		values["kafka.addresses"] = "[" + quoted(g.kafka) + "]"
+	if g.Kafka != "" {
+		values["kafka.addresses"] = "[" + quoted(g.Kafka) + "]"
 	}
-	if g.jaeger != "" {
-		values["tracing.enabled"], values["tracing.jaeger.agent"] = "true", g.jaeger
+	if g.Jaeger != "" {
+		values["tracing.enabled"], values["tracing.jaeger.agent"] = "true", g.Jaeger
 	}
-	if g.hosts {
+	if g.Hosts {
 		spread(values)
 		values["metrics.token"] = rand.Text()
 	}
@@ -85,18 +53,18 @@ func generateConfig(g generated) error {
 		return err
 	}
 	// Nothing is written that would not be read.
-	cfg, err := config.Parse([]byte(text), g.dir)
+	cfg, err := config.Parse([]byte(text), g.Dir)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(g.dir, 0o700); err != nil {
+	if err := os.MkdirAll(g.Dir, 0o700); err != nil {
 		return fmt.Errorf("making the folder: %w", err)
 	}
-	if err := writeNew(filepath.Join(g.dir, configName), []byte(text)); err != nil {
+	if err := writeNew(filepath.Join(g.Dir, ConfigName), []byte(text)); err != nil {
 		return err
 	}
-	if g.hosts {
-		if err := writeNew(filepath.Join(g.dir, metricsToken), []byte(cfg.Metrics.Token)); err != nil {
+	if g.Hosts {
+		if err := writeNew(filepath.Join(g.Dir, MetricsToken), []byte(cfg.Metrics.Token)); err != nil {
 			return err
 		}
 	}
@@ -108,7 +76,7 @@ func generateConfig(g generated) error {
 				"make another one with `dendrite generate-keys`", path, cfg.Matrix.PrivateKey)
 		}
 	}
-	if err := generateKey(cfg.Matrix.PrivateKey); err != nil && !errors.Is(err, os.ErrExist) {
+	if err := GenerateKey(cfg.Matrix.PrivateKey); err != nil && !errors.Is(err, os.ErrExist) {
 		return err
 	}
 	return nil

@@ -1,6 +1,6 @@
 //go:build unix
 
-package main
+package place
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"syscall"
 )
 
-// lockFile keeps a second server away from the same SQLite database: each would believe that it alone writes. The lock ends with the
+// Lock keeps a second server away from the same SQLite database: each would believe that it alone writes. The lock ends with the
 // process, however that ends. Tools do not take it.
-func lockFile(path string) (io.Closer, error) {
+func Lock(path string) (io.Closer, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", path, err)

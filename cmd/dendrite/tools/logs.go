@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"context"
@@ -9,19 +9,20 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
 // operate runs a tool on the logs of all components, in the databases of a configuration, whether the server runs or not.
-func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Operator) error) (err error) {
-	cfg, err := p.existing()
+func operate(p place.Place, c *cobra.Command, work func(context.Context, *eventlog.Operator) error) (err error) {
+	cfg, err := p.Existing()
 	if err != nil {
 		return err
 	}
 	logs := make(map[string]*sqlutil.DB)
-	for _, database := range databasesOf(cfg) {
-		db, err := openDatabase(c.Context(), cfg, database.Components[0], toolWait, sqlutil.Deps{})
+	for _, database := range place.Databases(cfg) {
+		db, err := place.OpenDatabase(c.Context(), cfg, database.Components[0], toolWait, sqlutil.Deps{})
 		if err != nil {
 			return err
 		}
@@ -46,10 +47,10 @@ func (p place) operate(c *cobra.Command, work func(context.Context, *eventlog.Op
 
 // listCommand prints a table of what is in the logs.
 func listCommand(c *cobra.Command, header string, lines func(context.Context, *eventlog.Operator, io.Writer) error) *cobra.Command {
-	var p place
+	var p place.Place
 	c.Use, c.Args = "list", cobra.NoArgs
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		return p.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
+		return operate(p, c, func(ctx context.Context, o *eventlog.Operator) error {
 			w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, header)
 			if err := lines(ctx, o, w); err != nil {
@@ -58,6 +59,6 @@ func listCommand(c *cobra.Command, header string, lines func(context.Context, *e
 			return w.Flush()
 		})
 	}
-	p.flags(c)
+	p.Flags(c)
 	return c
 }

@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"context"
@@ -11,13 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/eventlog"
 )
 
 func deadLettersCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:     "dead-letters",
-		GroupID: groupTools,
+		GroupID: Group,
 		Short:   "See and settle what a component could not apply",
 		Long: `When a component can never apply a record of another's log, because of a defect, it puts aside that record and all later ones of
 the same key (a room, a user), and goes on with the others. Each start tries them again, so that a release without the defect settles
@@ -90,13 +91,13 @@ what they tell of a room or user is missing in that component for good. Without 
 
 // settled says which dead letters a command is about.
 type settled struct {
-	place
+	place.Place
 	consumer string
 	all      bool
 }
 
 func (s *settled) flags(c *cobra.Command) {
-	s.place.flags(c)
+	s.Place.Flags(c)
 	c.Flags().StringVar(&s.consumer, "consumer", "", "only those of this consumer, such as syncapi.room")
 	c.Flags().BoolVar(&s.all, "all", false, "those of every key")
 }
@@ -106,7 +107,7 @@ func (s *settled) each(c *cobra.Command, keys []string, settle func(context.Cont
 	if s.all == (len(keys) > 0) {
 		return errors.New("name the keys, or give --all")
 	}
-	return s.operate(c, func(ctx context.Context, o *eventlog.Operator) error {
+	return operate(s.Place, c, func(ctx context.Context, o *eventlog.Operator) error {
 		all, err := o.DeadLetters(ctx)
 		if err != nil {
 			return err
@@ -122,7 +123,7 @@ func (s *settled) each(c *cobra.Command, keys []string, settle func(context.Cont
 			}
 		}
 		if len(missing) > 0 {
-			return fmt.Errorf("nothing of %s is put aside: see '%s dead-letters list%s'", strings.Join(missing, ", "), invocation(), s.arguments())
+			return fmt.Errorf("nothing of %s is put aside: see '%s dead-letters list%s'", strings.Join(missing, ", "), place.Invocation(), s.Arguments())
 		}
 		return nil
 	})

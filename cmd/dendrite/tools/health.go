@@ -1,4 +1,4 @@
-package main
+package tools
 
 import (
 	"fmt"
@@ -10,21 +10,22 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/place"
 	"github.com/matrix-org/dendrite/common/config"
 )
 
 func healthCommand() *cobra.Command {
-	var p place
+	var p place.Place
 	c := &cobra.Command{
 		Use:     "health [COMPONENT]",
-		GroupID: groupTools,
+		GroupID: Group,
 		Short:   "Ask a running process whether it can do its work",
 		Long: `Asks the /health of a component's internal listener, or the monolith's if none is named, on this machine. It fails with the
 reason if the process cannot do its work. A monolith without an internal listener is asked for the versions it speaks.`,
 		Args:      cobra.MaximumNArgs(1),
 		ValidArgs: append(config.Components(), "monolith"),
 		RunE: func(c *cobra.Command, args []string) error {
-			cfg, err := p.load("")
+			cfg, err := p.Load("")
 			if err != nil {
 				return err
 			}
@@ -52,7 +53,7 @@ reason if the process cannot do its work. A monolith without an internal listene
 			return err
 		},
 	}
-	p.flags(c)
+	p.Flags(c)
 	return c
 }
 
