@@ -179,7 +179,9 @@ func (p *parts) caller(ctx context.Context, set *registration.Set, q api.QueryTo
 	if service := set.ByToken(q.Token); service != nil {
 		return p.accounts.Masquerade(ctx, service, q.UserID, q.DeviceID)
 	}
-	return p.tokens.Query(ctx, q.Token)
+	caller, err := p.tokens.Query(ctx, q.Token)
+	caller.Unlimited = err == nil && set.Unlimited(caller.UserID)
+	return caller, err
 }
 
 // open makes them. The dependencies of accounts have what the caller decides: Limits, Registrations and Forget.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-org/dendrite/clientapi/accounts"
 	"github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/clientapi/backups"
 	"github.com/matrix-org/dendrite/clientapi/keys"
@@ -76,7 +77,7 @@ func TestNothingOfAnAccountComesAfterItsEnd(t *testing.T) {
 			return res, nil
 		}
 		token := s.register("alice")
-		p, err := open(t.Context(), s.db, &s.cfg.Matrix, eventlog.Options{}, nil, func(id.UserID, id.DeviceID) {})
+		p, err := open(t.Context(), s.db, &s.cfg.Matrix, eventlog.Options{}, accounts.Deps{Forget: func(id.UserID, id.DeviceID) {}})
 		if err != nil {
 			t.Fatal(err)
 		}

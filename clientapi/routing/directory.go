@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"net/http"
 	"strings"
 
 	"github.com/matrix-org/dendrite/clientapi/unknown"
@@ -57,7 +58,8 @@ func (e *endpoints) putAlias(ctx context.Context, r *httputil.Request) (any, err
 	if err != nil {
 		return nil, mxerr.InvalidParam("%v", err)
 	}
-	_, err = e.Room.SetAlias(ctx, roomserver.SetAliasRequest{Alias: alias, RoomID: room, UserID: r.Caller.UserID})
+	_, err = e.Room.SetAlias(ctx, roomserver.SetAliasRequest{Alias: alias, RoomID: room, UserID: r.Caller.UserID,
+		Service: r.Caller.AppService != ""})
 	return nil, err
 }
 
@@ -129,6 +131,52 @@ func (e *endpoints) putPublished(ctx context.Context, r *httputil.Request) (any,
 	return nil, err
 }
 
+// maxNetwork is how long the id of a network may be, in bytes.
+const maxNetwork = 255
+
+// putPublishedIn is PUT and DELETE /directory/list/appservice/{networkId}/{roomId} (Application Service API, § Published room
+// directories).
+func (e *endpoints) putPublishedIn(ctx context.Context, r *httputil.Request) (any, error) {
+	room, err := r.RoomID("roomID")
+	if err != nil {
+		return nil, err
+	}
+	network := r.Var("networkID")
+	if network == "" || len(network) > maxNetwork {
+		return nil, mxerr.InvalidParam("the id of a network has from 1 to %d bytes", maxNetwork)
+	}
+	if r.Caller.AppService == "" {
+		return nil, mxerr.Forbidden("only application services have directories of networks")
+	}
+	visibility := "private"
+	if r.Method == http.MethodPut {
+		var body struct {
+			Visibility string `json:"visibility"`
+		}
+		if err := r.JSON(&body); err != nil {
+			return nil, err
+		}
+		if visibility = body.Visibility; visibility == "" {
+			return nil, mxerr.MissingParam("visibility is missing: public or private")
+		}
+		if err := oneOf("visibility", visibility, "public", "private"); err != nil {
+			return nil, err
+		}
+	}
+	_, err = e.Room.PublishRoom(ctx, roomserver.PublishRoomRequest{RoomID: room, UserID: r.Caller.UserID, Publish: visibility == "public",
+		Network: &roomserver.Network{Service: r.Caller.AppService, Network: network}})
+	return nil, err
+}
+
+// networkOf is the network that a third_party_instance_id names: as GET /thirdparty/protocols has it, the id of a service, a
+// bar, and the network's own id. The latter alone names the network of any service.
+func networkOf(instance string) *roomserver.Network {
+	if service, network, both := strings.Cut(instance, "|"); both {
+		return &roomserver.Network{Service: service, Network: network}
+	}
+	return &roomserver.Network{Network: instance}
+}
+
 // publicRooms is GET /publicRooms.
 func (e *endpoints) publicRooms(ctx context.Context, r *httputil.Request) (any, error) {
 	n, err := limit(r, usualRooms, maxRooms)
@@ -168,8 +216,12 @@ func (e *endpoints) searchPublicRooms(ctx context.Context, r *httputil.Request) 
 			}
 		}
 	}
-	// No network has published rooms here, and no database a text with a NUL.
-	if body.ThirdPartyInstanceID != "" || strings.ContainsRune(strings.Join(append(query.RoomTypes, query.Search), ""), 0) {
+	query.AllNetworks = body.IncludeAllNetworks
+	if body.ThirdPartyInstanceID != "" {
+		query.Network = networkOf(body.ThirdPartyInstanceID)
+	}
+	// No database has a text with a NUL.
+	if strings.ContainsRune(strings.Join(append(query.RoomTypes, query.Search, body.ThirdPartyInstanceID), ""), 0) {
 		return httputil.Object{"chunk": []publicRoom{}, "total_room_count_estimate": 0}, nil
 	}
 	return e.listRooms(ctx, r, query)

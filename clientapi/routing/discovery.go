@@ -19,6 +19,8 @@ const newestMinor = 19
 // features are what clients look for besides the versions of the specification, either because there is no other way to
 // know of it, or because they are older than the version that has it.
 var features = map[string]bool{
+	"com.beeper.msc4169":           true, // redactions by PUT /send in all room versions
+	"fi.mau.msc2659.stable":        true, // application services ask for a ping
 	"org.matrix.e2e_cross_signing": true,
 	"org.matrix.msc3814":           true, // dehydrated devices
 	"org.matrix.msc3827.stable":    true, // filtering the directory by types of rooms

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/tidwall/gjson"
@@ -29,13 +30,21 @@ func txnKey(r *httputil.Request, endpoint ...string) roomserver.RequestKey {
 	return roomserver.RequestKey(r.TransactionKey(endpoint...))
 }
 
-// timestamp is the ts parameter, which is for application services only (Application Service API, § Timestamp massaging).
+// maxTimestamp is the greatest number that an event may have (Appendices, § Canonical JSON).
+const maxTimestamp = 1<<53 - 1
+
+// timestamp is the ts parameter, in ms; 0 if it is not given. It is for application services only (Application Service API,
+// § Timestamp massaging). The first moment of the epoch becomes the next.
 func timestamp(r *httputil.Request) (int64, error) {
-	if r.Caller.AppService == "" {
+	given := r.Query("ts")
+	if r.Caller.AppService == "" || given == "" {
 		return 0, nil
 	}
-	ts, err := r.QueryInt("ts", 0)
-	return int64(ts), err
+	ts, err := strconv.ParseInt(given, 10, 64)
+	if err != nil || ts < 0 || ts > maxTimestamp {
+		return 0, mxerr.InvalidParam("ts must be a number of ms of at least 0 and at most %d, not %q", int64(maxTimestamp), given)
+	}
+	return max(ts, 1), nil
 }
 
 // via lists the servers that a client names to join or knock through; server_name is the parameter's older name.

@@ -39,9 +39,9 @@ type Authenticator struct {
 	query    Query
 	ttl      time.Duration
 	services *registration.Holder
-	now    func() time.Time
-	flight singleflight.Group
-	cache  *lru.Cache[key, entry]
+	now      func() time.Time
+	flight   singleflight.Group
+	cache    *lru.Cache[key, entry]
 
 	mu sync.Mutex
 	// revoked counts calls of Forget. An answer that was asked for before the last one is not kept and not shared.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/registration"
 )
 
 func TestGoodAnswersAreKeptForAMomentAndErrorsAreNot(t *testing.T) {
@@ -95,5 +96,51 @@ func TestWhatIsKeptOfARequestIsSmall(t *testing.T) {
 	}
 	if len(different) != 6 {
 		t.Errorf("%d keys of 6", len(different))
+	}
+}
+
+func TestAnswersAboutServicesEndWithTheRegistrations(t *testing.T) {
+	set := func() *registration.Set {
+		s, err := registration.NewSet("s", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	services := registration.NewHolder(set())
+	asked := 0
+	a := New(func(_ context.Context, token string, user id.UserID, device id.DeviceID) (httputil.Caller, error) {
+		asked++
+		return httputil.Caller{UserID: user, DeviceID: device, AppService: token}, nil
+	}, MaxTTL, services)
+	now := time.Now()
+	a.now = func() time.Time { return now }
+	for _, c := range []struct{ token, query, device string }{
+		{"service", "user_id=@u:s&device_id=D", "D"},
+		{"service", "user_id=@u:s&org.matrix.msc3202.device_id=E", "E"},
+		{"service", "user_id=@u:s&org.matrix.msc3202.device_id=F&device_id=G", "G"},
+		{"", "user_id=@u:s", ""},
+	} {
+		r := httptest.NewRequest("GET", "/?"+c.query, nil)
+		ask := func(times int) {
+			t.Helper()
+			before := asked
+			for range 2 {
+				caller, err := a.Authenticate(t.Context(), c.token, r)
+				if err != nil || caller.UserID != "@u:s" || caller.DeviceID != id.DeviceID(c.device) {
+					t.Errorf("%s: %+v, %v", c.query, caller, err)
+				}
+			}
+			if asked-before != times {
+				t.Errorf("%s: asked %d times, want %d", c.query, asked-before, times)
+			}
+		}
+		ask(1)
+		services.Replace(set())
+		if c.token != "" {
+			ask(1)
+		} else {
+			ask(0)
+		}
 	}
 }

@@ -28,11 +28,11 @@ type Request struct {
 	// Service is the application service whose token came to an endpoint that asks nobody who they are; nil: none.
 	Service *registration.Registration
 	route   *Route
-	vars   [4]string
-	names  []string
-	query  url.Values
-	limit  int64
-	lent   []*[]byte
+	vars    [4]string
+	names   []string
+	query   url.Values
+	limit   int64
+	lent    []*[]byte
 	// answers counts what the request holds of its answer; nil: nobody does.
 	answers *answers
 	held    int64 // bytes

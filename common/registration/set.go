@@ -88,6 +88,12 @@ func (s *Set) Owns(r *Registration, user id.UserID) bool { return has(s.Users(us
 // Aliases lists the services with a namespace that has the alias.
 func (s *Set) Aliases(alias id.RoomAlias) []*Registration { return s.aliases.match(string(alias)).is }
 
+// Unlimited tells whether no rate limit counts for a user with a token of its own, because it is a service's alone whose users
+// have no limits, or the service's own user.
+func (s *Set) Unlimited(user id.UserID) bool {
+	return slices.ContainsFunc(s.ExclusiveUsers(user), func(r *Registration) bool { return !r.RateLimited || r.Sender == user })
+}
+
 // OwnsAlias tells whether a namespace of a service has the alias.
 func (s *Set) OwnsAlias(r *Registration, alias id.RoomAlias) bool { return has(s.Aliases(alias), r) }
 

@@ -44,6 +44,15 @@ type QueryPublicRoomsRequest struct {
 	RoomTypes []string `json:"room_types"` // "" stands for rooms without a type; nil for all
 	Limit     int      `json:"limit"`
 	Since     string   `json:"since"`
+	// Network is whose directory it is; nil: the server's own. AllNetworks adds those of all networks to that.
+	Network     *Network `json:"network,omitempty"`
+	AllNetworks bool     `json:"all_networks,omitempty"`
+}
+
+// Network is one of a third party that an application service connects rooms with. Each has a directory.
+type Network struct {
+	Service string `json:"service,omitempty"` // id of the application service; empty in a query: any
+	Network string `json:"network"`           // never empty
 }
 
 // QueryPublicRoomsResponse is a page of the directory, most members first.

@@ -195,6 +195,9 @@ type SetAliasRequest struct {
 	Alias  id.RoomAlias `json:"alias"`
 	RoomID id.RoomID    `json:"room_id"`
 	UserID id.UserID    `json:"user_id"`
+	// Service says that an application service sets an alias of its namespaces: its user need not be in the room, and no rule
+	// of the configuration counts.
+	Service bool `json:"service,omitempty"`
 }
 
 // RemoveAliasRequest is DELETE /directory/room/{roomAlias}.
@@ -204,10 +207,16 @@ type RemoveAliasRequest struct {
 	Admin  bool         `json:"admin"` // a server administrator may remove any
 }
 
+// MaxNetworks is in the directories of how many networks a service may publish one room.
+const MaxNetworks = 100
+
 // PublishRoomRequest is PUT /directory/list/room/{roomId}.
 type PublishRoomRequest struct {
 	RoomID  id.RoomID `json:"room_id"`
 	UserID  id.UserID `json:"user_id"`
 	Publish bool      `json:"publish"`
 	Admin   bool      `json:"admin"`
+	// Network is in whose directory the room is to be; nil: the server's own. Its service asks, who may publish every room
+	// there that exists, in MaxNetworks directories.
+	Network *Network `json:"network,omitempty"`
 }

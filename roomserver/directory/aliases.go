@@ -17,7 +17,8 @@ import (
 // membersForServers is how many members are looked at for the servers that are named with an alias: enough to join by.
 const membersForServers = 200
 
-// SetAlias is of the contract. The user must be in the room, and the configured rules must allow the alias.
+// SetAlias is of the contract. The user must be in the room, and the configured rules must allow the alias, unless it is of an
+// application service's namespaces.
 func (d *Directory) SetAlias(ctx context.Context, req api.SetAliasRequest) (none api.Empty, err error) {
 	if err := d.checkOurs(req.Alias); err != nil {
 		return none, err
@@ -26,8 +27,8 @@ func (d *Directory) SetAlias(ctx context.Context, req api.SetAliasRequest) (none
 	if err != nil {
 		return none, err
 	}
-	joined := false
-	if room != nil {
+	joined := room != nil && req.Service
+	if room != nil && !joined {
 		if joined, err = d.isJoined(ctx, room, req.UserID); err != nil {
 			return none, err
 		}
@@ -35,7 +36,7 @@ func (d *Directory) SetAlias(ctx context.Context, req api.SetAliasRequest) (none
 	if !joined {
 		return none, visibility.NoRoom(req.RoomID)
 	}
-	if !d.rules.Allows(req.UserID, req.RoomID, req.Alias) {
+	if !req.Service && !d.rules.Allows(req.UserID, req.RoomID, req.Alias) {
 		return none, mxerr.Forbidden("this server does not let you create the alias %s", req.Alias)
 	}
 	err = d.rooms.Storage.DB.Write(ctx, "set alias", func(ctx context.Context, tx *sqlutil.Tx) error {

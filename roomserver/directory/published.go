@@ -24,8 +24,11 @@ func (d *Directory) PublishRoom(ctx context.Context, req api.PublishRoomRequest)
 	if err != nil {
 		return none, err
 	}
-	if room == nil && req.Admin {
+	if room == nil && (req.Admin || req.Network != nil) {
 		return none, mxerr.NotFound("there is no room %s here", req.RoomID)
+	}
+	if req.Network != nil {
+		return none, d.publishIn(ctx, room.NID, *req.Network, req.Publish)
 	}
 	if !req.Admin {
 		may, err := d.mayName(ctx, room, req.UserID)
@@ -47,6 +50,24 @@ func (d *Directory) PublishRoom(ctx context.Context, req api.PublishRoomRequest)
 		return none, fmt.Errorf("publish room %s: %w", req.RoomID, err)
 	}
 	return none, nil
+}
+
+// publishIn puts a room into the directory of a network, or takes it out.
+func (d *Directory) publishIn(ctx context.Context, roomNID int64, n api.Network, publish bool) error {
+	err := d.rooms.Storage.DB.Write(ctx, "publish room in a network", func(ctx context.Context, tx *sqlutil.Tx) error {
+		if err := d.rooms.Storage.PublishIn(ctx, tx, roomNID, n, publish); err != nil || !publish {
+			return err
+		}
+		count, err := d.rooms.Storage.CountNetworks(ctx, tx, roomNID, n.Service)
+		if err == nil && count > api.MaxNetworks {
+			err = mxerr.Forbidden("a room may be in the directories of %d networks", api.MaxNetworks)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("publish a room in the network %s of %s: %w", n.Network, n.Service, err)
+	}
+	return nil
 }
 
 // QueryPublished is of the contract. A room that does not exist is not published, as one that nobody may know of.
@@ -74,7 +95,7 @@ func (d *Directory) QueryPublicRooms(ctx context.Context, req api.QueryPublicRoo
 			return res, err
 		}
 	}
-	res.Rooms, res.Total, err = d.rooms.Storage.Directory(ctx, req.Search, req.RoomTypes, limit, offset)
+	res.Rooms, res.Total, err = d.rooms.Storage.Directory(ctx, &req, limit, offset)
 	if err != nil {
 		return res, fmt.Errorf("public rooms: %w", err)
 	}

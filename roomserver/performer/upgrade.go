@@ -69,6 +69,9 @@ func (p *Performer) UpgradeRoom(ctx context.Context, req api.UpgradeRoomRequest)
 	}
 	key := api.RequestKey(fmt.Sprintf("upgrade %q %q %q %q", req.RoomID, req.UserID, req.NewVersion, unique(req.AdditionalCreators)))
 	res.RoomID, err = p.Input.Create(ctx, req.NewVersion, roomID, key, protos, func(ctx context.Context, tx *sqlutil.Tx, room *storage.Room) error {
+		if err := p.Storage.MoveNetworks(ctx, tx, u.room.NID, room.NID); err != nil {
+			return err
+		}
 		if err := p.Storage.MoveAliases(ctx, tx, req.RoomID, room.ID); err != nil || !published {
 			return err
 		}

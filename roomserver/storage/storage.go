@@ -26,6 +26,7 @@ type Storage struct {
 	memberships
 	summaries
 	aliases
+	networks
 	staged
 	requests
 	relations
@@ -42,7 +43,7 @@ func New(ctx context.Context, db *sqlutil.DB) (*Storage, error) {
 		return nil, fmt.Errorf("tables of the roomserver: %w", err)
 	}
 	return &Storage{DB: db, rooms: newRooms(db), events: newEvents(db), nodes: newNodes(db), keys: newKeys(db), memberships: newMemberships(db),
-		summaries: newSummaries(db), aliases: newAliases(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db), search: newSearch(db), guests: newGuests(db), erasures: newErasures(db),
+		summaries: newSummaries(db), aliases: newAliases(db), networks: newNetworks(db), staged: newStaged(db), requests: newRequests(db), relations: newRelations(db), search: newSearch(db), guests: newGuests(db), erasures: newErasures(db),
 		roomIDs: db.IDs("roomserver_rooms"), eventIDs: db.IDs("roomserver_events"), keyIDs: db.IDs("roomserver_state_keys")}, nil
 }
 

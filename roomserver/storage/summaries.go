@@ -28,7 +28,9 @@ const summaryColumns = `r.room_id, r.version, r.root, r.last_seg, r.last_idx, r.
 func newSummaries(db *sqlutil.DB) summaries {
 	const from = ` FROM roomserver_summaries s JOIN roomserver_rooms r ON r.nid = s.room_nid `
 	// CROSS JOIN has SQLite begin with the few that are published.
-	const listed = ` FROM roomserver_published p CROSS JOIN roomserver_summaries s CROSS JOIN roomserver_rooms r
+	// The rooms are those of the server's own directory, of all networks, or of one that one service or any has.
+	const listed = ` FROM (SELECT room_nid FROM roomserver_published WHERE $4
+			UNION SELECT room_nid FROM roomserver_networks WHERE $5 OR network = $6 AND ($7 = '' OR service = $7)) p CROSS JOIN roomserver_summaries s CROSS JOIN roomserver_rooms r
 		WHERE s.room_nid = p.room_nid AND r.nid = p.room_nid AND s.search LIKE $1 ESCAPE '!' AND ($2 OR s.room_type = ANY($3))`
 	return summaries{
 		putSummary: db.Insert("roomserver_summaries", []string{"room_nid", "name", "topic", "avatar_url", "canonical_alias", "join_rule", "guest_access",
@@ -43,7 +45,7 @@ func newSummaries(db *sqlutil.DB) summaries {
 		publish:   db.Insert("roomserver_published", []string{"room_nid"}, "ON CONFLICT (room_nid) DO NOTHING"),
 		unpublish: db.Stmt(`DELETE FROM roomserver_published WHERE room_nid = $1`),
 		published: db.Stmt(`SELECT COUNT(*) FROM roomserver_published WHERE room_nid = $1`),
-		directory: db.Stmt(`SELECT ` + summaryColumns + listed + ` ORDER BY r.joined DESC, r.room_id LIMIT $4 OFFSET $5`),
+		directory: db.Stmt(`SELECT ` + summaryColumns + listed + ` ORDER BY r.joined DESC, r.room_id LIMIT $8 OFFSET $9`),
 		total:     db.Stmt(`SELECT COUNT(*)` + listed),
 	}
 }
@@ -131,16 +133,19 @@ func (s *Storage) Published(ctx context.Context, roomNID int64) (bool, error) {
 	return n > 0, err
 }
 
-// Directory reads a page of the published rooms that have a text in name, topic or alias, and counts them all. nil types stand for
-// all types.
-func (s *Storage) Directory(ctx context.Context, search string, types []string, limit, offset int) (page []api.RoomSummary, total int64, err error) {
-	pattern := "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(strings.ToLower(search)) + "%"
+// Directory reads a page of the rooms of a directory that have a text in name, topic or alias, and counts them all.
+func (s *Storage) Directory(ctx context.Context, q *api.QueryPublicRoomsRequest, limit, offset int) (page []api.RoomSummary, total int64, err error) {
+	pattern := "%" + strings.NewReplacer("!", "!!", "%", "!%", "_", "!_").Replace(strings.ToLower(q.Search)) + "%"
+	var network api.Network
+	if q.Network != nil {
+		network = *q.Network
+	}
+	which := []any{pattern, q.RoomTypes == nil, sqlutil.Array(q.RoomTypes), q.Network == nil, q.AllNetworks, network.Network, network.Service}
 	err = s.DB.Read(ctx, "directory", func(ctx context.Context, tx *sqlutil.Tx) error {
-		page, err = collectSummaries(s.directory.Query(ctx, tx, pattern, types == nil, sqlutil.Array(types), limit, offset))
-		if err != nil {
+		if page, err = collectSummaries(s.directory.Query(ctx, tx, append(which, limit, offset)...)); err != nil {
 			return err
 		}
-		return s.total.QueryRow(ctx, tx, pattern, types == nil, sqlutil.Array(types)).Scan(&total)
+		return s.total.QueryRow(ctx, tx, which...).Scan(&total)
 	})
 	return page, total, err
 }

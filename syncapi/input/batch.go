@@ -206,7 +206,7 @@ func (b *batch) memberships(ctx context.Context, output *roomserver.OutputEvent)
 		if c.Type != "m.room.member" || user.Server() != b.in.Server {
 			continue
 		}
-		b.in.rules.forgetRoom(output.RoomID)
+		b.in.rules.moved(output.RoomID, user)
 		if c.OldMembership == c.NewMembership {
 			continue
 		}

@@ -38,6 +38,10 @@ type ruleCache struct {
 	size      int // of what is compiled
 	rooms     map[id.RoomID]*roomRules
 	inRooms   int // users in them, together
+	// changed are rooms whose users are remembered although these users came or went: they need no more than their class
+	// says. When that changes, they are in the room before what is stored says so.
+	changed map[id.UserID][]id.RoomID
+	changes int // in these, together
 }
 
 const (
@@ -48,12 +52,15 @@ const (
 	// maxInRooms limits of how many users in rooms, and of how many rooms, it is remembered that each event is
 	// evaluated for them.
 	maxInRooms = 500_000
+	// maxChanges limits how many users who came and went it is remembered of.
+	maxChanges = 10_000
 	// maxRefreshed is how many users' changes are read by themselves; where more have changed, all are read.
 	maxRefreshed = 100
 )
 
 func newRuleCache(db *storage.Database) *ruleCache {
-	r := &ruleCache{storage: db, old: make(map[id.UserID]struct{}), rooms: make(map[id.RoomID]*roomRules)}
+	r := &ruleCache{storage: db, old: make(map[id.UserID]struct{}), rooms: make(map[id.RoomID]*roomRules),
+		changed: make(map[id.UserID][]id.RoomID)}
 	// It fails for size 0 only.
 	r.compiled, _ = simplelru.NewLRU(math.MaxInt, func(_ id.UserID, gone *notify.Rules) { r.size -= gone.Size() })
 	return r
@@ -80,7 +87,8 @@ func (r *ruleCache) Invalidate(users []id.UserID) {
 
 func (r *ruleCache) forgetRooms() {
 	clear(r.rooms)
-	r.inRooms = 0
+	clear(r.changed)
+	r.inRooms, r.changes = 0, 0
 }
 
 // forgetRoom makes it be read again who is in a room.
@@ -88,6 +96,28 @@ func (r *ruleCache) forgetRoom(room id.RoomID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.dropRoom(room)
+}
+
+// moved makes it be read again who is in a room, because of a user who came, went, or has another name there. For most
+// users that changes nothing: a room that thousands join, as those of bridges, is not read for each of them.
+func (r *ruleCache) moved(room id.RoomID, user id.UserID) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept := r.rooms[room]
+	if kept == nil {
+		return
+	}
+	_, own := r.own[user]
+	_, old := r.old[user]
+	if own || old || !r.loaded || r.ignores[user] != nil {
+		r.dropRoom(room)
+		return
+	}
+	if r.changes++; r.changes > maxChanges {
+		r.forgetRooms()
+		return
+	}
+	r.changed[user] = append(r.changed[user], room)
 }
 
 func (r *ruleCache) dropRoom(room id.RoomID) {
@@ -268,6 +298,7 @@ func (r *ruleCache) refresh(ctx context.Context, users []id.UserID) error {
 		}
 		r.setIgnored(user, ignored[user])
 		r.compiled.Remove(user)
+		rooms = append(rooms, r.changed[user]...)
 	}
 	for _, room := range rooms {
 		r.dropRoom(room)

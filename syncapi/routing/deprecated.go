@@ -9,7 +9,6 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/filter"
-	"github.com/matrix-org/dendrite/syncapi/presence"
 )
 
 // initialSync is GET /initialSync.
@@ -26,7 +25,7 @@ func (s *routes) initialSync(ctx context.Context, r *httputil.Request) (any, err
 	f.Room.IncludeLeave = archived
 	f.Room.Timeline = &roomserver.EventFilter{Limit: max(limit, 1)}
 	return s.Engine.InitialSync(ctx, &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Filter: f,
-		StateAfter: true, Presence: presence.Online})
+		StateAfter: true, Presence: usualPresence(r)})
 }
 
 // roomInitialSync is GET /rooms/{roomId}/initialSync.
@@ -43,12 +42,12 @@ func (s *routes) roomInitialSync(ctx context.Context, r *httputil.Request) (any,
 	f.Room.IncludeLeave, f.Room.Rooms = true, []id.RoomID{room}
 	f.Room.Timeline = &roomserver.EventFilter{Limit: max(limit, 1)}
 	return s.Engine.RoomInitialSync(ctx, &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Filter: f,
-		StateAfter: true, Presence: presence.Online}, room)
+		StateAfter: true, Presence: usualPresence(r)}, room)
 }
 
 // events is GET /events, of all rooms or of one.
 func (s *routes) events(ctx context.Context, r *httputil.Request) (any, error) {
-	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Presence: presence.Online}
+	req := &answer.Request{UserID: r.Caller.UserID, DeviceID: r.Caller.DeviceID, Guest: r.Caller.Guest, Presence: usualPresence(r)}
 	var err error
 	if req.Since, err = tokenOf(r, "from"); err != nil {
 		return nil, err

@@ -53,11 +53,20 @@ func reserve(r *httputil.Request, req *answer.Request) error {
 	return r.Reserve(0)
 }
 
+// usualPresence is what a client that syncs makes of its user, where it does not say. That an application service asks for
+// something does not mean that somebody is there.
+func usualPresence(r *httputil.Request) presence.State {
+	if r.Caller.AppService != "" {
+		return presence.Offline
+	}
+	return presence.Online
+}
+
 // setPresence is what a client that syncs makes of its user.
 func setPresence(r *httputil.Request) (presence.State, error) {
 	given := r.Query("set_presence")
 	if given == "" {
-		return presence.Online, nil
+		return usualPresence(r), nil
 	}
 	if !presence.IsState(given) {
 		return "", mxerr.InvalidParam("set_presence must be online, offline or unavailable, not %q", given)

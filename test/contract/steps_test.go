@@ -140,6 +140,11 @@ var steps = []step{
 	{as: "alice", endpoint: "DELETE /directory/room/{roomAlias}", with: "roomAlias={other}"},
 	{endpoint: "GET /directory/list/room/{roomId}"},
 	{as: "alice", endpoint: "PUT /directory/list/room/{roomId}", body: object{"visibility": "public"}},
+	{as: "service", endpoint: "PUT /directory/list/appservice/{networkId}/{roomId}", with: "networkId=irc", body: object{"visibility": "public"}},
+	{as: "service", endpoint: "POST /register", body: object{"type": "m.login.application_service", "username": "_bridge_a"}},
+	{as: "service", endpoint: "POST /login", body: object{"type": "m.login.application_service",
+		"identifier": object{"type": "m.id.user", "user": "_bridge_a"}}},
+	{as: "service", endpoint: "GET /account/whoami"},
 	{endpoint: "GET /publicRooms", query: "limit=5"},
 	{as: "bob", endpoint: "POST /publicRooms", body: object{"limit": 5, "filter": object{"generic_search_term": "room", "room_types": []any{nil}}}},
 

@@ -13,6 +13,8 @@ import (
 
 	"github.com/matrix-org/dendrite/clientapi"
 	"github.com/matrix-org/dendrite/cmd/dendrite/place"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -40,6 +42,14 @@ without it, a password is made and printed.`,
 				if password, err = readPassword(c.InOrStdin()); err != nil {
 					return err
 				}
+			}
+			services, err := registration.Read(cfg.ApplicationServices, cfg.Matrix.ServerName)
+			if err != nil {
+				return err
+			}
+			if user := id.NewUserID(strings.ToLower(username), cfg.Matrix.ServerName); services.ReservedUser(user, nil) {
+				_, _ = fmt.Fprintf(c.ErrOrStderr(), "Warning: %s is a user of an application service (%s), which may act as this account.\n",
+					user, services.ExclusiveUsers(user)[0].File)
 			}
 			db, err := place.OpenDatabase(c.Context(), cfg, "clientapi", toolWait, sqlutil.Deps{})
 			if err != nil {
