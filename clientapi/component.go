@@ -72,6 +72,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	propagation := propagate.New(store, profileService, p.Room, deps.Log, time.Now)
 	later := delayed.New(delayed.Service{Store: store, Room: p.Room, Local: owned.accounts.Local, Log: deps.Log,
 		Now: time.Now})
+	typists := typingserver.NewFollower(typingserver.FollowerDeps{Typing: p.Typing, Transport: deps.Transport, Log: deps.Log})
 	c := &component.Component{
 		Name: storage.Component,
 		API: &api.ClientAPI{
@@ -131,7 +132,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			Profiles: profileService, Propagate: propagation, Delayed: later, Backups: keyBackups, Dehydration: dehydrated,
 			Unknown: &unknown.Finder{Services: deps.Registrations, App: p.App, Room: p.Room, Server: matrix.ServerName, Known: owned.accounts.Existing,
 				Limits: deps.Limits},
-			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing, Now: time.Now}),
+			Notices: &notices.Service{Config: matrix, Accounts: owned.accounts, Profiles: profileService, Room: p.Room, Sync: p.Sync}, Room: p.Room, Sync: p.Sync, Typing: p.Typing,
+			Typists: typists, Now: time.Now}),
 		Ready: func(ctx context.Context) error {
 			if err := deps.DB.Ping(ctx); err != nil {
 				return err
@@ -153,6 +155,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		again(sweepEvery, "old sessions stay", sessions.DropOld)
 		again(backups.SweepEvery, "keys of deleted backups stay", keyBackups.Sweep)
 		again(sweepEvery, "old claims of keys stay", owned.keys.DropOldClaims)
+		group.Go(func() error { return typists.Run(ctx) })
 		for _, run := range []func(context.Context){later.Run, services.run} {
 			group.Go(func() error {
 				run(ctx)

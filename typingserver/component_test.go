@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/matrix-org/dendrite/common/component"
+	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/typingserver/api"
 )
 
 func TestAChangeIsAnnouncedAndCanBeAskedFor(t *testing.T) {
 	transport := eventlog.NewEmbedded()
-	c, err := New(t.Context(), component.Deps{Transport: transport})
+	c, err := New(t.Context(), component.Deps{Transport: transport, Config: config.Default()})
 	if err != nil {
 		t.Fatal(err)
 	}

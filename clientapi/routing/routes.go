@@ -43,6 +43,7 @@ type Deps struct {
 	Room        *roomserver.RoomserverAPI
 	Sync        *syncapi.SyncAPI
 	Typing      *typingserver.TypingserverAPI
+	Typists     *typingserver.Follower // who types, for senders of messages
 	Now         func() time.Time
 }
 

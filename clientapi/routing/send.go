@@ -101,7 +101,22 @@ func (e *endpoints) sendEvent(ctx context.Context, r *httputil.Request, event ro
 	if err != nil {
 		return nil, err
 	}
+	e.stopTyping(ctx, &event)
 	return httputil.Object{"event_id": sent.EventID}, nil
+}
+
+// stopTyping ends the typing of who has sent a message.
+func (e *endpoints) stopTyping(ctx context.Context, event *roomserver.SendEventRequest) {
+	switch event.Type {
+	case "m.room.message", "m.room.encrypted", "m.sticker":
+	default:
+		return
+	}
+	if event.StateKey != nil || !e.Typists.Types(event.RoomID, event.Sender) {
+		return
+	}
+	// The message is sent. Where this fails, the typing ends by itself.
+	_, _ = e.Typing.SetTyping(ctx, typingserver.SetTypingRequest{RoomID: event.RoomID, UserID: event.Sender})
 }
 
 // typing is PUT /rooms/{roomId}/typing/{userId}.

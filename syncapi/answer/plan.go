@@ -9,7 +9,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/storage"
-	typingserver "github.com/matrix-org/dendrite/typingserver/api"
+	"github.com/matrix-org/dendrite/syncapi/stream"
 )
 
 // kind is how a room comes into an answer, and so what the client knows of it already.
@@ -76,7 +76,7 @@ type room struct {
 	lastOrder              roomserver.OrderKey
 	now                    *storage.Room
 	receipts               []storage.Receipt
-	typing                 *typingserver.OutputTyping
+	typing                 *stream.Typing
 	accountData            []storage.AccountData
 	unread                 *storage.Unread // if it is known without reading
 	counts                 *storage.Counts

@@ -67,6 +67,7 @@ type Hub struct {
 	// pushers gets something when pushers may have changed.
 	pushers  chan struct{}
 	typing   typingState
+	follower *typingserver.Follower
 	presence presenceState
 	people   people
 	// mostRooms and mostUsers are how many are kept at present.
@@ -112,7 +113,8 @@ func New(o Options, replica string) *Hub {
 		mostRooms: maxRooms, mostUsers: maxUsers}
 	h.people.begin(h)
 	first := time.Now().UnixMicro()
-	h.typing = typingState{rooms: make(map[id.RoomID]heardTyping), number: first}
+	h.typing = newTypingState(first)
+	h.follower = typingserver.NewFollower(typingserver.FollowerDeps{Typing: o.Typing, Transport: o.Transport, Log: o.Log, Changed: h.hearTyping})
 	h.presence = presenceState{first: first, users: make(map[id.UserID]*present), pending: make(map[id.UserID]struct{}), awake: make(chan struct{}, 1),
 		kept: make(map[id.UserID]presence.State)}
 	return h
@@ -147,6 +149,9 @@ func (h *Hub) Committed(c storage.Changes) {
 		}
 	}
 	h.receive(u)
+	h.mu.Lock()
+	h.typing.leave(c.Memberships)
+	h.mu.Unlock()
 }
 
 // receive applies an update when those before it are applied.

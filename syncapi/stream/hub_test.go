@@ -12,7 +12,6 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/events"
 	"github.com/matrix-org/dendrite/syncapi/storage"
-	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
 const alice = id.UserID("@alice:test")
@@ -126,42 +125,5 @@ func TestOneUserSleepsOnlySoOften(t *testing.T) {
 	}
 	if _, err := h.Sleep("@bob:test", ""); err != nil {
 		t.Errorf("somebody else: %v", err)
-	}
-}
-
-func TestTypingIsToldWhateverTheClocksOfTheReplicasAre(t *testing.T) {
-	h := newHub(t, "!a:test", "!b:test")
-	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!a:test", Users: []id.UserID{"@bob:test"}, Number: 1000}})
-	since := h.look(alice, 100, 0).Number
-	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!b:test", Users: []id.UserID{"@bob:test"}, Number: 900}})
-	w := h.look(alice, 100, since)
-	if len(w.Typing) != 1 || w.Typing[0].RoomID != "!b:test" {
-		t.Errorf("heard %+v, want what was told by a clock that is behind", w.Typing)
-	}
-	h.hearTyping([]typingserver.OutputTyping{{RoomID: "!b:test", Users: []id.UserID{"@bob:test"}, Number: 950}})
-	if again := h.look(alice, 100, w.Number); len(again.Typing) != 0 {
-		t.Errorf("heard %+v again", again.Typing)
-	}
-}
-
-func TestWhoTypesIsAskedOfTheReplicaThatKeepsTheRoom(t *testing.T) {
-	h := newHub(t, "!kept:test", "!over:test")
-	h.o.Typing = &typingserver.TypingserverAPI{QueryTyping: func(_ context.Context, req typingserver.QueryTypingRequest) (res typingserver.QueryTypingResponse, err error) {
-		if req.AffinityKey() == "!kept:test" {
-			res.Rooms = []typingserver.OutputTyping{{RoomID: "!kept:test", Users: []id.UserID{"@bob:test"}, Number: 1}}
-		}
-		return res, nil
-	}}
-	for _, room := range []id.RoomID{"!kept:test", "!over:test"} {
-		h.hearTyping([]typingserver.OutputTyping{{RoomID: room, Users: []id.UserID{"@bob:test"}, Number: 1}})
-	}
-	since := h.look(alice, 100, 0).Number
-	// The replica that was asked of all rooms knew of none.
-	if err := h.endTyping(t.Context(), nil); err != nil {
-		t.Fatal(err)
-	}
-	w := h.look(alice, 100, since)
-	if len(w.Typing) != 1 || w.Typing[0].RoomID != "!over:test" || len(w.Typing[0].Users) != 0 {
-		t.Errorf("heard %+v, want the end in one room", w.Typing)
 	}
 }

@@ -353,16 +353,20 @@ func (p *presenceState) moved(name id.UserID) {
 	}
 }
 
-// since lists those whose presence has changed since a number, who may share no room with the viewer; all who are present since one that is
-// older than this process.
-func (p *presenceState) since(number int64) []Presence {
+// since lists those whose presence has changed since a number, who may share no room with the viewer, and those who are present in
+// rooms that the viewer has joined since; all who are present since a number that is older than this process.
+func (p *presenceState) since(number int64, joins map[id.RoomID]struct{}) []Presence {
 	var all []Presence
-	if number < p.first {
+	everybody := number < p.first
+	if everybody || len(joins) > 0 {
 		for _, one := range p.users {
-			if one.number > 0 && one.State != presence.Offline {
+			known := one.number > 0 && one.State != presence.Offline
+			if known && (everybody || one.number <= number && one.isIn(joins)) {
 				all = append(all, one.Presence)
 			}
 		}
+	}
+	if everybody {
 		return all
 	}
 	from, _ := slices.BinarySearchFunc(p.changes, number+1, func(c presenceChange, n int64) int { return cmp.Compare(c.number, n) })
@@ -372,4 +376,12 @@ func (p *presenceState) since(number int64) []Presence {
 		}
 	}
 	return all
+}
+
+// isIn tells whether the user is in one of some rooms.
+func (p *Presence) isIn(rooms map[id.RoomID]struct{}) bool {
+	return slices.ContainsFunc(p.rooms, func(room id.RoomID) bool {
+		_, is := rooms[room]
+		return is
+	})
 }

@@ -3,7 +3,6 @@ package stream
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -12,7 +11,6 @@ import (
 	"github.com/matrix-org/dendrite/common/periodic"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/storage"
-	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
 // wakeTopic is the ephemeral topic on which replicas tell each other of their commits. A release that tells them in
@@ -32,17 +30,8 @@ type wake struct {
 // Run tells other replicas, hears of them, and hears who types, until ctx ends.
 func (h *Hub) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error {
-		return h.o.Transport.Subscribe(ctx, typingserver.Topic, func(_ string, value []byte) {
-			var output typingserver.OutputTyping
-			if err := json.Unmarshal(value, &output); err != nil {
-				h.o.Log.WithError(err).Warn("a message of the typingserver cannot be read")
-				return
-			}
-			h.hearTyping([]typingserver.OutputTyping{output})
-		})
-	})
-	group.Go(func() error { return h.askTyping(ctx) })
+	group.Go(func() error { return h.follower.Run(ctx) })
+	group.Go(func() error { return h.stopTyping(ctx) })
 	if h.o.Presence != nil {
 		group.Go(func() error { return h.runPresence(ctx) })
 	}
@@ -142,100 +131,4 @@ func (h *Hub) readRows(ctx context.Context, u *update) error {
 		}
 		return err
 	})
-}
-
-// typingState is who types where, as the typingserver told it last.
-type typingState struct {
-	rooms  map[id.RoomID]heardTyping
-	number int64 // the greatest, of presence too
-}
-
-// heardTyping is a change as it was heard. Its number here is greater than all that were heard before, whatever the clock was where
-// the change was made: who has seen a number has seen all that is below it.
-type heardTyping struct {
-	typingserver.OutputTyping
-	number int64
-}
-
-func (h *Hub) hearTyping(outputs []typingserver.OutputTyping) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, output := range outputs {
-		old := h.typing.rooms[output.RoomID]
-		if output.Number <= old.Number {
-			continue
-		}
-		if old.Number > 0 && slices.Equal(old.Users, output.Users) {
-			h.typing.rooms[output.RoomID] = heardTyping{output, old.number}
-			continue
-		}
-		h.typing.number = max(h.typing.number+1, output.Number)
-		h.typing.rooms[output.RoomID] = heardTyping{output, h.typing.number}
-		for name := range h.inRoom[output.RoomID] {
-			if u := h.users[name]; u != nil {
-				u.wake("")
-			}
-		}
-	}
-}
-
-// typingCheck is how often the typingserver is asked for what was not heard; typingEnds is when rooms in which nobody types are
-// forgotten.
-const (
-	typingCheck = 15 * time.Second
-	typingEnds  = 10 * time.Minute
-)
-
-func (h *Hub) askTyping(ctx context.Context) error {
-	ticker := time.NewTicker(typingCheck)
-	defer ticker.Stop()
-	for {
-		answer, err := h.o.Typing.QueryTyping(ctx, typingserver.QueryTypingRequest{})
-		if err == nil {
-			h.hearTyping(answer.Rooms)
-			err = h.endTyping(ctx, answer.Rooms)
-		}
-		if err != nil && ctx.Err() == nil {
-			h.o.Log.WithError(err).Warn("the typingserver cannot be asked now")
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
-}
-
-// endTyping ends what the typingserver does not know of: it was started anew, or its last message was lost. The replica that told
-// what is known may not be the one that keeps a room, which is asked for by itself.
-func (h *Hub) endTyping(ctx context.Context, known []typingserver.OutputTyping) error {
-	still := make(map[id.RoomID]bool, len(known))
-	for _, output := range known {
-		still[output.RoomID] = true
-	}
-	var unknown []id.RoomID
-	h.mu.Lock()
-	asked := time.Now().Add(-typingCheck).UnixMicro()
-	forgotten := time.Now().Add(-typingEnds).UnixMicro()
-	for name, output := range h.typing.rooms {
-		switch {
-		case len(output.Users) > 0 && !still[name] && output.Number < asked:
-			unknown = append(unknown, name)
-		case len(output.Users) == 0 && output.Number < forgotten:
-			delete(h.typing.rooms, name)
-		}
-	}
-	h.mu.Unlock()
-	for _, name := range unknown {
-		now := time.Now().UnixMicro() // what comes later is newer than the answer
-		answer, err := h.o.Typing.QueryTyping(ctx, typingserver.QueryTypingRequest{RoomIDs: []id.RoomID{name}})
-		if err != nil {
-			return err
-		}
-		if len(answer.Rooms) == 0 {
-			answer.Rooms = []typingserver.OutputTyping{{RoomID: name, Users: []id.UserID{}, Number: now}}
-		}
-		h.hearTyping(answer.Rooms)
-	}
-	return nil
 }

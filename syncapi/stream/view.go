@@ -10,7 +10,6 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	"github.com/matrix-org/dendrite/syncapi/pushrules"
 	"github.com/matrix-org/dendrite/syncapi/storage"
-	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
 // View is what a user is, as far as every sync of theirs needs it. It is shared and never changes; a new one takes its place.
@@ -49,6 +48,16 @@ func (v *View) LeftAt(room id.RoomID, pos int64) *storage.Membership {
 		left = &history[i]
 	}
 	return nil
+}
+
+// joinedAfter tells whether the user, who is joined, was not at a position.
+func (v *View) joinedAfter(room id.RoomID, pos int64) bool {
+	history := v.Rooms[room]
+	first := len(history) - 1
+	for first > 0 && history[first-1].Membership == "join" {
+		first--
+	}
+	return first >= 0 && history[first].Pos > pos
 }
 
 func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error) {
@@ -136,8 +145,8 @@ type Window struct {
 	View *View
 	// Complete: the Hub knows every change since the token. Otherwise the rooms that have changed are the database's to tell.
 	Complete bool
-	Rooms    map[id.RoomID]Room          // joined rooms that have changed, if Complete
-	Typing   []typingserver.OutputTyping // changes in joined rooms
+	Rooms    map[id.RoomID]Room // joined rooms that have changed, if Complete
+	Typing   []Typing           // changes in joined rooms
 	// Presence are the users whose presence has changed, whether they share a room with this one or not.
 	Presence []Presence
 	// Number is that of the last change of what is ephemeral.
@@ -191,11 +200,15 @@ func (h *Hub) look(name id.UserID, since, ephemeral int64) *Window {
 	}
 	w := &Window{UpTo: h.pos, View: u.view, Complete: since >= h.floorOf(u), changes: u.changes.after(since)}
 	w.Moved, w.keys = h.movedSince(name, u, w, since), u.keys.known
-	w.Number = h.typing.number
-	w.Presence = h.presence.since(min(ephemeral, h.typing.number))
+	w.Number = h.typing.seen()
+	joins := make(map[id.RoomID]struct{})
 	for _, name := range u.view.Joined {
-		if t, has := h.typing.rooms[name]; has && t.number > min(ephemeral, h.typing.number) {
-			w.Typing = append(w.Typing, t.OutputTyping)
+		joining := u.view.joinedAfter(name, since)
+		if joining && since > 0 {
+			joins[name] = struct{}{}
+		}
+		if t := h.typing.since(name, ephemeral, joining); t != nil {
+			w.Typing = append(w.Typing, *t)
 		}
 		r := h.rooms[name]
 		if !w.Complete || r == nil || r.lastTimeline <= since && r.lastReceipt <= since {
@@ -213,6 +226,7 @@ func (h *Hub) look(name id.UserID, since, ephemeral int64) *Window {
 		}
 		w.Rooms[name] = changes
 	}
+	w.Presence = h.presence.since(min(ephemeral, h.typing.number), joins)
 	return w
 }
 

@@ -53,9 +53,23 @@ type QueryTypingResponse struct {
 	Rooms []OutputTyping `json:"rooms"`
 }
 
-// OutputTyping is all who type in a room, from a moment on. Number is clock-based (µs) and grows with each change.
+// OutputTyping is all who type in a room, from a moment on. Number is clock-based (µs) and grows with each change of a room:
+// of two that overtake each other, the one with the greater number holds.
 type OutputTyping struct {
 	RoomID id.RoomID   `json:"room_id"`
-	Users  []id.UserID `json:"users"`
+	Users  []id.UserID `json:"users"` // in order of their ids
 	Number int64       `json:"number"`
+	// Until has for each of Users when they end, unless they go on by then, in ms since the epoch.
+	Until []int64 `json:"until,omitempty"`
+	// Changes are those users of this server who have begun or ended since the output before: what other servers are told
+	// (Server-Server API, § Typing Notifications).
+	Changes []Change `json:"changes,omitempty"`
+	// Replica is the one that has made the change.
+	Replica string `json:"replica,omitempty"`
+}
+
+// Change says that a user has begun or ended to type.
+type Change struct {
+	UserID id.UserID `json:"user_id"`
+	Typing bool      `json:"typing"`
 }

@@ -1,0 +1,102 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+)
+
+const bob = id.UserID("@bob:test")
+
+// followed is a Follower with what it was told.
+type followed struct {
+	*Follower
+	told map[id.RoomID][]id.UserID
+	n    int
+}
+
+func newFollowed(query func(QueryTypingRequest) (QueryTypingResponse, error)) *followed {
+	f := &followed{told: make(map[id.RoomID][]id.UserID)}
+	logger := logrus.New()
+	logger.SetOutput(io.Discard)
+	f.Follower = NewFollower(FollowerDeps{Transport: eventlog.NewEmbedded(), Log: logrus.NewEntry(logger),
+		Typing: &TypingserverAPI{QueryTyping: func(_ context.Context, q QueryTypingRequest) (QueryTypingResponse, error) { return query(q) }},
+		Changed: func(output OutputTyping) {
+			f.told[output.RoomID] = output.Users
+			f.n++
+		}})
+	return f
+}
+
+func TestWhatOvertakesCountsAndIsToldOnce(t *testing.T) {
+	f := newFollowed(nil)
+	f.hear(OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 10}, OutputTyping{RoomID: "!a:test", Number: 9},
+		OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 11}, OutputTyping{RoomID: "!b:test", Users: []id.UserID{bob}, Number: 5})
+	if f.n != 2 || len(f.told) != 2 || !f.Types("!a:test", bob) || f.Types("!a:test", "@carol:test") {
+		t.Errorf("told %d times: %v", f.n, f.told)
+	}
+}
+
+func TestWhoTypesIsAskedOfTheReplicaThatKeepsTheRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowed(func(req QueryTypingRequest) (res QueryTypingResponse, err error) {
+			if req.AffinityKey() == "!kept:test" { // the replica that is asked of all rooms knows of none
+				res.Rooms = []OutputTyping{{RoomID: "!kept:test", Users: []id.UserID{bob}, Number: 1}}
+			}
+			return res, nil
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		f.hear(OutputTyping{RoomID: "!kept:test", Users: []id.UserID{bob}, Number: 1}, OutputTyping{RoomID: "!over:test", Users: []id.UserID{bob}, Number: 1})
+		<-time.After(2*CheckEvery + time.Second)
+		synctest.Wait()
+		if f.Types("!over:test", bob) || !f.Types("!kept:test", bob) {
+			t.Errorf("told %v, want the end in one room", f.told)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// While no typingserver answers, nobody would tell an end.
+func TestNobodyTypesWhereNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowed(func(QueryTypingRequest) (QueryTypingResponse, error) {
+			return QueryTypingResponse{}, errors.New("away")
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		f.hear(OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 1})
+		<-time.After(CheckEvery)
+		synctest.Wait()
+		if !f.Types("!a:test", bob) {
+			t.Error("typing ends where the typingserver is away for a moment")
+		}
+		<-time.After(silence + CheckEvery)
+		synctest.Wait()
+		if f.Types("!a:test", bob) {
+			t.Error("typing does not end where the typingserver is away")
+		}
+		if got := slices.Collect(maps.Keys(f.told)); f.n != 2 || len(got) != 1 {
+			t.Errorf("told %d times of %v", f.n, got)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
