@@ -3,54 +3,26 @@ package bridges
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"maunium.net/go/mautrix"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
 
-	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/test/deploy"
-	"github.com/matrix-org/dendrite/test/programs"
 )
-
-// says waits until a program has written a line that begins so.
-func (p *process) says(t *testing.T, ctx context.Context, text string) {
-	t.Helper()
-	for {
-		said, err := os.ReadFile(p.log)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if strings.Contains("\n"+string(said), "\n"+text) {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("the program never says %q", text)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
 
 // A bridge made with matrix-appservice-bridge starts with its own check, makes the rooms and users that it is asked for,
 // answers, and shows its network.
 func TestMatrixAppserviceBridge(t *testing.T) {
-	node, err := programs.Find("node", "nodejs")
-	test.Needs(t, err)
-	dir, err := programs.NPM("bridges", "npm", "bridge.mjs")
-	test.Needs(t, err)
+	command := nodeBridge(t, "bridge.mjs")
 	on(t, func(address string) string {
 		return fmt.Sprintf("id: bridge\nurl: http://%s\nas_token: %s\nhs_token: %s\nrate_limited: false\nsender_localpart: _x_bot\n"+
 			"protocols: [gopher]\nnamespaces:\n  users:\n  - regex: '@_x_.*'\n    exclusive: true\n  aliases:\n  - regex: '#_x_.*'\n"+
 			"    exclusive: true\n  rooms: []\n", address, secret(), secret())
 	}, func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string) {
-		port := address[strings.LastIndexByte(address, ':')+1:]
-		bridge := begin(t, node, filepath.Join(dir, "bridge.mjs"), d.URL(), "test.example", file, port)
+		bridge := begin(t, append(command, d.URL(), "test.example", file, portOf(address))...)
 		bridge.says(t, ctx, "ping ")
 		bot := id.NewUserID("_x_bot", "test.example")
 		alice := newPerson(t, ctx, d, "alice")

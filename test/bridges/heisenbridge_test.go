@@ -3,7 +3,6 @@ package bridges
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -52,12 +51,8 @@ func TestHeisenbridge(t *testing.T) {
 			address, secret(), secret())
 	}, func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string) {
 		irc := ircServer(t, ctx)
-		_, port, err := net.SplitHostPort(address)
-		if err != nil {
-			t.Fatal(err)
-		}
 		alice := newPerson(t, ctx, d, "alice")
-		begin(t, python, "-m", "heisenbridge", "-vv", "-c", file, "-l", "127.0.0.1", "-p", port, "-o", string(alice.UserID), d.URL())
+		begin(t, python, "-m", "heisenbridge", "-vv", "-c", file, "-l", "127.0.0.1", "-p", portOf(address), "-o", string(alice.UserID), d.URL())
 		awaitListener(t, ctx, address)
 		bot := id.NewUserID("heisenbridge", "test.example")
 

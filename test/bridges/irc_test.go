@@ -3,16 +3,12 @@ package bridges
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -20,42 +16,6 @@ import (
 	"github.com/matrix-org/dendrite/common/test/parts"
 	"github.com/matrix-org/dendrite/test/programs"
 )
-
-// process is a program that runs beside the test, until the test's end.
-type process struct {
-	cmd *exec.Cmd
-	log string
-}
-
-// begin starts a program. What it writes is in a file, which is shown when the test fails.
-func begin(t *testing.T, command string, args ...string) *process {
-	t.Helper()
-	p := &process{cmd: exec.Command(command, args...), log: filepath.Join(t.TempDir(), filepath.Base(command)+".log")}
-	log, err := os.Create(p.log)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p.cmd.Stdout, p.cmd.Stderr = log, log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = p.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		ended := make(chan error, 1)
-		go func() { ended <- p.cmd.Wait() }()
-		select {
-		case <-ended:
-		case <-time.After(10 * time.Second):
-			_ = p.cmd.Process.Kill()
-			<-ended
-		}
-		_ = log.Close()
-		if text, err := os.ReadFile(p.log); t.Failed() && err == nil {
-			t.Logf("%s: %s", filepath.Base(command), text[max(0, len(text)-8000):])
-		}
-	})
-	return p
-}
 
 // ircServer starts a ngircd and returns its port.
 func ircServer(t *testing.T, ctx context.Context) int {
@@ -82,23 +42,6 @@ func ircServer(t *testing.T, ctx context.Context) int {
 	}
 	awaitListener(t, ctx, "127.0.0.1:"+port)
 	return number
-}
-
-// awaitListener waits until something accepts connections.
-func awaitListener(t *testing.T, ctx context.Context, address string) {
-	t.Helper()
-	for {
-		conn, err := net.DialTimeout("tcp", address, time.Second)
-		if err == nil {
-			_ = conn.Close() // it was opened to see that it can be
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("nothing listens at %s: %v", address, err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
 }
 
 // ircUser is somebody on IRC.
@@ -168,9 +111,6 @@ func (u *ircUser) hears(texts ...string) string {
 		}
 	}
 }
-
-// secret is a token of a registration.
-func secret() string { return rand.Text() + rand.Text() }
 
 // containsWord tells whether a list of nicks has one, with or without a sign of its rank.
 func containsWord(line, nick string) bool {

@@ -24,8 +24,9 @@ const within = 2 * time.Minute
 // person is somebody on Matrix whose client syncs, and what it was told.
 type person struct {
 	*mautrix.Client
-	t   *testing.T
-	ctx context.Context
+	t        *testing.T
+	ctx      context.Context
+	password string
 
 	mu      sync.Mutex
 	changed chan struct{}
@@ -54,7 +55,7 @@ func newPerson(t *testing.T, ctx context.Context, d *deploy.Deployment, name str
 		Identifier: mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: name}}); err != nil {
 		t.Fatal(err)
 	}
-	p := &person{Client: client, t: t, ctx: ctx, changed: make(chan struct{})}
+	p := &person{Client: client, t: t, ctx: ctx, password: password, changed: make(chan struct{})}
 	p.follow()
 	return p
 }

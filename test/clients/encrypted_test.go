@@ -3,8 +3,6 @@ package clients
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,6 +12,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/test/deploy"
+	"github.com/matrix-org/dendrite/test/players"
 	"github.com/matrix-org/dendrite/test/programs"
 )
 
@@ -71,13 +70,8 @@ func nioCompany(t *testing.T) *company {
 // goolmCompany is of mautrix with its encryption in Go.
 func goolmCompany(t *testing.T) *company {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "goolm")
-	build := exec.Command("go", "build", "-tags", "goolm", "-o", path, "./goolm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return hire(t, path)
+	t.Helper()
+	return hire(t, players.Goolm(t))
 }
 
 // duringRestarts lets all talk while the stage is restarted, and then each read what the others said.

@@ -1,6 +1,6 @@
 //go:build goolm
 
-// Command goolm plays encrypted clients of mautrix for test/clients. A line of standard input is a command for one of
+// Command goolm plays encrypted clients of mautrix for tests. A line of standard input is a command for one of
 // them, a line of file descriptor 3 answers it. The build tag chooses mautrix's encryption in Go; without it mautrix
 // wants libolm, which is C.
 package main
@@ -62,7 +62,7 @@ func (syncer) OnFailedSync(*mautrix.RespSync, error) (time.Duration, error) { re
 
 var commands = map[string]func(a *actor, ctx context.Context, in arguments) (any, error){
 	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined,
-	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices,
+	"say": (*actor).say, "read": (*actor).read, "hear": (*actor).hear, "devices": (*actor).devices,
 }
 
 // login logs in, and syncs from then on.
@@ -217,6 +217,20 @@ func (a *actor) read(ctx context.Context, in arguments) (answer any, err error) 
 			answer = object{"event": e.ID, "sender": e.Sender, "text": text, "encrypted": e.Mautrix.WasEncrypted}
 		}
 		return is, a.failed[in.Event]
+	})
+	return answer, err
+}
+
+// hear waits until a message of a user with a text is decrypted.
+func (a *actor) hear(ctx context.Context, in arguments) (answer any, err error) {
+	err = a.until(ctx, fmt.Sprintf("that %s says %q", in.User, in.Text), func() (bool, error) {
+		for _, e := range a.messages {
+			if e.RoomID == in.Room && e.Sender == in.User && e.Content.AsMessage().Body == in.Text {
+				answer = object{"event": e.ID, "encrypted": e.Mautrix.WasEncrypted}
+				return true, nil
+			}
+		}
+		return false, nil
 	})
 	return answer, err
 }
