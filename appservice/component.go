@@ -13,6 +13,7 @@ import (
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/consumers"
 	"github.com/matrix-org/dendrite/appservice/encryption"
+	"github.com/matrix-org/dendrite/appservice/ephemeral"
 	"github.com/matrix-org/dendrite/appservice/interest"
 	"github.com/matrix-org/dendrite/appservice/outgoing"
 	"github.com/matrix-org/dendrite/appservice/ping"
@@ -25,10 +26,14 @@ import (
 	clientapi "github.com/matrix-org/dendrite/clientapi/api"
 	"github.com/matrix-org/dendrite/common/component"
 	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/periodic"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
+
+// observeEvery is how often the metrics of backlogs are brought up to date.
+const observeEvery = 15 * time.Second
 
 // Peers are the components that this one asks.
 type Peers struct {
@@ -56,10 +61,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	var queues *services.Services
 	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations, Log: deps.Log,
 		Wake: func(service string) { queues.Queued([]string{service}) }})
+	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room, Typing: p.Typing,
+		Transport: deps.Transport, Registered: func(service string) int64 { return queues.Registered(service) },
+		Queued: func(services []string) { queues.Queued(services) }, Log: deps.Log, Now: time.Now})
 	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
 		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
 			return p.Room.QueryEvents(ctx, req)
-		}}, Companions: []transactions.Companions{secrets}, Log: deps.Log, Metrics: metrics, Now: time.Now})
+		}}, Companions: []transactions.Companions{secrets, passing}, Log: deps.Log, Metrics: metrics, Now: time.Now})
 	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
 		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
 	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
@@ -68,7 +76,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	syncs, err := consumers.Sync(ctx, deps, p.Sync, secrets.TakeSync)
+	syncs, err := consumers.Sync(ctx, deps, p.Sync, secrets.TakeSync, passing.TakeSync)
 	if err != nil {
 		return nil, err
 	}
@@ -84,6 +92,27 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
+	// What a service was not registered for must not be taken for it.
+	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+		if !queues.Noted(ctx) {
+			return nil
+		}
+		return deps.Transport.Follow(ctx, c)
+	}
+	send := func(ctx context.Context) error {
+		group, ctx := errgroup.WithContext(ctx)
+		group.Go(func() error { return sender.Run(ctx) })
+		group.Go(func() error {
+			defer metrics.Reset()
+			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now", func(ctx context.Context) error {
+				status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
+				metrics.Observe(status.Services, time.Now())
+				return err
+			})
+			return nil
+		})
+		return group.Wait()
+	}
 	return &component.Component{
 		Name:   storage.Component,
 		API:    contract,
@@ -92,16 +121,18 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return queues.Tend(ctx) })
 			group.Go(func() error { return queues.Run(ctx) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, rooms) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, syncs) })
-			group.Go(func() error { return deps.Transport.Follow(ctx, users) })
+			group.Go(func() error { return follow(ctx, rooms) })
+			group.Go(func() error { return follow(ctx, syncs) })
+			group.Go(func() error { return follow(ctx, users) })
 			group.Go(func() error { return secrets.Run(ctx) })
-			group.Go(func() error {
-				if deps.Sole {
-					return sender.Run(ctx)
-				}
-				return log.Hold(ctx, "transactions", sender.Run)
-			})
+			for lease, run := range map[string]func(context.Context) error{"transactions": send, "typing": passing.Run} {
+				group.Go(func() error {
+					if deps.Sole {
+						return run(ctx)
+					}
+					return log.Hold(ctx, lease, run)
+				})
+			}
 			return group.Wait()
 		},
 		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },

@@ -18,6 +18,7 @@ import (
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/netpolicy"
+	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 	"github.com/matrix-org/dendrite/syncapi/accountdata"
 	"github.com/matrix-org/dendrite/syncapi/answer"
@@ -52,7 +53,16 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if deps.Config.Matrix.Presence.Enabled {
 		tracker = presence.NewTracker(time.Now)
 	}
-	hub := stream.New(stream.Options{Events: cache, Typing: p.Typing, Presence: tracker, Transport: deps.Transport, Log: deps.Log, Sole: deps.Sole,
+	var output *eventlog.Topic
+	hub := stream.New(stream.Options{PresenceChanged: func(ctx context.Context, changed []stream.Presence) {
+		if !deps.Registrations.Load().WantsEphemeral() {
+			return
+		}
+		if err := tellPresence(ctx, deps.DB, output, changed); err != nil && ctx.Err() == nil {
+			deps.Log.WithError(err).Warn("application services are not told of presence")
+		}
+	},
+		Events: cache, Typing: p.Typing, Presence: tracker, Transport: deps.Transport, Log: deps.Log, Sole: deps.Sole,
 		RulesChanged: func(users []id.UserID) { in.Forget(users) }}, rand.Text())
 	db, err := storage.New(ctx, deps.DB, hub.Committed)
 	if err != nil {
@@ -72,8 +82,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, fmt.Errorf("log of syncapi: %w", err)
 	}
-	output, err := log.Topic(ctx, api.Topic, nil)
-	if err != nil {
+	if output, err = log.Topic(ctx, api.Topic, nil); err != nil {
 		return nil, err
 	}
 	rooms, err := consumers.Room(ctx, deps, p.Room, db, in)
@@ -98,7 +107,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	engine := &answer.Engine{Room: p.Room, Storage: db, Hub: hub, Events: cache, ToDevice: messages, Barrier: barrier.Wait,
 		Draining: deps.Draining, Log: deps.Log}
 	data := &accountdata.Service{Storage: db, Room: p.Room}
-	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait}
+	marks := &receipts.Service{Storage: db, Room: p.Room, Output: output, Barrier: barrier.Wait,
+		Private: func(user id.UserID) bool { return deps.Registrations.Load().WantsPrivate(user) }}
 	routes, err := routing.New(routing.Deps{Engine: engine, Storage: db, Client: p.Client, AccountData: data,
 		Receipts: marks, ToDevice: messages, Rules: pushRules, Presence: tracker != nil})
 	if err != nil {
@@ -125,6 +135,23 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		},
 		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
 	}, nil
+}
+
+// maxPresenceRooms is how many rooms of a user are named where their presence is told: who shares none of these does not hear
+// of it.
+const maxPresenceRooms = 1000
+
+// tellPresence writes what users have become into the log.
+func tellPresence(ctx context.Context, db *sqlutil.DB, output *eventlog.Topic, changed []stream.Presence) error {
+	return db.Write(ctx, "presence for services", func(ctx context.Context, tx *sqlutil.Tx) error {
+		for i := range changed {
+			p := &changed[i]
+			rooms := p.Rooms()
+			output.Append(ctx, tx, string(p.UserID), api.TypePresence, &api.OutputPresence{UserID: p.UserID, Presence: string(p.State),
+				StatusMsg: p.StatusMsg, Active: p.Active, Rooms: rooms[:min(len(rooms), maxPresenceRooms)]})
+		}
+		return nil
+	})
 }
 
 // newAPI is what other components may ask.

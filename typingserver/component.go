@@ -1,5 +1,5 @@
-// Package typingserver is the component that keeps who is typing in which room (Client-Server API, § Typing Notifications). It
-// has no tables: what it knows is over within two minutes.
+// Package typingserver is the component that keeps who is typing in which room (Client-Server API, § Typing
+// Notifications). It has no tables: what it knows is over within two minutes.
 package typingserver
 
 import (

@@ -1,5 +1,5 @@
 // Package consumers follows the logs of other components, a file for each topic. Several parts of appservice take from one
-// log: they share its offset and its transactions.
+// log: they share its offset and its transactions. Where no application service is registered, nothing is handled or written.
 package consumers
 
 import (
@@ -23,7 +23,8 @@ func follow(
 		Handle: func(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 			return takeAll(ctx, records, takers)
 		},
-		Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
+		Idle: func() bool { return deps.Registrations.Load().Empty() },
+		Log:  deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of the log %s: %w", topic, err)

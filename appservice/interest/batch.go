@@ -8,7 +8,6 @@ import (
 
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/id"
-	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
@@ -36,6 +35,8 @@ type room struct {
 	before  kept        // as it was before the batch
 	anew    bool        // it was counted anew
 	moved   []id.UserID // whose membership has changed
+	aliases []id.RoomAlias
+	asked   bool // whether aliases is known
 }
 
 // load gets what is known of rooms, from memory or, for the others, from the database.
@@ -187,7 +188,8 @@ func (b *batch) queue(service *registration.Registration, e storage.Event) {
 	b.events = append(b.events, e)
 }
 
-// addOfRoom adds the services that have the room, or an alias of it, in a namespace.
+// addOfRoom adds the services that have the room, or an alias of it, in a namespace. The log does not tell of aliases: they are
+// asked for once in each batch, so that an event that was sent after an alias was set always finds it.
 func (b *batch) addOfRoom(ctx context.Context, to *recipients, r *room) error {
 	to.add(b.set.Rooms(r.RoomID))
 	if !b.aliases {
@@ -195,7 +197,7 @@ func (b *batch) addOfRoom(ctx context.Context, to *recipients, r *room) error {
 	}
 	if !r.asked {
 		found, err := b.j.Room.QueryRoomAliases(ctx, roomserver.QueryRoomAliasesRequest{RoomID: r.RoomID})
-		if err != nil && !mxerr.Is(err, "M_FORBIDDEN") {
+		if err != nil {
 			return fmt.Errorf("aliases of %s: %w", r.RoomID, err)
 		}
 		r.aliases, r.asked = found.Aliases, true

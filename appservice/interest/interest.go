@@ -60,7 +60,7 @@ type Judge struct {
 // New makes a Judge.
 func New(o Options) *Judge {
 	return &Judge{Options: o, streaks: streaks{followed: make(map[int32]followed)},
-		rooms: lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 + len(k.aliases)*64 })}
+		rooms: lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 })}
 }
 
 // wanted is a Set, and what of it is asked again and again.
@@ -121,9 +121,7 @@ func (s *streaks) follow(partition int32, f followed) {
 // kept is a room as a streak has left it. What it points to is not changed any more.
 type kept struct {
 	storage.Room
-	aliases []id.RoomAlias
-	asked   bool // whether aliases is known
-	streak  int64
+	streak int64
 }
 
 // Handle is the handler of a consumer of the roomserver's log.

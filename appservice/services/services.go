@@ -6,10 +6,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/sirupsen/logrus"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/storage"
@@ -25,6 +27,8 @@ const (
 	keepRemoved = 7 * 24 * time.Hour
 	// tendEvery is how often it is looked for services to forget.
 	tendEvery = time.Hour
+	// retryNoting is when that is tried again after it failed.
+	retryNoting = time.Second
 	// wakeTopic is where replicas tell each other of services for which something waits.
 	wakeTopic = "appservice_wake"
 )
@@ -53,6 +57,7 @@ type Services struct {
 	Options
 	registered atomic.Pointer[map[string]int64]
 	outbox     chan wake
+	noted      chan struct{} // closed when the registrations were noted once
 }
 
 // wake is a message to the other replicas.
@@ -63,7 +68,7 @@ type wake struct {
 
 // New makes one.
 func New(o Options) *Services {
-	s := &Services{Options: o, outbox: make(chan wake, 100)}
+	s := &Services{Options: o, outbox: make(chan wake, 100), noted: make(chan struct{})}
 	s.registered.Store(&map[string]int64{})
 	return s
 }
@@ -101,47 +106,69 @@ func (s *Services) Run(ctx context.Context) error {
 		<-ctx.Done()
 		return nil
 	}
-	go func() {
-		for {
-			select {
-			case <-ctx.Done():
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.publish(ctx) })
+	group.Go(func() error {
+		return s.Transport.Subscribe(ctx, wakeTopic, func(_ string, message []byte) {
+			var w wake
+			if err := json.Unmarshal(message, &w); err != nil {
+				s.Log.WithError(err).Warn("a message of another replica cannot be read")
 				return
-			case w := <-s.outbox:
-				message, err := json.Marshal(w)
-				if err == nil {
-					err = s.Transport.Publish(ctx, wakeTopic, "", message)
-				}
-				if err != nil && ctx.Err() == nil {
-					s.Log.WithError(err).Warn("other replicas are not told what waits for application services: they will look by themselves")
-				}
+			}
+			s.hear(w)
+		})
+	})
+	return group.Wait()
+}
+
+func (s *Services) publish(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-s.outbox:
+			message, err := json.Marshal(w)
+			if err == nil {
+				err = s.Transport.Publish(ctx, wakeTopic, "", message)
+			}
+			if err != nil && ctx.Err() == nil {
+				s.Log.WithError(err).Warn("other replicas are not told what waits for application services: they will look by themselves")
 			}
 		}
-	}()
-	return s.Transport.Subscribe(ctx, wakeTopic, func(_ string, message []byte) {
-		var w wake
-		if err := json.Unmarshal(message, &w); err != nil {
-			s.Log.WithError(err).Warn("a message of another replica cannot be read")
-			return
-		}
-		s.hear(w)
-	})
+	}
 }
 
 // Tend notes which services come and go, until ctx ends.
 func (s *Services) Tend(ctx context.Context) error {
+	var once sync.Once
 	tick := time.NewTicker(tendEvery)
 	defer tick.Stop()
 	for {
 		changed := s.Registrations.Changed()
-		if err := s.note(ctx); err != nil && ctx.Err() == nil {
+		retry := (<-chan time.Time)(nil)
+		if err := s.note(ctx); err == nil {
+			once.Do(func() { close(s.noted) })
+		} else if ctx.Err() == nil {
 			s.Log.WithError(err).Warn("the registrations of application services cannot be noted now")
+			retry = time.After(retryNoting)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
 		case <-tick.C:
+		case <-retry:
 		}
+	}
+}
+
+// Noted waits until it is known which services are new since the last start. It is false if ctx ends before.
+func (s *Services) Noted(ctx context.Context) bool {
+	select {
+	case <-s.noted:
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -24,6 +24,8 @@ type Store struct {
 	transactionStatements
 	roomStatements
 	encryptionStatements
+	ephemeralStatements
+	typingStatements
 }
 
 // Open brings the tables to their newest version.
@@ -38,5 +40,7 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		transactionStatements: prepareTransactions(db),
 		roomStatements:        prepareRooms(db),
 		encryptionStatements:  prepareEncryption(db),
+		ephemeralStatements:   prepareEphemeral(db),
+		typingStatements:      prepareTyping(db),
 	}, nil
 }

@@ -18,8 +18,6 @@ const (
 	// maxEvents and maxBytes bound the events of a transaction: their number, and the bytes after which none is added.
 	maxEvents = 100
 	maxBytes  = 2 << 20
-	// firstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt, up to
-	// lastWait.
 	firstWait = time.Second
 	lastWait  = 5 * time.Minute
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its commit.
@@ -40,6 +38,9 @@ type Options struct {
 	Log           *logrus.Entry
 	Metrics       *Metrics
 	Now           func() time.Time
+	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt, up to
+	// LastWait. 0: a second, and five minutes.
+	FirstWait, LastWait time.Duration
 }
 
 // Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One process of
@@ -55,7 +56,12 @@ type Sender struct {
 }
 
 // NewSender makes one.
-func NewSender(o Options) *Sender { return &Sender{Options: o, workers: make(map[string]*worker)} }
+func NewSender(o Options) *Sender {
+	if o.FirstWait == 0 {
+		o.FirstWait, o.LastWait = firstWait, lastWait
+	}
+	return &Sender{Options: o, workers: make(map[string]*worker)}
+}
 
 // Run sends until ctx ends.
 func (s *Sender) Run(ctx context.Context) error {
@@ -81,8 +87,18 @@ func (s *Sender) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-changed:
+			s.allAlive() // a url may be another one
 		case <-tick.C:
 		}
+	}
+}
+
+// allAlive ends the waits for all services.
+func (s *Sender) allAlive() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		w.isAlive()
 	}
 }
 
@@ -126,10 +142,7 @@ func (s *Sender) wake(service string, alive bool) {
 	}
 	w.again = true
 	if alive {
-		select {
-		case w.alive <- struct{}{}:
-		default:
-		}
+		w.isAlive()
 	}
 }
 

@@ -79,15 +79,28 @@ func (w *worker) run(ctx context.Context) {
 	w.s.mu.Unlock()
 }
 
-// pause waits, or until the service shows that it is alive.
+// isAlive ends a pause, or the next one.
+func (w *worker) isAlive() {
+	select {
+	case w.alive <- struct{}{}:
+	default:
+	}
+}
+
+// pause waits, or until the service shows that it is alive. A service that does, and takes nothing, is not asked all the time.
 func (w *worker) pause(ctx context.Context, wait time.Duration) {
-	timer := time.NewTimer(wait)
+	timer, soon := time.NewTimer(wait), time.NewTimer(min(wait, w.s.FirstWait/2, firstWait/2))
 	defer timer.Stop()
+	defer soon.Stop()
 	select {
 	case <-ctx.Done():
 	case <-timer.C:
 	case <-w.alive:
 		w.forgiven = -1
+		select {
+		case <-ctx.Done():
+		case <-soon.C:
+		}
 	}
 }
 
@@ -126,7 +139,7 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		if ctx.Err() != nil {
 			return broken, 0, why
 		}
-		next := backoff(t.Attempts - w.forgiven)
+		next := w.s.backoff(t.Attempts - w.forgiven)
 		if err := w.noteFailure(ctx, t, next, why); err != nil {
 			w.log.WithError(err).Warn("the failure of a transaction cannot be noted")
 		}
@@ -141,10 +154,10 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 
 // backoff is how long a service is left alone after so many attempts that failed before the last. Services that failed together
 // do not come again together.
-func backoff(before int64) time.Duration {
-	wait := lastWait
+func (s *Sender) backoff(before int64) time.Duration {
+	wait := s.LastWait
 	if before < 20 {
-		wait = min(wait, firstWait<<before)
+		wait = min(wait, s.FirstWait<<before)
 	}
 	return wait*4/5 + rand.N(wait*2/5)
 }
@@ -209,15 +222,20 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storag
 	}
 	var parts []Part
 	empty := len(events) == 0
+	var missing error
 	for _, c := range w.s.Companions {
 		part, err := c.Collect(ctx, r, users)
 		if err != nil {
-			return nil, fmt.Errorf("what rides with events: %w", err)
+			missing = errors.Join(missing, fmt.Errorf("what rides with events: %w", err))
+			continue
 		}
 		parts, empty = append(parts, part), empty && part.Empty()
 	}
-	if empty && t.LastNumber == 0 {
-		return nil, nil
+	switch {
+	case empty && t.LastNumber == 0:
+		return nil, missing
+	case missing != nil: // it stays where it is, and does not hold up what is there
+		w.log.WithError(missing).Warn("a transaction goes without what rides with its events")
 	}
 	if t.Body, err = body(events, parts); err != nil {
 		return nil, err

@@ -29,6 +29,8 @@ const (
 	batchSize    = 100 // records that are applied in one transaction
 	panicsToPark = 3   // a record that makes its handler panic so often can never be applied
 	maxBackoff   = 10 * time.Second
+	// idleRecords is how many records of a partition an idle consumer passes over before it writes its offset.
+	idleRecords = 1000
 )
 
 // ErrAnotherLog says that the producer's log is not the one that this consumer has followed: one of the two databases was
@@ -65,6 +67,9 @@ type ConsumerConfig struct {
 	// It may be called again for the same records. An error that Permanent marked parks the key of the record; any other is
 	// waited out. A nil Apply has nothing to write.
 	Handle func(ctx context.Context, records []Record) (Apply, error)
+	// Idle tells that nobody wants what the records say, so that they are passed over without a look, and their offset is
+	// written now and then only. When that ends, as many as pass before an offset is written may be handled all the same. Nil: never.
+	Idle func() bool
 	// Commit runs a transaction; nil: DB.Write. A component that gathers transactions gives its own.
 	Commit func(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error
 
@@ -101,6 +106,8 @@ type partition struct {
 	// there. The two are only read together: whoever moves the offset on from at has seen all that was parked before.
 	at     int64
 	parked map[string]bool
+	// written is the offset in the database: at, or before it where the consumer was idle.
+	written int64
 	// again are parked keys that the operator wants to have tried again.
 	again  []string
 	panics int
@@ -204,7 +211,7 @@ func (c *Consumer) reload(ctx context.Context, p int32) error {
 	c.mu.Lock()
 	part := &c.partitions[p]
 	c.parked.Add(float64(len(keys) - len(part.parked)))
-	part.logID, part.at, part.parked, part.again = state.logID, state.seq, keys, nil
+	part.logID, part.at, part.written, part.parked, part.again = state.logID, state.seq, state.seq, keys, nil
 	c.mu.Unlock()
 	c.advance(p, state.seq)
 	return nil
@@ -397,8 +404,14 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 	ctx, finish := Span(ctx, c.Tracer, "apply "+c.Topic+" by "+c.Component, records)
 	defer func() { finish(err) }()
 	wanted, aside := c.split(p, records)
+	last, part := records[len(records)-1].Seq, &c.partitions[p]
+	idle := c.Idle != nil && len(part.parked) == 0 && c.Idle()
+	if idle && last-part.written < idleRecords {
+		c.moved(p, last)
+		return nil
+	}
 	var write Apply
-	if len(wanted) > 0 {
+	if len(wanted) > 0 && !idle {
 		if write, err = c.handle(ctx, wanted); err != nil {
 			return err
 		}
@@ -406,9 +419,8 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 	if err := c.DB.Failpoint("consumer.handled"); err != nil {
 		return err
 	}
-	last := records[len(records)-1].Seq
 	err = c.Commit(ctx, "apply "+c.Topic, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, records[0].Seq-1, last)
+		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, part.written, last)
 		if err != nil {
 			return err
 		}
@@ -442,6 +454,7 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 		}
 		return err
 	}
+	part.written = last
 	c.moved(p, last)
 	return c.DB.Failpoint("consumer.committed")
 }

@@ -16,8 +16,9 @@ import (
 // park puts a record aside, and with it every later one of its key.
 func (c *Consumer) park(ctx context.Context, p int32, r *Record, why error) error {
 	row := c.parkedRow(r, why.Error())
+	part := &c.partitions[p]
 	err := c.Commit(ctx, "park record", func(ctx context.Context, tx *sqlutil.Tx) error {
-		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, r.Seq-1, r.Seq)
+		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, part.written, r.Seq)
 		if err != nil {
 			return err
 		}
@@ -38,6 +39,7 @@ func (c *Consumer) park(ctx context.Context, p int32, r *Record, why error) erro
 		c.parked.Inc()
 	}
 	c.mu.Unlock()
+	part.written = r.Seq
 	c.moved(p, r.Seq)
 	return nil
 }

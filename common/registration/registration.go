@@ -44,6 +44,9 @@ type Registration struct {
 	File string
 }
 
+// WantsEphemeral tells whether the service gets typing, receipts and presence in its transactions.
+func (r *Registration) WantsEphemeral() bool { return r.URL != "" && r.Ephemeral }
+
 // Encrypts tells whether the service gets what encryption needs in its transactions: messages to devices, device lists and
 // counts of keys (MSC3202, MSC4203).
 func (r *Registration) Encrypts() bool { return r.URL != "" && r.Encryption }

@@ -53,6 +53,16 @@ func (s *Set) All() []*Registration { return s.all }
 // Empty tells whether there is none.
 func (s *Set) Empty() bool { return len(s.all) == 0 }
 
+// WantsEphemeral tells whether some service wants what is ephemeral.
+func (s *Set) WantsEphemeral() bool {
+	return slices.ContainsFunc(s.all, (*Registration).WantsEphemeral)
+}
+
+// WantsPrivate tells whether some service wants what is ephemeral and private to a user who is in its namespace.
+func (s *Set) WantsPrivate(user id.UserID) bool {
+	return slices.ContainsFunc(s.Users(user), (*Registration).WantsEphemeral)
+}
+
 // ByID finds a registration; nil if there is none.
 func (s *Set) ByID(service string) *Registration { return s.byID[service] }
 

@@ -89,7 +89,21 @@ const (
 	TypeToDevice = "to_device" // OutputToDevice
 	// TypeServiceToDevice is an OutputServiceToDevice.
 	TypeServiceToDevice = "service_to_device"
+	// TypePrivateReceipt is an OutputReceipt of a user whose application service wants what is ephemeral: nobody else hears of it.
+	TypePrivateReceipt = "private_receipt"
+	// TypePresence is an OutputPresence. It is written only while an application service is registered that wants it.
+	TypePresence = "presence"
 )
+
+// OutputPresence is what a user of this server is from now on.
+type OutputPresence struct {
+	UserID    id.UserID `json:"user_id"`
+	Presence  string    `json:"presence"`
+	StatusMsg string    `json:"status_msg,omitempty"`
+	Active    int64     `json:"active"` // when the user last did something, ms
+	// Rooms are some of those that the user is joined to; all, where they are not very many.
+	Rooms []id.RoomID `json:"rooms,omitempty"`
+}
 
 // OutputReceipt is a public read receipt of a user of this server.
 type OutputReceipt struct {

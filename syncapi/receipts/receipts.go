@@ -31,6 +31,8 @@ type Service struct {
 	Room    *roomserver.RoomserverAPI
 	// Output is the log of what other servers must hear.
 	Output *eventlog.Topic
+	// Private tells whether the private receipts of a user go into Output too.
+	Private func(id.UserID) bool
 	// Barrier waits until what the roomserver had committed when a request began can be seen here.
 	Barrier func(ctx context.Context)
 }
@@ -76,11 +78,18 @@ func (s *Service) Mark(ctx context.Context, req *Request) error {
 func (s *Service) commit(ctx context.Context, m *move) error {
 	event, public := m.Events[storage.Read]
 	public = public && m.isForward(storage.Read)
+	hidden, private := m.Events[storage.ReadPrivate]
+	private = private && m.isForward(storage.ReadPrivate) && s.Private(m.UserID)
 	now := time.Now().UnixMilli()
 	return s.Storage.Commit(ctx, "receipts", func(ctx context.Context, tx *sqlutil.Tx) error {
 		if public {
 			s.Output.Append(ctx, tx, string(m.UserID), api.TypeReceipt,
 				&api.OutputReceipt{RoomID: m.RoomID, UserID: m.UserID, EventID: event,
+					ThreadID: m.Thread, Timestamp: now})
+		}
+		if private {
+			s.Output.Append(ctx, tx, string(m.UserID), api.TypePrivateReceipt,
+				&api.OutputReceipt{RoomID: m.RoomID, UserID: m.UserID, EventID: hidden,
 					ThreadID: m.Thread, Timestamp: now})
 		}
 		storage.AddReading(tx, 1, func(ctx context.Context, tx *sqlutil.Tx, pos int64) (*storage.Changes, error) {

@@ -45,6 +45,8 @@ type Options struct {
 	Log       *logrus.Entry
 	// Sole says that no other replica exists.
 	Sole bool
+	// PresenceChanged is called with what users have become by what their clients did at this replica; nil: nobody wants it.
+	PresenceChanged func(context.Context, []Presence)
 	// RulesChanged is called when the push rules of users, or whom they ignore, have changed; nil: it may be anybody's.
 	RulesChanged func(users []id.UserID)
 }

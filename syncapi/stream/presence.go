@@ -37,6 +37,9 @@ type Presence struct {
 	rooms     []id.RoomID
 }
 
+// Rooms are those that the user is joined to. They are shared: they are only read.
+func (p *Presence) Rooms() []id.RoomID { return p.rooms }
+
 // SharesRoom tells whether the user is in one of the rooms in which the viewer is.
 func (p *Presence) SharesRoom(v *View) bool {
 	return slices.ContainsFunc(p.rooms, func(room id.RoomID) bool {
@@ -78,6 +81,7 @@ type present struct {
 	moves    int  // how often the rooms have changed
 	number   int64
 	at       time.Time // of the last change
+	mine     bool      // this replica has told the last change
 }
 
 type told struct {
@@ -187,13 +191,13 @@ func (h *Hub) hearPresence(m presenceMessage) {
 	for _, u := range m.Users {
 		p := h.presentUser(u.UserID)
 		delete(p.by, predecessor)
-		p.by[m.Replica], p.heard = told{u, now}, m.Number
+		p.by[m.Replica], p.heard, p.mine = told{u, now}, m.Number, m.Replica == h.replica
 		h.combine(p)
 	}
 	for i := range m.Status {
 		s := &m.Status[i]
 		if p := h.presentUser(s.UserID); s.TS > p.statusAt {
-			p.statusAt, p.Active, p.heard = s.TS, max(p.Active, s.TS), m.Number
+			p.statusAt, p.Active, p.heard, p.mine = s.TS, max(p.Active, s.TS), m.Number, m.Replica == h.replica
 			if p.StatusMsg != s.StatusMsg {
 				p.StatusMsg = s.StatusMsg
 				h.presence.pending[s.UserID] = struct{}{}
@@ -241,6 +245,7 @@ func (h *Hub) endPresence() {
 		for replica, t := range p.by {
 			if t.State == presence.Offline || replica != h.replica && now.Sub(t.at) > presenceEnds {
 				delete(p.by, replica)
+				p.mine = p.mine || t.State != presence.Offline // the replica that would tell has ended
 			}
 		}
 		if h.combine(p); p.State == presence.Offline && now.Sub(p.at) > offlineKept {
@@ -249,8 +254,15 @@ func (h *Hub) endPresence() {
 	}
 }
 
-// announce gives what is pending its numbers, and wakes those who share a room with one of the users.
+// announce gives what is pending its numbers, wakes those who share a room with one of the users, and hands on what this replica
+// has told.
 func (h *Hub) announce(ctx context.Context) {
+	if changed := h.announced(ctx); len(changed) > 0 && h.o.PresenceChanged != nil {
+		h.o.PresenceChanged(ctx, changed)
+	}
+}
+
+func (h *Hub) announced(ctx context.Context) (mine []Presence) {
 	h.mu.Lock()
 	unknown := make(map[id.UserID]int) // with the moves
 	for name := range h.presence.pending {
@@ -267,7 +279,7 @@ func (h *Hub) announce(ctx context.Context) {
 		if ctx.Err() == nil {
 			h.o.Log.WithError(err).Warn("presence cannot be announced now")
 		}
-		return // it stays pending
+		return nil // it stays pending
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -289,6 +301,9 @@ func (h *Hub) announce(ctx context.Context) {
 	for _, p := range ready {
 		name := p.UserID
 		h.typing.number = p.number
+		if p.mine {
+			mine = append(mine, p.Presence)
+		}
 		h.presence.changes = append(h.presence.changes, presenceChange{p.number, name})
 		for _, room := range p.rooms {
 			if watchers := h.inRoom[room]; len(watchers) <= quietRoom {
@@ -308,6 +323,7 @@ func (h *Hub) announce(ctx context.Context) {
 			return p == nil || p.number != c.number
 		})
 	}
+	return mine
 }
 
 // learnPresent reads the rooms and the status of users, whose moves are given: who moves meanwhile stays unknown.

@@ -43,7 +43,7 @@ func TestWhoDoesNotComeBackAfterARestartIsToldToBeOffline(t *testing.T) {
 	if a, b, c := is(second, alice), is(second, bob), is(second, carol); a != presence.Online || b != presence.Unavailable || c != presence.Offline {
 		t.Errorf("after the restart: %s, %s, %s", a, b, c)
 	}
-	if got := second.presence.since(first.typing.number); len(got) != 2 {
+	if got := second.presence.since(first.typing.number, nil); len(got) != 2 {
 		t.Errorf("who comes with a token of before gets %v", got)
 	}
 	second.hearPresence(presenceMessage{Replica: "second", Users: []presence.Update{{UserID: alice, State: presence.Online}}})
@@ -65,7 +65,7 @@ func TestWhoDoesNotComeBackAfterARestartIsToldToBeOffline(t *testing.T) {
 	if got := second.presence.users[bob].number; got <= first.typing.number {
 		t.Errorf("it has the number %d, which clients have passed: it was %d", got, first.typing.number)
 	}
-	if got := second.presence.since(second.presence.first); len(got) != 1 || got[0].UserID != bob {
+	if got := second.presence.since(second.presence.first, nil); len(got) != 1 || got[0].UserID != bob {
 		t.Errorf("since the restart there is %v", got)
 	}
 	second.keepPresent(t.Context())

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// maxTyped is of how many rooms it is kept that somebody has typed there. Who has not synced since an older one is told
-	// of all their rooms in which nobody types.
+	// maxTyped is of how many rooms it is kept that somebody has typed there. Who has not synced since an older one is
+	// told of all their rooms in which nobody types.
 	maxTyped = 100_000
 	// leaversKept are those who have left a room lately: a message that they type may come after.
 	leaversKept = 256
@@ -38,8 +38,8 @@ type typingState struct {
 	stops   chan typist
 }
 
-// typingRoom is a change as it was heard. Its number is greater than all that were heard before, whatever the clock was where
-// the change was made: who has seen a number has seen all that is below it.
+// typingRoom is a change as it was heard. Its number is greater than all that were heard before, whatever the clock
+// was where the change was made: who has seen a number has seen all that is below it.
 type typingRoom struct {
 	users  []id.UserID
 	number int64
@@ -52,7 +52,8 @@ type typist struct {
 }
 
 func newTypingState(first int64) typingState {
-	return typingState{rooms: make(map[id.RoomID]typingRoom), number: first, floor: first, most: maxTyped, stops: make(chan typist, 1024)}
+	return typingState{rooms: make(map[id.RoomID]typingRoom), number: first, floor: first, most: maxTyped,
+		stops: make(chan typist, 1024)}
 }
 
 // hearTyping is told who types in a room.
@@ -98,8 +99,8 @@ func (t *typingState) forget() {
 	}
 }
 
-// seen is the number of who has seen everything. It grows with time, so that whoever has lately synced with one replica is not
-// taken for somebody from before another one began.
+// seen is the number of who has seen everything. It grows with time, so that whoever has lately synced with one
+// replica is not taken for somebody from before another one began.
 func (t *typingState) seen() int64 {
 	t.number = max(t.number, time.Now().Add(-heardWithin).UnixMicro())
 	return t.number

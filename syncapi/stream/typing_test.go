@@ -79,14 +79,16 @@ func TestANewlyJoinedRoomShowsWhoIsThere(t *testing.T) {
 	h := newHub(t, "!a:test")
 	hears(h, "!a:test", []id.UserID{typer})
 	hears(h, "!other:test", []id.UserID{typer})
-	h.presence.users[typer] = &present{Presence: Presence{UserID: typer, State: presence.Online, rooms: []id.RoomID{"!a:test"}}, number: h.typing.number}
-	h.presence.users["@carol:test"] = &present{Presence: Presence{UserID: "@carol:test", State: presence.Online, rooms: []id.RoomID{"!c:test"}},
-		number: h.typing.number}
+	for user, room := range map[id.UserID]id.RoomID{typer: "!a:test", "@carol:test": "!c:test"} {
+		h.presence.users[user] = &present{number: h.typing.number,
+			Presence: Presence{UserID: user, State: presence.Online, rooms: []id.RoomID{room}}}
+	}
 	number := h.typing.number
 	is := func(membership string, pos int64) storage.Membership {
 		return storage.Membership{RoomID: "!a:test", UserID: alice, Membership: membership, Pos: pos}
 	}
-	h.users[alice].view.Rooms = map[id.RoomID][]storage.Membership{"!a:test": {is("leave", 90), is("join", 105), is("join", 106)}}
+	h.users[alice].view.Rooms = map[id.RoomID][]storage.Membership{
+		"!a:test": {is("leave", 90), is("join", 105), is("join", 106)}}
 	w := h.look(alice, 104, number)
 	if got := typers(w); len(got) != 1 || !slices.Equal(got["!a:test"], []id.UserID{typer}) {
 		t.Errorf("heard %v, want who types in the room that is new", got)
@@ -133,7 +135,8 @@ func TestWhoLeavesEndsTyping(t *testing.T) {
 		expect(typist{"!a:test", typer})
 	}
 	for i := range 2 * leaversKept {
-		h.typing.leave([]storage.Membership{{RoomID: "!a:test", UserID: id.UserID(fmt.Sprint("@", i, ":test")), Membership: "leave"}})
+		user := id.UserID(fmt.Sprint("@", i, ":test"))
+		h.typing.leave([]storage.Membership{{RoomID: "!a:test", UserID: user, Membership: "leave"}})
 	}
 	if len(h.typing.leavers) > leaversKept {
 		t.Errorf("%d leavers are kept", len(h.typing.leavers))

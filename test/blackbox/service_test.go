@@ -41,6 +41,7 @@ type service struct {
 
 	mu       sync.Mutex
 	attempts []transaction
+	bodies   map[string]string // of transactions, by id
 	changed  chan struct{}
 	answer   func(w http.ResponseWriter, r *http.Request, txn transaction) (status int, body string)
 	handle   func(w http.ResponseWriter, r *http.Request) bool
@@ -67,7 +68,8 @@ func newService(t *testing.T, d *deployment, edit func(s *service, registration 
 func unregistered(t *testing.T, d *deployment) *service {
 	t.Helper()
 	name := strings.ToLower(rand.Text()[:8])
-	s := &service{t: t, d: d, id: "service-" + name, prefix: "_" + name + "_", token: "as-" + rand.Text(), changed: make(chan struct{})}
+	s := &service{t: t, d: d, id: "service-" + name, prefix: "_" + name + "_", token: "as-" + rand.Text(), changed: make(chan struct{}),
+		bodies: make(map[string]string)}
 	s.sender = s.user("bot")
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
@@ -155,6 +157,15 @@ func (s *service) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return // the server was killed
 	}
 	txn := transaction{id: txnID, body: gjson.ParseBytes(body), at: time.Now()}
+	s.mu.Lock()
+	if before, has := s.bodies[txnID]; has && before != string(body) {
+		s.t.Errorf("transaction %s came again with another body", txnID)
+	}
+	s.bodies[txnID] = string(body)
+	s.mu.Unlock()
+	if n := len(txn.body.Get("events").Array()); n > 100 {
+		s.t.Errorf("a transaction has %d events", n)
+	}
 	status, text := http.StatusOK, "{}"
 	if answer != nil {
 		status, text = answer(w, r, txn)

@@ -8,7 +8,8 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-// Topic is the ephemeral topic on which each change is announced as an OutputTyping, to all replicas of who subscribes.
+// Topic is the ephemeral topic on which each change is announced as an OutputTyping, to all replicas of who
+// subscribes.
 const Topic = "typing"
 
 // TypingserverAPI is the contract.
@@ -35,12 +36,14 @@ type SetTypingResponse struct {
 	Number int64 `json:"number"`
 }
 
-// QueryTypingRequest names rooms; none stands for every room in which somebody types and that the replica keeps that answers.
+// QueryTypingRequest names rooms; none stands for every room in which somebody types and that the replica keeps that
+// answers.
 type QueryTypingRequest struct {
 	RoomIDs []id.RoomID `json:"room_ids,omitempty"`
 }
 
-// AffinityKey asks the replica that keeps a room; which one is asked of all rooms does not matter, because none knows of all.
+// AffinityKey asks the replica that keeps a room; which one is asked of all rooms does not matter, because none knows
+// of all.
 func (r QueryTypingRequest) AffinityKey() string {
 	if len(r.RoomIDs) != 1 {
 		return ""
@@ -53,16 +56,16 @@ type QueryTypingResponse struct {
 	Rooms []OutputTyping `json:"rooms"`
 }
 
-// OutputTyping is all who type in a room, from a moment on. Number is clock-based (µs) and grows with each change of a room:
-// of two that overtake each other, the one with the greater number holds.
+// OutputTyping is all who type in a room, from a moment on. Number is clock-based (µs) and grows with each change of a
+// room: of two that overtake each other, the one with the greater number holds.
 type OutputTyping struct {
 	RoomID id.RoomID   `json:"room_id"`
 	Users  []id.UserID `json:"users"` // in order of their ids
 	Number int64       `json:"number"`
 	// Until has for each of Users when they end, unless they go on by then, in ms since the epoch.
 	Until []int64 `json:"until,omitempty"`
-	// Changes are those users of this server who have begun or ended since the output before: what other servers are told
-	// (Server-Server API, § Typing Notifications).
+	// Changes are those users of this server who have begun or ended since the output before: what other servers are
+	// told (Server-Server API, § Typing Notifications).
 	Changes []Change `json:"changes,omitempty"`
 	// Replica is the one that has made the change.
 	Replica string `json:"replica,omitempty"`

@@ -29,12 +29,13 @@ type FollowerDeps struct {
 	Typing    *TypingserverAPI
 	Transport eventlog.Transport
 	Log       *logrus.Entry
-	// Changed is called when other users type in a room than before, with all who do, in order of their ids: one call at a
-	// time. It must not call the Follower. It may be nil.
+	// Changed is called when other users type in a room than before, with all who do, in order of their ids: one call
+	// at a time. It must not call the Follower. It may be nil.
 	Changed func(OutputTyping)
 }
 
-// Follower knows who types where, as the typingserver tells it. A message that is lost is made good within some seconds.
+// Follower knows who types where, as the typingserver tells it. A message that is lost is made good within some
+// seconds.
 type Follower struct {
 	FollowerDeps
 
@@ -62,6 +63,13 @@ func (f *Follower) Types(room id.RoomID, user id.UserID) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Contains(f.rooms[room].users, user)
+}
+
+// Users are those who type in a room. The list is shared: it is only read.
+func (f *Follower) Users(room id.RoomID) []id.UserID {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.rooms[room].users
 }
 
 // Run follows the typingserver until ctx ends.
@@ -110,8 +118,8 @@ func (f *Follower) hear(outputs ...OutputTyping) {
 	}
 }
 
-// check asks for what was not heard, and ends what the typingserver does not know of: it was started anew, or the message of
-// the end was lost.
+// check asks for what was not heard, and ends what the typingserver does not know of: it was started anew, or the
+// message of the end was lost.
 func (f *Follower) check(ctx context.Context) error {
 	began := time.Now()
 	known, err := f.Typing.QueryTyping(ctx, QueryTypingRequest{})
@@ -129,8 +137,8 @@ func (f *Follower) check(ctx context.Context) error {
 	return err
 }
 
-// endUnknown asks about rooms in which users type of whom the replica that was asked does not know. It may not be the one
-// that keeps a room, which is asked for by itself.
+// endUnknown asks about rooms in which users type of whom the replica that was asked does not know. It may not be the
+// one that keeps a room, which is asked for by itself.
 func (f *Follower) endUnknown(ctx context.Context, known []OutputTyping) error {
 	still := make(map[id.RoomID]bool, len(known))
 	for i := range known {

@@ -30,7 +30,9 @@ func newFollowed(query func(QueryTypingRequest) (QueryTypingResponse, error)) *f
 	logger := logrus.New()
 	logger.SetOutput(io.Discard)
 	f.Follower = NewFollower(FollowerDeps{Transport: eventlog.NewEmbedded(), Log: logrus.NewEntry(logger),
-		Typing: &TypingserverAPI{QueryTyping: func(_ context.Context, q QueryTypingRequest) (QueryTypingResponse, error) { return query(q) }},
+		Typing: &TypingserverAPI{QueryTyping: func(_ context.Context, q QueryTypingRequest) (QueryTypingResponse, error) {
+			return query(q)
+		}},
 		Changed: func(output OutputTyping) {
 			f.told[output.RoomID] = output.Users
 			f.n++
@@ -38,10 +40,14 @@ func newFollowed(query func(QueryTypingRequest) (QueryTypingResponse, error)) *f
 	return f
 }
 
+// types is what is told where bob types in a room.
+func types(room id.RoomID, number int64) OutputTyping {
+	return OutputTyping{RoomID: room, Users: []id.UserID{bob}, Number: number}
+}
+
 func TestWhatOvertakesCountsAndIsToldOnce(t *testing.T) {
 	f := newFollowed(nil)
-	f.hear(OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 10}, OutputTyping{RoomID: "!a:test", Number: 9},
-		OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 11}, OutputTyping{RoomID: "!b:test", Users: []id.UserID{bob}, Number: 5})
+	f.hear(types("!a:test", 10), OutputTyping{RoomID: "!a:test", Number: 9}, types("!a:test", 11), types("!b:test", 5))
 	if f.n != 2 || len(f.told) != 2 || !f.Types("!a:test", bob) || f.Types("!a:test", "@carol:test") {
 		t.Errorf("told %d times: %v", f.n, f.told)
 	}
@@ -51,14 +57,14 @@ func TestWhoTypesIsAskedOfTheReplicaThatKeepsTheRoom(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFollowed(func(req QueryTypingRequest) (res QueryTypingResponse, err error) {
 			if req.AffinityKey() == "!kept:test" { // the replica that is asked of all rooms knows of none
-				res.Rooms = []OutputTyping{{RoomID: "!kept:test", Users: []id.UserID{bob}, Number: 1}}
+				res.Rooms = []OutputTyping{types("!kept:test", 1)}
 			}
 			return res, nil
 		})
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- f.Run(ctx) }()
-		f.hear(OutputTyping{RoomID: "!kept:test", Users: []id.UserID{bob}, Number: 1}, OutputTyping{RoomID: "!over:test", Users: []id.UserID{bob}, Number: 1})
+		f.hear(types("!kept:test", 1), types("!over:test", 1))
 		<-time.After(2*CheckEvery + time.Second)
 		synctest.Wait()
 		if f.Types("!over:test", bob) || !f.Types("!kept:test", bob) {
@@ -80,7 +86,7 @@ func TestNobodyTypesWhereNobodyAnswers(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- f.Run(ctx) }()
-		f.hear(OutputTyping{RoomID: "!a:test", Users: []id.UserID{bob}, Number: 1})
+		f.hear(types("!a:test", 1))
 		<-time.After(CheckEvery)
 		synctest.Wait()
 		if !f.Types("!a:test", bob) {

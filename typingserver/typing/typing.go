@@ -1,8 +1,8 @@
-// Package typing keeps who is typing in which room, in memory only, and tells of each change (Client-Server API, § Typing
-// Notifications).
+// Package typing keeps who is typing in which room, in memory only, and tells of each change (Client-Server API, §
+// Typing Notifications).
 //
-// A room is one replica's: that to which its callers turn. When they turn to another one, because a replica has ended or has
-// come back, that takes the room over with those of whom it has heard from the one before.
+// A room is one replica's: that to which its callers turn. When they turn to another one, because a replica has ended
+// or has come back, that takes the room over with those of whom it has heard from the one before.
 package typing
 
 import (
@@ -58,11 +58,12 @@ type room struct {
 // New makes a Tracker in which nobody types.
 func New(o Options) *Tracker {
 	now := o.Now()
-	return &Tracker{Options: o, started: now, changed: make(chan struct{}, 1), rooms: make(map[id.RoomID]*room), next: now.Add(MaxTimeout)}
+	return &Tracker{Options: o, started: now, changed: make(chan struct{}, 1),
+		rooms: make(map[id.RoomID]*room), next: now.Add(MaxTimeout)}
 }
 
-// Set begins, prolongs or ends that a user types. Only a beginning or an end is announced: a prolongation changes nothing that
-// a client sees. It returns the number of the last change.
+// Set begins, prolongs or ends that a user types. Only a beginning or an end is announced: a prolongation changes
+// nothing that a client sees. It returns the number of the last change.
 func (t *Tracker) Set(ctx context.Context, name id.RoomID, user id.UserID, typing bool, timeout time.Duration) int64 {
 	output, number := t.set(name, user, typing && timeout > 0, min(timeout, MaxTimeout))
 	if output != nil {
@@ -175,7 +176,7 @@ func (t *Tracker) Rooms(names []id.RoomID) []api.OutputTyping {
 
 // Run ends the typing of those whose time is over, until ctx ends.
 func (t *Tracker) Run(ctx context.Context) error {
-	timer := time.NewTimer(MaxTimeout)
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {

@@ -140,7 +140,8 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		begin := func(replica string) *Tracker {
-			tracker := New(Options{Replica: replica, Server: "test", Now: time.Now, Announce: func(_ context.Context, o api.OutputTyping) {
+			tracker := New(Options{Replica: replica, Server: "test", Now: time.Now}) // announces below
+			tracker.Announce = func(_ context.Context, o api.OutputTyping) {
 				if o.Number <= last.Number {
 					t.Errorf("%+v comes after %+v", o, last)
 				}
@@ -148,7 +149,7 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 				for _, other := range all {
 					other.Hear(&o)
 				}
-			}})
+			}
 			all = append(all, tracker)
 			go func() { done <- tracker.Run(ctx) }()
 			return tracker

@@ -64,12 +64,21 @@ func healthURL(cfg *config.Config, process string) (string, error) {
 	if address == "" {
 		address, path = addresses.Public, "/_matrix/client/versions"
 	}
-	host, port, err := net.SplitHostPort(address)
+	host, err := reachable(address)
 	if err != nil {
 		return "", fmt.Errorf("%s listens on nothing: %w", process, err)
+	}
+	return "http://" + host + path, nil
+}
+
+// reachable is the host and port at which a listener of this machine is reached.
+func reachable(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"
 	}
-	return "http://" + net.JoinHostPort(host, port) + path, nil
+	return net.JoinHostPort(host, port), nil
 }

@@ -1,0 +1,194 @@
+package services
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/sirupsen/logrus"
+
+	"github.com/matrix-org/dendrite/appservice/api"
+	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/common/eventlog"
+	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/registration"
+	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/common/test"
+)
+
+// woken is a Sender that notes what it is told.
+type woken struct{ wakes, alive chan string }
+
+func (w *woken) Wake(service string)  { tell(w.wakes, service) }
+func (w *woken) Alive(service string) { tell(w.alive, service) }
+
+func tell(c chan string, service string) {
+	select {
+	case c <- service:
+	default:
+	}
+}
+
+type world struct {
+	*Services
+	*woken
+	t       *testing.T
+	now     time.Time
+	skipped int64
+}
+
+func worlds(t *testing.T, body func(t *testing.T, w *world)) {
+	t.Run("sqlite", func(t *testing.T) { body(t, newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))) })
+	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, test.Postgres(t))) })
+}
+
+func newWorld(t *testing.T, connection string) *world {
+	t.Helper()
+	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	store, err := storage.Open(t.Context(), db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{t: t, now: time.UnixMilli(1_700_000_000_000), woken: &woken{make(chan string, 100), make(chan string, 100)}}
+	w.Services = w.replica(store, eventlog.NewEmbedded(), true)
+	return w
+}
+
+func (w *world) replica(store *storage.Store, transport eventlog.Transport, sole bool) *Services {
+	return New(Options{Registrations: registration.NewHolder(nil), Store: store, Sender: w.woken, Transport: transport, Sole: sole,
+		Log: logrus.NewEntry(logrus.New()), Now: func() time.Time { return w.now }, Skipped: func(_ string, n int64) { w.skipped += n }})
+}
+
+// register puts services in force, which have a url, and notes that.
+func (w *world) register(names ...string) {
+	w.t.Helper()
+	var all []*registration.Registration
+	for _, name := range names {
+		all = append(all, &registration.Registration{ID: name, URL: "http://" + name, ASToken: "as-" + name, Sender: id.NewUserID(name, "here")})
+	}
+	set, err := registration.NewSet("here", all)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.Registrations.Replace(set)
+	if err := w.note(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) queue(service string, events int) {
+	w.t.Helper()
+	err := w.Store.DB.Write(w.t.Context(), "queue", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return w.Store.Queue(ctx, tx, slices.Repeat([]storage.Event{{Service: service, RoomID: "!r", EventID: "$e", QueuedMS: 5}}, events), 1)
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) backlog(service string) int64 {
+	w.t.Helper()
+	res, err := w.QueryStatus(w.t.Context(), api.QueryStatusRequest{Services: []string{service}})
+	if err != nil || len(res.Services) != 1 {
+		w.t.Fatalf("status of %s: %+v, %v", service, res, err)
+	}
+	return res.Services[0].Backlog
+}
+
+func TestWhatWaitsOutlivesAMistakeOfTheOperator(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		w.register("irc")
+		if at := w.Registered("irc"); at != w.now.UnixMilli() {
+			t.Errorf("irc was registered at %d, want %d", at, w.now.UnixMilli())
+		}
+		w.queue("irc", 3)
+		began := w.now
+		w.register()
+		w.now = began.Add(keepRemoved - time.Hour)
+		w.register()
+		w.register("irc")
+		if n := w.backlog("irc"); n != 3 {
+			t.Errorf("%d events wait for a service that came back in time, want 3", n)
+		}
+		if at := w.Registered("irc"); at != began.UnixMilli() {
+			t.Error("a service that came back in time counts as new")
+		}
+		w.register()
+		w.now = w.now.Add(keepRemoved + time.Hour)
+		w.register()
+		w.register("irc")
+		if n := w.backlog("irc"); n != 0 {
+			t.Errorf("%d events wait for a service that was gone for long, want none", n)
+		}
+		w.queue("irc", 1)
+		if n := w.backlog("irc"); n != 1 {
+			t.Errorf("%d events wait, want 1", n)
+		}
+	})
+}
+
+func TestOperatorsSkipAndRetry(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		w.register("irc")
+		w.queue("irc", 7)
+		if _, err := w.Retry(t.Context(), api.RetryRequest{Service: "irc"}); err != nil || <-w.alive != "irc" {
+			t.Errorf("retry: %v", err)
+		}
+		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc"}); err != nil || res.Events != 0 || w.backlog("irc") != 7 {
+			t.Errorf("skip without a transaction under way: %+v, %v", res, err)
+		}
+		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc", All: true}); err != nil || res.Events != 7 || w.backlog("irc") != 0 {
+			t.Errorf("skip all: %+v, %v", res, err)
+		}
+		if w.skipped != 7 {
+			t.Errorf("%d events are counted as skipped, want 7", w.skipped)
+		}
+		_, status := w.QueryStatus(t.Context(), api.QueryStatusRequest{Services: []string{"none"}})
+		_, retry := w.Retry(t.Context(), api.RetryRequest{Service: "none"})
+		if !mxerr.Is(status, "M_NOT_FOUND") || !mxerr.Is(retry, "M_NOT_FOUND") {
+			t.Errorf("a service that is not there: %v, %v", status, retry)
+		}
+	})
+}
+
+func TestReplicasTellEachOtherWhatWaits(t *testing.T) {
+	w := newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))
+	transport := eventlog.NewEmbedded()
+	one, two := w.replica(w.Store, transport, false), w.replica(w.Store, transport, false)
+	heard := &woken{make(chan string, 100), make(chan string, 100)}
+	two.Sender = heard
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 2)
+	for _, s := range []*Services{one, two} {
+		go func() { done <- s.Run(ctx) }()
+	}
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for service := ""; service == ""; { // two may not have subscribed yet
+		one.Queued([]string{"irc"})
+		select {
+		case service = <-heard.wakes:
+		case <-tick.C:
+		}
+	}
+	if _, err := one.NoteAlive(ctx, api.NoteAliveRequest{Service: "irc"}); err != nil || <-heard.alive != "irc" {
+		t.Errorf("a service that is alive: %v", err)
+	}
+	cancel()
+	for range 2 {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
