@@ -145,13 +145,16 @@ func (b *bridge) check(ctx context.Context) error {
 		return fmt.Errorf("whoami says %s, not %s", who.UserID, bot.UserID)
 	}
 	bot.EnsureAppserviceConnection(ctx) // it ends the program when that fails
-	if _, err := bot.GetMediaConfig(ctx); err != nil {
-		return err
+	if _, err := bot.GetMediaConfig(ctx); err != nil && !errors.Is(err, mautrix.MUnrecognized) {
+		return err // a server may have no media
 	}
 	if _, err := bot.Capabilities(ctx); err != nil {
 		return err
 	}
-	return bot.SetDisplayName(ctx, "Echo")
+	if err := bot.SetDisplayName(ctx, "Echo"); err != nil {
+		b.as.Log.Warn().Err(err).Msg("setting the bot's name") // mautrix looks for the one before first
+	}
+	return nil
 }
 
 // device makes the bot's device, or finds it again, and signs it.

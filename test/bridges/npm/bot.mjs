@@ -60,6 +60,8 @@ service.on("room.message", async (room, event) => {
 });
 
 await service.begin();
+// matrix-bot-sdk ends when somebody invites a user that it has not registered.
+await service.getIntentForUserId(ghost).enableEncryption();
 // A client with the service's token acts as a device.
 const device = service.botIntent.underlyingClient.crypto.clientDeviceId;
 const client = new MatrixClient(homeserverUrl, registration.as_token);
