@@ -74,7 +74,7 @@ func run(ctx context.Context, args []string) error {
 	defer db.Close()
 	log := zerolog.New(os.Stderr).With().Timestamp().Logger()
 	ctx = log.WithContext(ctx)
-	b := &bridge{state: sqlstatestore.NewSQLStateStore(db, dbutil.NoopLogger, true), bySync: args[5] == "sync"}
+	b := &bridge{state: sqlstatestore.NewSQLStateStore(db, dbutil.NoopLogger, false), bySync: args[5] == "sync"}
 	if err := b.state.Upgrade(ctx); err != nil {
 		return err
 	}
@@ -151,10 +151,7 @@ func (b *bridge) check(ctx context.Context) error {
 	if _, err := bot.Capabilities(ctx); err != nil {
 		return err
 	}
-	if err := bot.SetDisplayName(ctx, "Echo"); err != nil {
-		b.as.Log.Warn().Err(err).Msg("setting the bot's name") // mautrix looks for the one before first
-	}
-	return nil
+	return bot.SetDisplayName(ctx, "Echo")
 }
 
 // device makes the bot's device, or finds it again, and signs it.
