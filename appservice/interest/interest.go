@@ -1,9 +1,9 @@
 // Package interest finds out which application services are to be sent what happens in rooms (Application Service API,
 // § Registration): by their namespaces of users, rooms and aliases, and by their users in a room.
 //
-// How many users of each service are joined to a room is counted along the roomserver's log, for the namespaces that are in
-// force. When those change, a room is counted anew, from its members where the next record of it begins: so nothing is
-// missed, whatever replica has read the registrations when.
+// How many users of each service are joined to a room is counted along the roomserver's log, for the namespaces that
+// are in force. When those change, a room is counted anew, from its members where the next record of it begins: so
+// nothing is missed, whatever replica has read the registrations when.
 package interest
 
 import (
@@ -44,9 +44,10 @@ type Options struct {
 	Registered func(service string) int64
 	// Queued is told for which services a commit has queued something.
 	Queued func(services []string)
-	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's interest, and of
-	// rooms in which its interest has begun or ended. Nil: nobody asks.
-	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom) error
+	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's
+	// interest, and of rooms in which its interest has begun or ended. Nil: nobody asks.
+	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser,
+		rooms []storage.ServiceRoom) error
 }
 
 // Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
@@ -90,15 +91,16 @@ func (j *Judge) now() *wanted {
 	return w
 }
 
-// streaks tell whether what is in memory of a room is what is in the database: another process may have applied records of its
-// partition meanwhile.
+// streaks tell whether what is in memory of a room is what is in the database: another process may have applied
+// records of its partition meanwhile.
 type streaks struct {
 	mu       sync.Mutex
 	followed map[int32]followed
 	last     int64
 }
 
-// followed is how far this process has applied a partition. A streak ends where another process has applied records of it.
+// followed is how far this process has applied a partition. A streak ends where another process has applied records
+// of it.
 type followed struct{ seq, streak int64 }
 
 // of continues the streak of a partition, or begins another one.
@@ -147,7 +149,8 @@ func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog
 		case roomserver.TypeInvite:
 			outputs[i], err = eventlog.Decode[roomserver.OutputInvite](r)
 		default:
-			err = fmt.Errorf("the roomserver's log has a %q, which this release does not know: update appservice", r.Type)
+			err = fmt.Errorf("the roomserver's log has a %q, which this release does not know: update appservice",
+				r.Type)
 		}
 		if err != nil {
 			return nil, err

@@ -20,8 +20,16 @@ const (
 	maxBytes  = 2 << 20
 	firstWait = time.Second
 	lastWait  = 5 * time.Minute
-	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its commit.
+	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
+	// commit.
 	lookEvery = 2 * time.Second
+)
+
+// perSecond and atOnce bound the transactions to a service that are not full: after atOnce of them, each gathers what
+// comes in the perSecond'th part of a second, so that a stream of events does not become one of transactions.
+const (
+	perSecond = 50
+	atOnce    = 100
 )
 
 // Do sends a request to a service: see outgoing.Client.
@@ -38,20 +46,21 @@ type Options struct {
 	Log           *logrus.Entry
 	Metrics       *Metrics
 	Now           func() time.Time
-	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt, up to
-	// LastWait. 0: a second, and five minutes.
+	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt,
+	// up to LastWait. 0: a second, and five minutes.
 	FirstWait, LastWait time.Duration
 }
 
-// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One process of
-// all replicas does, by a lease. What a transaction says is stored before it is sent, and does not change. It is safe for
-// concurrent use.
+// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One
+// process of all replicas does, by a lease. What a transaction says is stored before it is sent, and does not
+// change. It is safe for concurrent use.
 type Sender struct {
 	Options
 
 	mu      sync.Mutex
 	running context.Context // nil while another process sends
 	workers map[string]*worker
+	paces   map[string]*pace // by service
 	all     sync.WaitGroup
 }
 
@@ -60,7 +69,7 @@ func NewSender(o Options) *Sender {
 	if o.FirstWait == 0 {
 		o.FirstWait, o.LastWait = firstWait, lastWait
 	}
-	return &Sender{Options: o, workers: make(map[string]*worker)}
+	return &Sender{Options: o, workers: make(map[string]*worker), paces: make(map[string]*pace)}
 }
 
 // Run sends until ctx ends.
@@ -108,7 +117,8 @@ func (s *Sender) look(ctx context.Context) error {
 		return nil
 	}
 	var waiting []string
-	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context,
+		tx *sqlutil.Tx) (err error) {
 		waiting, err = s.Store.Waiting(ctx, tx)
 		return err
 	})
@@ -154,7 +164,10 @@ func (s *Sender) start(service string) {
 	if r := s.Registrations.Load().ByID(service); r == nil || r.URL == "" {
 		return
 	}
-	w := &worker{s: s, service: service, alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
+	if s.paces[service] == nil {
+		s.paces[service] = &pace{left: atOnce}
+	}
+	w := &worker{s: s, service: service, pace: s.paces[service], alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
 	s.workers[service] = w
 	ctx := s.running
 	s.all.Go(func() { w.run(ctx) })
@@ -170,4 +183,20 @@ func (s *Sender) rest(w *worker) bool {
 	}
 	delete(s.workers, w.service)
 	return true
+}
+
+// pace says how fast transactions follow each other. It is its worker's.
+type pace struct {
+	left float64 // transactions that may go at once
+	at   time.Time
+}
+
+// next counts a transaction, and tells how long to wait for the next.
+func (p *pace) next(now time.Time) time.Duration {
+	p.left = min(atOnce, p.left+perSecond*max(0, now.Sub(p.at).Seconds())) - 1
+	p.at = now
+	if p.left >= 0 {
+		return 0
+	}
+	return time.Duration(-p.left / perSecond * float64(time.Second))
 }

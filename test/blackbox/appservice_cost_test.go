@@ -42,8 +42,8 @@ func (d *deployment) cpu(tb testing.TB, process string) float64 {
 	return seconds
 }
 
-// 200 services of 50 namespaces each, and very many of their users in a room, cost a send there less than a fifth of its processor
-// time, what is sent to the services included.
+// 200 services of 50 namespaces each, and very many of their users in a room, cost a send there less than a fifth of
+// its processor time, what is sent to the services included.
 func TestManyServicesCostASendLittle(t *testing.T) {
 	const services, namespaces = 200, 50
 	taker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -55,10 +55,13 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 	for i := range services {
 		var users []object
 		for j := range namespaces {
-			users = append(users, object{"exclusive": false, "regex": fmt.Sprintf("@_bridge%d_%d_.*:test.example", i, j)})
+			users = append(users, object{"exclusive": false,
+				"regex": fmt.Sprintf("@_bridge%d_%d_.*:test.example", i, j)})
 		}
-		text, err := json.Marshal(object{"id": fmt.Sprint("bridge", i), "url": taker.URL, "as_token": fmt.Sprint("as", i), "hs_token": "hs",
-			"sender_localpart": fmt.Sprint("_bot", i), "rate_limited": false, "namespaces": object{"users": users, "rooms": []object{},
+		text, err := json.Marshal(object{"id": fmt.Sprint("bridge", i), "url": taker.URL,
+			"as_token": fmt.Sprint("as", i), "hs_token": "hs",
+			"sender_localpart": fmt.Sprint("_bot", i), "rate_limited": false, "namespaces": object{"users": users,
+				"rooms":   []object{},
 				"aliases": []object{{"exclusive": false, "regex": fmt.Sprintf("#_bridge%d_.*", i)}}}})
 		if err != nil {
 			t.Fatal(err)
@@ -69,16 +72,23 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 	cost := func(kind deploy.Kind, with map[string]string) float64 {
 		d := deployed(deploy.Own(t, kind, deploy.Options{Registrations: with}))
 		alice := d.user(t, "alice")
-		room := alice.publicRoom()
+		room, elsewhere := alice.publicRoom(), alice.publicRoom()
 		if with != nil {
 			for i := range ghosts {
-				name := fmt.Sprintf("_bridge%d_%d_%d", i%3, i%namespaces, i)
+				// A room is bridged by one service; the users of the others are elsewhere.
+				bridged, service := room, 0
+				if i%2 == 1 {
+					bridged, service = elsewhere, 1+i%(services-1)
+				}
+				name := fmt.Sprintf("_bridge%d_%d_%d", service, i%namespaces, i)
 				ghost := d.anybody(t)
-				ghost.token, ghost.as = fmt.Sprint("as", i%3), map[string][]string{"user_id": {"@" + name + ":test.example"}}
+				ghost.token, ghost.as = fmt.Sprint("as", service),
+					map[string][]string{"user_id": {"@" + name + ":test.example"}}
 				bridge := d.anybody(t)
 				bridge.token = ghost.token
-				bridge.must("POST", at("register"), object{"type": "m.login.application_service", "username": name, "inhibit_login": true})
-				ghost.join(room)
+				bridge.must("POST", at("register"), object{"type": "m.login.application_service", "username": name,
+					"inhibit_login": true})
+				ghost.join(bridged)
 			}
 		}
 		for range 200 {
@@ -94,7 +104,8 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			deploy.Chosen(t, kind)
 			without, with := cost(kind, nil), cost(kind, registrations)
-			t.Logf("a send costs %.0f µs of processor time without services, %.0f µs with %d: %.0f %% more", without*1e6, with*1e6, services,
+			t.Logf("a send costs %.0f µs of processor time without services, %.0f µs with %d: %.0f %% more",
+				without*1e6, with*1e6, services,
 				100*(with/without-1))
 			if with > without*1.2 {
 				t.Errorf("a send costs %.0f µs without services and %.0f µs with them", without*1e6, with*1e6)
