@@ -12,7 +12,7 @@ import (
 )
 
 // A bridge of mautrix encrypts as a device of its own user, and gets all that it needs for that in its transactions. It
-// talks with a client over restarts of all components, and after others have used up its one-time keys.
+// talks with a client over restarts of all components.
 func TestAnEncryptedBridge(t *testing.T) {
 	for _, kind := range []deploy.Kind{deploy.MonolithSQLite, deploy.Polylith} {
 		t.Run(string(kind), func(t *testing.T) {

@@ -68,7 +68,7 @@ func (syncer) OnFailedSync(*mautrix.RespSync, error) (time.Duration, error) { re
 var commands = map[string]func(a *actor, ctx context.Context, in arguments) (any, error){
 	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined,
 	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices, "create_room": (*actor).createRoom,
-	"listen": (*actor).listen, "begin": (*actor).begin, "keys": (*actor).keys,
+	"listen": (*actor).listen, "begin": (*actor).begin,
 }
 
 // login logs in, and syncs from then on.

@@ -62,15 +62,11 @@ func (a *actor) begin(ctx context.Context, in arguments) (any, error) {
 	events.On(event.EventEncrypted, func(ctx context.Context, e *event.Event) {
 		go a.decrypt(context.WithoutCancel(ctx), e)
 	})
+	// Handlers run at the same time: this one, which fetches the keys again, knows when they are there.
+	events.OnDeviceList(func(ctx context.Context, lists *mautrix.DeviceLists, since string) {
+		a.machine.HandleDeviceLists(ctx, lists, since)
+		a.note(func() {})
+	})
 	go events.Start(context.Background())
 	return object{"device_id": a.client.DeviceID}, nil
-}
-
-// keys is how many one-time keys the server has of the device.
-func (a *actor) keys(ctx context.Context, _ arguments) (any, error) {
-	answer, err := a.client.UploadKeys(ctx, &mautrix.ReqUploadKeys{})
-	if err != nil {
-		return nil, err
-	}
-	return object{"count": answer.OneTimeKeyCounts.SignedCurve25519}, nil
 }
