@@ -12,7 +12,8 @@ import (
 	"github.com/matrix-org/dendrite/test/programs"
 )
 
-// nodeBridge is a command that runs a script with what npm has, and with the stand-in for the native part of encryption.
+// nodeBridge is a command that runs a script with what npm has, and with the stand-in for the native part of
+// encryption.
 func nodeBridge(t *testing.T, script string) []string {
 	t.Helper()
 	node, err := programs.Find("node", "nodejs")
@@ -24,6 +25,7 @@ func nodeBridge(t *testing.T, script string) []string {
 
 // A bridge of matrix-bot-sdk logs in as its users, and has messages to their devices with its transactions.
 func TestMatrixBotSDK(t *testing.T) {
+	t.Parallel()
 	command := nodeBridge(t, "bot.mjs")
 	on(t, echoRegistration(""), func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string) {
 		s := encryptedStory{speaker: id.NewUserID("_x_ghost", "test.example"), forgets: true, start: func() *process {

@@ -21,9 +21,11 @@ import (
 // echoRegistration is that of bridges whose users have devices, with lines for what one wants besides.
 func echoRegistration(more string) func(address string) string {
 	return func(address string) string {
-		return fmt.Sprintf("id: echo\nurl: http://%s\nas_token: %s\nhs_token: %s\nrate_limited: false\nsender_localpart: _x_bot\n"+
-			"receive_ephemeral: true\nde.sorunome.msc2409.push_ephemeral: true\norg.matrix.msc3202: true\n%s"+
-			"namespaces:\n  users:\n  - regex: '@_x_.*'\n    exclusive: true\n  aliases: []\n  rooms: []\n", address, secret(), secret(), more)
+		return fmt.Sprintf("id: echo\nurl: http://%s\nas_token: %s\nhs_token: %s\nrate_limited: false\n"+
+			"sender_localpart: _x_bot\nreceive_ephemeral: true\n"+
+			"de.sorunome.msc2409.push_ephemeral: true\norg.matrix.msc3202: true\n%s"+
+			"namespaces:\n  users:\n  - regex: '@_x_.*'\n    exclusive: true\n  aliases: []\n  rooms: []\n",
+			address, secret(), secret(), more)
 	}
 }
 
@@ -32,18 +34,21 @@ func echoRegistration(more string) func(address string) string {
 var modes = map[string]string{"transactions": "io.element.msc4190: true\n", "sync": ""}
 
 func TestMautrixPython(t *testing.T) {
+	t.Parallel()
 	python, err := programs.Venv("mautrix", filepath.Join("python", "mautrix.txt"))
 	test.Needs(t, err)
 	mautrixBridges(t, python, filepath.Join("python", "bot.py"))
 }
 
 func TestMautrixGo(t *testing.T) {
+	t.Parallel()
 	mautrixBridges(t, players.Build(t, "github.com/matrix-org/dendrite/test/bridges/goolm"))
 }
 
 func mautrixBridges(t *testing.T, command ...string) {
 	for mode, lines := range modes {
 		t.Run(mode, func(t *testing.T) {
+			t.Parallel()
 			on(t, echoRegistration(lines), func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string) {
 				folder := t.TempDir()
 				s := encryptedStory{speaker: id.NewUserID("_x_ghost", "test.example"), start: func() *process {
@@ -84,8 +89,10 @@ func (s encryptedStory) tell(t *testing.T, ctx context.Context, d *deploy.Deploy
 	do("login", players.Object{"url": d.URL(), "user_id": alice.UserID, "password": alice.password, "timeline": 50})
 	bridge.says(t, ctx, "the bridge has started")
 
-	room, err := alice.CreateRoom(ctx, &mautrix.ReqCreateRoom{Preset: "private_chat", Invite: []id.UserID{bot}, InitialState: []*event.Event{{
-		Type: event.StateEncryption, Content: event.Content{Parsed: &event.EncryptionEventContent{Algorithm: id.AlgorithmMegolmV1}}}}})
+	encryption := &event.Event{Type: event.StateEncryption,
+		Content: event.Content{Parsed: &event.EncryptionEventContent{Algorithm: id.AlgorithmMegolmV1}}}
+	room, err := alice.CreateRoom(ctx, &mautrix.ReqCreateRoom{Preset: "private_chat", Invite: []id.UserID{bot},
+		InitialState: []*event.Event{encryption}})
 	if err != nil {
 		t.Fatal(err)
 	}

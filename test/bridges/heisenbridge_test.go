@@ -20,9 +20,14 @@ import (
 var kinds = []deploy.Kind{deploy.MonolithSQLite, deploy.Polylith}
 
 // on runs a story on each kind of deployment, with a registration of a service that the story starts.
-func on(t *testing.T, registration func(address string) string, story func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string)) {
+func on(
+	t *testing.T, registration func(address string) string,
+	story func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string),
+) {
+	t.Helper()
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel() // it waits for programs most of the time
 			port, err := parts.FreePort()
 			if err != nil {
 				t.Fatal(err)
@@ -41,18 +46,22 @@ func on(t *testing.T, registration func(address string) string, story func(t *te
 	}
 }
 
-// Somebody on Matrix and somebody on IRC talk through heisenbridge, a bouncer: both ways, with joins, changes of nicks and leaves.
+// Somebody on Matrix and somebody on IRC talk through heisenbridge, a bouncer: both ways, with joins, changes of
+// nicks and leaves.
 func TestHeisenbridge(t *testing.T) {
+	t.Parallel()
 	python, err := programs.Venv("heisenbridge", filepath.Join("python", "heisenbridge.txt"))
 	test.Needs(t, err)
 	on(t, func(address string) string {
 		return fmt.Sprintf("id: heisenbridge\nurl: http://%s\nas_token: %s\nhs_token: %s\nrate_limited: false\n"+
-			"sender_localpart: heisenbridge\nnamespaces:\n  users:\n  - regex: '@irc_.*'\n    exclusive: true\n  aliases: []\n  rooms: []\n",
+			"sender_localpart: heisenbridge\nnamespaces:\n  users:\n  - regex: '@irc_.*'\n    exclusive: true\n"+
+			"  aliases: []\n  rooms: []\n",
 			address, secret(), secret())
 	}, func(t *testing.T, ctx context.Context, d *deploy.Deployment, file, address string) {
 		irc := ircServer(t, ctx)
 		alice := newPerson(t, ctx, d, "alice")
-		begin(t, python, "-m", "heisenbridge", "-vv", "-c", file, "-l", "127.0.0.1", "-p", portOf(address), "-o", string(alice.UserID), d.URL())
+		begin(t, python, "-m", "heisenbridge", "-vv", "-c", file, "-l", "127.0.0.1", "-p", portOf(address),
+			"-o", string(alice.UserID), d.URL())
 		awaitListener(t, ctx, address)
 		bot := id.NewUserID("heisenbridge", "test.example")
 

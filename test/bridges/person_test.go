@@ -51,8 +51,9 @@ func newPerson(t *testing.T, ctx context.Context, d *deploy.Deployment, name str
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := client.Login(ctx, &mautrix.ReqLogin{Type: mautrix.AuthTypePassword, Password: password, StoreCredentials: true,
-		Identifier: mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: name}}); err != nil {
+	who := mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: name}
+	if _, err := client.Login(ctx, &mautrix.ReqLogin{Type: mautrix.AuthTypePassword, Identifier: who, Password: password,
+		StoreCredentials: true}); err != nil {
 		t.Fatal(err)
 	}
 	p := &person{Client: client, t: t, ctx: ctx, password: password, changed: make(chan struct{})}
@@ -113,7 +114,8 @@ func tell(events []*event.Event) string {
 func (p *person) hears(room id.RoomID, sender id.UserID, text string) *event.Event {
 	p.t.Helper()
 	return p.await(fmt.Sprintf("that %s says %q in %s", sender, text, room), func(e *event.Event) bool {
-		return e.Type == event.EventMessage && e.RoomID == room && e.Sender == sender && strings.Contains(e.Content.AsMessage().Body, text)
+		return e.Type == event.EventMessage && e.RoomID == room && e.Sender == sender &&
+			strings.Contains(e.Content.AsMessage().Body, text)
 	})
 }
 

@@ -24,8 +24,8 @@ type process struct {
 // begin starts a program. What it writes is in a file, which is shown when the test fails.
 func begin(t *testing.T, command ...string) *process {
 	t.Helper()
-	p := &process{cmd: exec.Command(command[0], command[1:]...), log: filepath.Join(t.TempDir(), filepath.Base(command[0])+".log"),
-		ended: make(chan struct{})}
+	p := &process{cmd: exec.Command(command[0], command[1:]...), ended: make(chan struct{}),
+		log: filepath.Join(t.TempDir(), filepath.Base(command[0])+".log")}
 	log, err := os.Create(p.log)
 	if err != nil {
 		t.Fatal(err)

@@ -1,5 +1,5 @@
-// Package players lets tests play clients that are programs: each is of one library, and plays as many clients of it as it is
-// told to, so that clients of several libraries meet in one room.
+// Package players lets tests play clients that are programs: each is of one library, and plays as many clients of it as
+// it is told to, so that clients of several libraries meet in one room.
 package players
 
 import (

@@ -1,8 +1,8 @@
 // Package programs installs programs of others that tests run: clients and bridges of npm and PyPI.
 //
 // The first run installs them into .cache/programs, in the versions that a lock file says, and needs a network. Where
-// there is none, or no Node or Python, errors are of test.ErrMissing: a test is then skipped with the reason, or fails where
-// DENDRITE_TEST_REQUIRE is set.
+// there is none, or no Node or Python, errors are of test.ErrMissing: a test is then skipped with the reason, or
+// fails where DENDRITE_TEST_REQUIRE is set.
 package programs
 
 import (
@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/matrix-org/dendrite/common/test"
@@ -31,8 +32,8 @@ func Find(name, apt string) (string, error) {
 	return path, nil
 }
 
-// NPM is a folder in which the packages of from/package-lock.json are installed, with these scripts of from beside them: a
-// module is looked for above what imports it. name is the folder's in the cache.
+// NPM is a folder in which the packages of from/package-lock.json are installed, with these scripts of from beside
+// them: a module is looked for above what imports it. name is the folder's in the cache.
 func NPM(name, from string, scripts ...string) (string, error) {
 	manager, err := Find("npm", "npm")
 	if err != nil {
@@ -44,7 +45,8 @@ func NPM(name, from string, scripts ...string) (string, error) {
 				return err
 			}
 		}
-		return install(dir, manager, "install", "--no-save", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
+		return install(dir, manager,
+			"install", "--no-save", "--prefer-offline", "--no-audit", "--no-fund", "--ignore-scripts")
 	})
 	if err != nil {
 		return "", err
@@ -57,8 +59,8 @@ func NPM(name, from string, scripts ...string) (string, error) {
 	return dir, nil
 }
 
-// Venv is the interpreter of a virtual environment of Python with what the file requirements says. name is its folder's in
-// the cache.
+// Venv is the interpreter of a virtual environment of Python with what the file requirements says. name is its
+// folder's in the cache.
 func Venv(name, requirements string) (string, error) {
 	python, err := Find("python3", "python3-venv")
 	if err != nil {
@@ -75,9 +77,14 @@ func Venv(name, requirements string) (string, error) {
 
 func interpreter(dir string) string { return filepath.Join(dir, "bin", "python") }
 
-// installed is a folder of the repository's cache in which what a lock file names is installed. It is made anew when the file
-// changes.
+// installing is held by what looks at a folder, or fills it.
+var installing sync.Mutex
+
+// installed is a folder of the repository's cache in which what a lock file names is installed. It is made anew when
+// the file changes.
 func installed(name, lock string, fill func(dir string) error) (string, error) {
+	installing.Lock()
+	defer installing.Unlock()
 	cache, err := parts.Cache()
 	if err != nil {
 		return "", err
@@ -116,10 +123,19 @@ func install(dir, name string, args ...string) error {
 	return nil
 }
 
+// copyFile leaves the old file, or the new one, to who reads it at the same time.
 func copyFile(from, to string) error {
 	text, err := os.ReadFile(from)
 	if err != nil {
 		return err
 	}
-	return os.WriteFile(to, text, 0o644)
+	fresh, err := os.CreateTemp(filepath.Dir(to), "fresh-")
+	if err != nil {
+		return err
+	}
+	_, err = fresh.Write(text)
+	if err := errors.Join(err, fresh.Close()); err != nil {
+		return err
+	}
+	return os.Rename(fresh.Name(), to)
 }

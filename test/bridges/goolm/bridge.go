@@ -3,8 +3,8 @@
 // Command goolm is a bridge of mautrix for Go with end-to-bridge encryption, which repeats what it hears as one of its
 // ghosts. It starts with the checks that bridges of bridgev2 make, and keeps its device in a database as they do.
 //
-// Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for its database, and
-// how it gets messages to its device: transactions or sync.
+// Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for its database,
+// and how it gets messages to its device: transactions or sync.
 package main
 
 import (
@@ -62,7 +62,8 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	raw, err := sql.Open("sqlite", "file:"+filepath.Join(args[4], "bridge.db")+"?_pragma=foreign_keys(1)&_txlock=immediate")
+	file := filepath.Join(args[4], "bridge.db")
+	raw, err := sql.Open("sqlite", "file:"+file+"?_pragma=foreign_keys(1)&_txlock=immediate")
 	if err != nil {
 		return err
 	}
@@ -78,8 +79,9 @@ func run(ctx context.Context, args []string) error {
 	if err := b.state.Upgrade(ctx); err != nil {
 		return err
 	}
-	if b.as, err = appservice.CreateFull(appservice.CreateOpts{Registration: registration, HomeserverURL: args[0], HomeserverDomain: args[1],
-		StateStore: b.state, HostConfig: appservice.HostConfig{Hostname: "127.0.0.1", Port: uint16(port)}}); err != nil {
+	if b.as, err = appservice.CreateFull(appservice.CreateOpts{Registration: registration, HomeserverURL: args[0],
+		HomeserverDomain: args[1], StateStore: b.state,
+		HostConfig: appservice.HostConfig{Hostname: "127.0.0.1", Port: uint16(port)}}); err != nil {
 		return err
 	}
 	b.as.Log, b.as.DefaultHTTPRetries, b.ghost = log, 10, id.NewUserID("_x_ghost", args[1])
@@ -98,7 +100,9 @@ func run(ctx context.Context, args []string) error {
 		b.machine.HandleMemberEvent(ctx, e)
 		b.member(ctx, e)
 	})
-	b.events.On(event.StateEncryption, func(ctx context.Context, e *event.Event) { mautrix.UpdateStateStore(ctx, b.state, e) })
+	b.events.On(event.StateEncryption, func(ctx context.Context, e *event.Event) {
+		mautrix.UpdateStateStore(ctx, b.state, e)
+	})
 	b.events.On(event.EventEncrypted, b.encrypted)
 	b.events.Start(ctx)
 	defer b.events.Stop()
@@ -174,8 +178,9 @@ func (b *bridge) device(ctx context.Context, db *dbutil.Database, log *zerolog.L
 		if !flows.HasFlow(mautrix.AuthTypeAppservice) {
 			return errors.New("the homeserver does not support appservice login")
 		}
-		if _, err := b.client.Login(ctx, &mautrix.ReqLogin{Type: mautrix.AuthTypeAppservice, DeviceID: known, StoreCredentials: true,
-			Identifier: mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: string(bot)}, InitialDeviceDisplayName: "Echo"}); err != nil {
+		who := mautrix.UserIdentifier{Type: mautrix.IdentifierTypeUser, User: string(bot)}
+		if _, err := b.client.Login(ctx, &mautrix.ReqLogin{Type: mautrix.AuthTypeAppservice, Identifier: who, DeviceID: known,
+			StoreCredentials: true, InitialDeviceDisplayName: "Echo"}); err != nil {
 			return err
 		}
 	} else if err := b.client.CreateDeviceMSC4190(ctx, known, "Echo"); err != nil {
@@ -238,7 +243,8 @@ func (b *bridge) encrypted(ctx context.Context, e *event.Event) {
 	}
 	content := e.Content.AsEncrypted()
 	plain, err := b.machine.DecryptMegolmEvent(ctx, e)
-	if errors.Is(err, crypto.NoSessionFound) && b.machine.WaitForSession(ctx, e.RoomID, content.SenderKey, content.SessionID, time.Minute) {
+	if errors.Is(err, crypto.NoSessionFound) &&
+		b.machine.WaitForSession(ctx, e.RoomID, content.SenderKey, content.SessionID, time.Minute) {
 		plain, err = b.machine.DecryptMegolmEvent(ctx, e)
 	}
 	if err == nil {

@@ -1,6 +1,7 @@
 // A bridge of matrix-bot-sdk with encryption, which repeats what it hears as one of its ghosts.
 //
-// Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for what it keeps.
+// Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for what it
+// keeps.
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import {

@@ -20,7 +20,8 @@ const bridge = new Bridge({
     onEvent: async (request) => {
       const event = request.getData();
       const own = bridge.getBot().isRemoteUser(event.sender) || event.sender === bridge.getBot().getUserId();
-      if (event.type === "m.room.member" && event.content.membership === "invite" && event.state_key.includes("_ghost_")) {
+      const invited = event.type === "m.room.member" && event.content.membership === "invite";
+      if (invited && event.state_key.includes("_ghost_")) {
         await bridge.getIntent(event.state_key).join(event.room_id);
       }
       if (event.type === "m.room.message" && !own) {

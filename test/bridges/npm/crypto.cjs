@@ -1,6 +1,6 @@
-// Stands in for @matrix-org/matrix-sdk-crypto-nodejs, whose native part its package downloads from outside of npm. It is
-// the same Rust library as WebAssembly, with the differences of its JavaScript that matrix-bot-sdk 0.7.1 would notice. Keys
-// are in memory only.
+// Stands in for @matrix-org/matrix-sdk-crypto-nodejs, whose native part its package downloads from outside of npm. It
+// is the same Rust library as WebAssembly, with the differences of its JavaScript that matrix-bot-sdk 0.7.1 would
+// notice. Keys are in memory only.
 //
 // Use: node --require crypto.cjs.
 const Module = require("node:module");

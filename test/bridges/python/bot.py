@@ -1,7 +1,7 @@
 """A bridge of mautrix's framework with end-to-bridge encryption, which repeats what it hears as one of its ghosts.
 
-Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for its database, and how
-it gets messages to its devices: transactions or sync.
+Arguments: the homeserver's URL, its name, the registration's file, the port to listen at, a folder for its database,
+and how it gets messages to its devices: transactions or sync.
 """
 
 import asyncio
@@ -108,7 +108,10 @@ class Portal(BasePortal):
         self.ghost = bridge.az.intent.user(GHOST)
 
     async def save(self):
-        query = "INSERT INTO portal (mxid, encrypted) VALUES ($1, $2) ON CONFLICT (mxid) DO UPDATE SET encrypted=excluded.encrypted"
+        query = (
+            "INSERT INTO portal (mxid, encrypted) VALUES ($1, $2) "
+            "ON CONFLICT (mxid) DO UPDATE SET encrypted=excluded.encrypted"
+        )
         await self.bridge.db.execute(query, self.mxid, self.encrypted)
 
     async def delete(self):
@@ -118,7 +121,8 @@ class Portal(BasePortal):
         return None
 
     async def handle_matrix_message(self, sender, message, event_id):
-        await self._send_message(self.ghost, TextMessageEventContent(msgtype=MessageType.TEXT, body=f"echo: {message.body}"))
+        content = TextMessageEventContent(msgtype=MessageType.TEXT, body=f"echo: {message.body}")
+        await self._send_message(self.ghost, content)
 
 
 class Matrix(BaseMatrixHandler):
