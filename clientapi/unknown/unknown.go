@@ -39,8 +39,10 @@ type By struct {
 	// Service is the application service that asks, empty if none does. It is not asked itself: it would wait for its
 	// own answer.
 	Service string
-	// Address is the client's, where nobody knows who it is: it makes services work, and so is limited as lookups in
-	// the directory are. Empty where a limit has been applied.
+	// User is who asks with a token of their own. A service that logs its users in asks so too.
+	User id.UserID
+	// Address is the client's, where nobody knows who it is: it makes services work, and so is limited as lookups in the
+	// directory are. Empty where a limit has been applied.
 	Address string
 }
 
@@ -55,7 +57,17 @@ func ByOf(r *httputil.Request) By {
 	if r.Caller.UserID == "" {
 		return By{Address: httputil.ClientAddress(r.Request)}
 	}
-	return By{}
+	return By{User: r.Caller.UserID}
+}
+
+// service is the application service that asks: by itself, or with the token of a user who is its alone.
+func (f *Finder) service(by By) string {
+	if by.Service == "" && by.User != "" {
+		if owners := f.Services.Load().ExclusiveUsers(by.User); len(owners) > 0 {
+			return owners[0].ID
+		}
+	}
+	return by.Service
 }
 
 // Alias finds the room of an alias. M_NOT_FOUND if there is none; M_UNKNOWN with status 408 if a service that could
@@ -65,7 +77,7 @@ func (f *Finder) Alias(ctx context.Context, by By, alias id.RoomAlias) (roomserv
 	if !mxerr.Is(err, "M_NOT_FOUND") || !f.HasAlias(alias) {
 		return found, err
 	}
-	answer, silent := f.App.QueryAlias(ctx, appservice.QueryAliasRequest{Alias: alias, By: by.Service})
+	answer, silent := f.App.QueryAlias(ctx, appservice.QueryAliasRequest{Alias: alias, By: f.service(by)})
 	if silent == nil && !answer.Exists {
 		return found, err
 	}
@@ -132,7 +144,7 @@ func (f *Finder) Users(ctx context.Context, by By, users ...id.UserID) error {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			_, silent[i] = f.App.QueryUser(ctx, appservice.QueryUserRequest{UserID: user, By: by.Service})
+			_, silent[i] = f.App.QueryUser(ctx, appservice.QueryUserRequest{UserID: user, By: f.service(by)})
 		})
 	}
 	all.Wait()
