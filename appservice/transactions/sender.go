@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -23,13 +24,6 @@ const (
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
 	// commit.
 	lookEvery = 2 * time.Second
-)
-
-// perSecond and atOnce bound the transactions to a service that are not full: after atOnce of them, each gathers what
-// comes in the perSecond'th part of a second, so that a stream of events does not become one of transactions.
-const (
-	perSecond = 50
-	atOnce    = 100
 )
 
 // Do sends a request to a service: see outgoing.Client.
@@ -60,7 +54,7 @@ type Sender struct {
 	mu      sync.Mutex
 	running context.Context // nil while another process sends
 	workers map[string]*worker
-	paces   map[string]*pace // by service
+	paces   map[string]*pace.Pace // by service
 	all     sync.WaitGroup
 }
 
@@ -69,7 +63,7 @@ func NewSender(o Options) *Sender {
 	if o.FirstWait == 0 {
 		o.FirstWait, o.LastWait = firstWait, lastWait
 	}
-	return &Sender{Options: o, workers: make(map[string]*worker), paces: make(map[string]*pace)}
+	return &Sender{Options: o, workers: make(map[string]*worker), paces: make(map[string]*pace.Pace)}
 }
 
 // Run sends until ctx ends.
@@ -165,7 +159,7 @@ func (s *Sender) start(service string) {
 		return
 	}
 	if s.paces[service] == nil {
-		s.paces[service] = &pace{left: atOnce}
+		s.paces[service] = new(pace.Pace)
 	}
 	w := &worker{s: s, service: service, pace: s.paces[service], alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
 	s.workers[service] = w
@@ -183,20 +177,4 @@ func (s *Sender) rest(w *worker) bool {
 	}
 	delete(s.workers, w.service)
 	return true
-}
-
-// pace says how fast transactions follow each other. It is its worker's.
-type pace struct {
-	left float64 // transactions that may go at once
-	at   time.Time
-}
-
-// next counts a transaction, and tells how long to wait for the next.
-func (p *pace) next(now time.Time) time.Duration {
-	p.left = min(atOnce, p.left+perSecond*max(0, now.Sub(p.at).Seconds())) - 1
-	p.at = now
-	if p.left >= 0 {
-		return 0
-	}
-	return time.Duration(-p.left / perSecond * float64(time.Second))
 }

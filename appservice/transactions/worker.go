@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
@@ -32,7 +33,7 @@ const (
 type worker struct {
 	s       *Sender
 	service string
-	pace    *pace
+	pace    *pace.Pace
 	log     *logrus.Entry
 	again   bool // something has come since the queue was read; under the Sender's lock
 	alive   chan struct{}
@@ -69,7 +70,7 @@ func (w *worker) run(ctx context.Context) {
 			}
 		case done:
 			if !w.full {
-				w.wait(ctx, w.pace.next(time.Now()))
+				w.pace.Wait(ctx)
 			}
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
@@ -84,18 +85,6 @@ func (w *worker) run(ctx context.Context) {
 	w.s.mu.Lock()
 	delete(w.s.workers, w.service)
 	w.s.mu.Unlock()
-}
-
-func (w *worker) wait(ctx context.Context, d time.Duration) {
-	if d <= 0 {
-		return
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // isAlive ends a pause, or the next one.

@@ -68,8 +68,8 @@ func (s *service) try(c *client, method, path string, body any) gjson.Result {
 	return a.body
 }
 
-// makes has a service make what it is asked for: users with a name, and public rooms. It looks first whether they are there, as
-// bridges do.
+// makes has a service make what it is asked for: users with a name, and public rooms. It looks first whether they are
+// there, as bridges do.
 func (s *service) makes() *questions {
 	return s.asks(func(name string) int {
 		bot := s.As("")

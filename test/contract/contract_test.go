@@ -23,10 +23,8 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// shared has no deployment: it removes the server's binary in the end.
-var shared deploy.Shared
-
-func TestMain(m *testing.M) { shared.Main(m) }
+// TestMain removes the server's binary in the end.
+func TestMain(m *testing.M) { deploy.Main(m) }
 
 const (
 	msc3814 = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
