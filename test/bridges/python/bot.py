@@ -8,6 +8,7 @@ import asyncio
 import sys
 from pathlib import Path
 
+from aiohttp import web
 from mautrix.bridge import BaseBridgeConfig, BaseMatrixHandler, BasePortal, BaseUser, Bridge
 from mautrix.types import EventType, MessageType, TextMessageEventContent
 from mautrix.util.async_db import UpgradeTable
@@ -147,17 +148,29 @@ class Echo(Bridge):
 
     def __init__(self):
         super().__init__()
-        self.portals, self.users = {}, {}
+        self.portals, self.users, self.ready = {}, {}, asyncio.Event()
 
     def prepare_arg_parser(self):
         super().prepare_arg_parser()
         sys.argv[1:] = ["--config", f"{FOLDER}/config.yaml"]
+
+    def prepare_appservice(self):
+        super().prepare_appservice()
+        self.az.app.middlewares.append(self.when_ready)
+
+    @web.middleware
+    async def when_ready(self, request, handler):
+        """mautrix loses what it is sent before it has loaded its keys."""
+        if request.method == "PUT":
+            await self.ready.wait()
+        return await handler(request)
 
     def load_and_update_config(self):
         self.config.load()
 
     async def start(self):
         await super().start()
+        self.ready.set()
         print("the bridge has started", flush=True)
 
     async def get_user(self, user_id, create=True):
