@@ -121,13 +121,18 @@ func TestWhoTypesIsBounded(t *testing.T) {
 		for i := range maxTypists {
 			tracker.Set(t.Context(), id.RoomID(fmt.Sprintf("!%d:test", i)), alice, true, time.Minute)
 		}
-		if len(tracker.rooms) > maxTypists || tracker.typists != maxTypists {
-			t.Errorf("%d rooms and %d who type are kept", len(tracker.rooms), tracker.typists)
+		kept := func() (rooms, typists int) {
+			tracker.mu.Lock()
+			defer tracker.mu.Unlock()
+			return len(tracker.rooms), tracker.typists
+		}
+		if rooms, typists := kept(); rooms > maxTypists || typists != maxTypists {
+			t.Errorf("%d rooms and %d who type are kept", rooms, typists)
 		}
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
-		if len(tracker.rooms)+tracker.typists != 0 {
-			t.Errorf("%d rooms and %d who type stay", len(tracker.rooms), tracker.typists)
+		if rooms, typists := kept(); rooms+typists != 0 {
+			t.Errorf("%d rooms and %d who type stay", rooms, typists)
 		}
 	})
 }
