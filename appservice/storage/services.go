@@ -86,7 +86,7 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 		return false, err
 	}
 	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteServiceEvents, s.deleteServiceTxn, s.deleteServiceRows,
-		s.dropToDevice, s.dropToDeviceLast} {
+		s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}
