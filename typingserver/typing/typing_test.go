@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -141,12 +142,15 @@ func TestWhoTypesIsBounded(t *testing.T) {
 func TestARoomMovesBetweenReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all []*Tracker
+		var mu sync.Mutex
 		var last api.OutputTyping
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		begin := func(replica string) *Tracker {
 			tracker := New(Options{Replica: replica, Server: "test", Now: time.Now}) // announces below
 			tracker.Announce = func(_ context.Context, o api.OutputTyping) {
+				mu.Lock()
+				defer mu.Unlock()
 				if o.Number <= last.Number {
 					t.Errorf("%+v comes after %+v", o, last)
 				}
@@ -155,6 +159,8 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 					other.Hear(&o)
 				}
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			all = append(all, tracker)
 			go func() { done <- tracker.Run(ctx) }()
 			return tracker
@@ -162,6 +168,8 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 		now := func(want ...id.UserID) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(last.Users, want) {
 				t.Errorf("%v type, want %v", last.Users, want)
 			}
