@@ -20,9 +20,9 @@ type Service struct {
 }
 
 type serviceStatements struct {
-	insertServices, insertNumbers                                           *sqlutil.Insert
-	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown  *sqlutil.Stmt
-	deleteNumbers, deleteServiceEvents, deleteServiceTxn, deleteServiceRows *sqlutil.Stmt
+	insertServices, insertNumbers                                          *sqlutil.Insert
+	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown *sqlutil.Stmt
+	deleteNumbers, deleteServiceTxn, deleteServiceRows                     *sqlutil.Stmt
 }
 
 func prepareServices(db *sqlutil.DB) serviceStatements {
@@ -38,11 +38,10 @@ func prepareServices(db *sqlutil.DB) serviceStatements {
 			last_error = '' WHERE service = $1`),
 		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END, last_error = $3
 			WHERE service = $1`),
-		deleteService:       db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0 AND removed_ms < $2`),
-		deleteNumbers:       db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
-		deleteServiceEvents: db.Stmt(`DELETE FROM appservice_events WHERE service = $1`),
-		deleteServiceTxn:    db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
-		deleteServiceRows:   db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
+		deleteService:     db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0 AND removed_ms < $2`),
+		deleteNumbers:     db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
+		deleteServiceTxn:  db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+		deleteServiceRows: db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
 	}
 }
 
@@ -85,7 +84,7 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteServiceEvents, s.deleteServiceTxn, s.deleteServiceRows,
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn, s.deleteServiceRows,
 		s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
