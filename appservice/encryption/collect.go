@@ -33,6 +33,9 @@ type parcel struct {
 func (s *Service) Collect(
 	ctx context.Context, service *registration.Registration, users []id.UserID,
 ) (part transactions.Part, err error) {
+	if !service.Encrypts() {
+		return s.discard(ctx, service.ID)
+	}
 	var p *parcel
 	err = s.Store.DB.Read(ctx, "encryption for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		p, err = s.read(ctx, tx, service.ID, users)
@@ -54,6 +57,23 @@ func (s *Service) Collect(
 	}
 	if !part.Empty() {
 		part.Taken = func(ctx context.Context, tx *sqlutil.Tx) error { return s.take(ctx, tx, service.ID, p) }
+	}
+	return part, nil
+}
+
+// discard removes the messages that wait for a service that does not want them any more. Device lists and counts are
+// dropped where it is followed which services encrypt.
+func (s *Service) discard(ctx context.Context, service string) (part transactions.Part, err error) {
+	var some []storage.ToDevice
+	err = s.Store.DB.ReadOne(ctx, "messages that nobody wants", func(ctx context.Context, tx *sqlutil.Tx) error {
+		some, err = s.Store.ToDevice(ctx, tx, service, 1, 1)
+		return err
+	})
+	if err != nil {
+		return part, fmt.Errorf("encryption for %s: %w", service, err)
+	}
+	if len(some) > 0 {
+		part.Taken = func(ctx context.Context, tx *sqlutil.Tx) error { return s.Store.DropToDevice(ctx, tx, service) }
 	}
 	return part, nil
 }

@@ -116,7 +116,7 @@ func (s *Services) Run(ctx context.Context) error {
 				return
 			}
 			s.hear(w)
-		})
+		}, nil)
 	})
 	return group.Wait()
 }

@@ -42,8 +42,7 @@ func prepareServices(db *sqlutil.DB) serviceStatements {
 		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END,
 			last_error = $3
 			WHERE service = $1`),
-		deleteService: db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0
-			AND removed_ms < $2`),
+		deleteService:     db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0 AND removed_ms < $2`),
 		deleteNumbers:     db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
 		deleteServiceTxn:  db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
 		deleteServiceRows: db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
@@ -89,9 +88,8 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn,
-		s.deleteServiceRows,
-		s.dropToDevice, s.dropToDeviceLast} {
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn, s.deleteServiceRows,
+		s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}

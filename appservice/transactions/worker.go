@@ -228,7 +228,7 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 		return nil, err
 	}
 	var parts []Part
-	empty := len(events) == 0
+	empty, nothing := len(events) == 0, t.LastNumber == 0
 	var missing error
 	for _, c := range w.s.Companions {
 		part, err := c.Collect(ctx, r, users)
@@ -237,9 +237,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 			continue
 		}
 		parts, empty = append(parts, part), empty && part.Empty()
+		nothing = nothing && part.Empty() && part.Taken == nil
 	}
 	switch {
-	case empty && t.LastNumber == 0:
+	case nothing:
 		return nil, missing
 	case missing != nil: // it stays where it is, and does not hold up what is there
 		w.log.WithError(missing).Warn("a transaction goes without what rides with its events")
@@ -251,9 +252,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 	err = w.s.Store.DB.Write(ctx, "transaction for a service", func(ctx context.Context, tx *sqlutil.Tx) error {
 		t.ID = 0
 		if empty {
-			return w.s.Store.Settle(ctx, tx, w.service, t.LastNumber)
-		}
-		if err := w.s.Store.Begin(ctx, tx, t, now); err != nil {
+			if err := w.s.Store.Settle(ctx, tx, w.service, t.LastNumber); err != nil {
+				return err
+			}
+		} else if err := w.s.Store.Begin(ctx, tx, t, now); err != nil {
 			return err
 		}
 		for i := range parts {
