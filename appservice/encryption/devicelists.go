@@ -27,12 +27,13 @@ const (
 // present are the memberships of users whose keys others in the room must know.
 var present = []string{"join", "invite"}
 
-// RoomsChanged is told, in the transaction that applies changes of rooms, of users whose membership has changed in a room in
-// which a service has users before or after that, and of rooms in which a service has users now and had none, or the other
-// way round. What services must hear of it is found out later.
+// RoomsChanged is told, in the transaction that applies changes of rooms, of users whose membership has changed in a
+// room in which a service has users before or after that, and of rooms in which a service has users now and had none,
+// or the other way round. What services must hear of it is found out later.
 //
-// Whether a user shares a room with a service is always found out from what is so now, and noted only if nothing has changed
-// meanwhile. So neither the order of changes nor an interrupted process matters: after the last change it is looked again.
+// Whether a user shares a room with a service is always found out from what is so now, and noted only if nothing has
+// changed meanwhile. So neither the order of changes nor an interrupted process matters: after the last change it is
+// looked again.
 func (s *Service) RoomsChanged(
 	ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom,
 ) error {
@@ -212,7 +213,8 @@ func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) err
 	return nil
 }
 
-// look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out stay.
+// look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out
+// stay.
 func (s *Service) look(ctx context.Context, users []storage.ServiceUser) error {
 	found := make([]storage.Found, len(users))
 	errs := make([]error, len(users))

@@ -11,7 +11,8 @@ import (
 	"github.com/matrix-org/dendrite/common/test"
 )
 
-// Where everything is sent after each change, a service hears exactly who has come, who has gone, and whose keys have changed.
+// Where everything is sent after each change, a service hears exactly who has come, who has gone, and whose keys have
+// changed.
 func TestDeviceListsAreExact(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		for range test.Soak(150, 2000) {
@@ -53,8 +54,8 @@ func TestDeviceListsAreExact(t *testing.T) {
 	})
 }
 
-// However changes, looks, transactions and crashes follow each other, a service knows in the end who shares a room with it,
-// and has heard of each user after the last change of their keys.
+// However changes, looks, transactions and crashes follow each other, a service knows in the end who shares a room with
+// it, and has heard of each user after the last change of their keys.
 func TestDeviceListsConverge(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		for range test.Soak(15, 200) {
@@ -130,8 +131,8 @@ func TestOwnKeysAreTold(t *testing.T) {
 	})
 }
 
-// A service that begins to encrypt hears of all who share rooms with it; one that ceases to, of nobody; and one that begins
-// again, of all again.
+// A service that begins to encrypt hears of all who share rooms with it; one that ceases to, of nobody; and one that
+// begins again, of all again.
 func TestServicesBeginAndEndToEncrypt(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		irc, plain := w.bridges["irc"], w.bridges["plain"]

@@ -234,8 +234,8 @@ func (w *world) record(
 	}
 }
 
-// send collects what there is for a service, and gives it to the bridge if the transaction is stored. It returns false if
-// there was nothing.
+// send collects what there is for a service, and gives it to the bridge if the transaction is stored. It returns false
+// if there was nothing.
 func (w *world) send(b *bridge, crash bool, about ...id.UserID) bool {
 	w.t.Helper()
 	part, err := w.s.Collect(w.t.Context(), b.Registration, about)

@@ -62,7 +62,8 @@ func (s *Store) PutListUsers(ctx context.Context, tx *sqlutil.Tx, users []Servic
 	return nil
 }
 
-// NextListUsers returns some of these users, all services of one together if there is room. It makes its own transaction.
+// NextListUsers returns some of these users, all services of one together if there is room. It makes its own
+// transaction.
 func (s *Store) NextListUsers(ctx context.Context, most int) (users []ServiceUser, err error) {
 	err = s.DB.ReadOne(ctx, "users of device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := s.selectListUsers.Query(ctx, tx, most)
@@ -85,8 +86,8 @@ type Found struct {
 	Shares bool // a room with users of the service
 }
 
-// SettleListUsers notes what was found out, and what services must hear of it: users who newly share a room, and who share
-// none any more. What was found out of a user for whom there is a new reason to look, or is none, is left out.
+// SettleListUsers notes what was found out, and what services must hear of it: users who newly share a room, and who
+// share none any more. What was found out of a user for whom there is a new reason to look, or is none, is left out.
 func (s *Store) SettleListUsers(ctx context.Context, tx *sqlutil.Tx, found []Found) error {
 	users, versions := make([]id.UserID, len(found)), make([]int64, len(found))
 	for i := range found {

@@ -30,8 +30,8 @@ func (a *actor) listen(_ context.Context, _ arguments) (any, error) {
 	return object{"url": "http://" + listener.Addr().String()}, nil
 }
 
-// begin makes the bridge's own user and its device, and from then on gets all that encryption needs in transactions, as the
-// bridges of mautrix do with encryption.appservice and encryption.msc4190.
+// begin makes the bridge's own user and its device, and from then on gets all that encryption needs in transactions, as
+// the bridges of mautrix do with encryption.appservice and encryption.msc4190.
 func (a *actor) begin(ctx context.Context, in arguments) (any, error) {
 	as := a.bridge
 	as.HomeserverDomain = in.UserID.Homeserver()
