@@ -33,7 +33,8 @@ var present = []string{"join", "invite"}
 //
 // Whether a user shares a room with a service is always found out from what is so now, and noted only if nothing has
 // changed meanwhile. So neither the order of changes nor an interrupted process matters: after the last change it is
-// looked again.
+// looked again. Rooms come with the root of their state then: whoever leaves after the last user of a service is one of
+// those who are looked at.
 func (s *Service) RoomsChanged(
 	ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom,
 ) error {
@@ -177,21 +178,15 @@ func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) err
 	set := s.Registrations.Load()
 	service := set.ByID(room.Service)
 	var users []storage.ServiceUser
-	for _, membership := range present {
-		if service == nil {
-			break
-		}
-		// The zero Viewer sees everything; clients get no more of it than users of theirs see.
-		members, err := s.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{RoomID: room.RoomID, Membership: membership})
-		if mxerr.Is(err, "M_FORBIDDEN") || mxerr.Is(err, "M_NOT_FOUND") {
-			break // this server has never been in the room
-		}
+	if service != nil {
+		members, err := s.members(ctx, room)
 		if err != nil {
 			return fmt.Errorf("members of %s: %w", room.RoomID, err)
 		}
-		for i := range members.Events {
-			key, _ := members.Events[i].PDU.StateKey()
-			if user := id.UserID(key); !set.Owns(service, user) {
+		for i := range members {
+			key, _ := members[i].PDU.StateKey()
+			user := id.UserID(key)
+			if slices.Contains(present, members[i].PDU.Membership()) && !set.Owns(service, user) {
 				users = append(users, storage.ServiceUser{Service: room.Service, UserID: user})
 			}
 		}
@@ -211,6 +206,20 @@ func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) err
 		return fmt.Errorf("members of %s: %w", room.RoomID, err)
 	}
 	return nil
+}
+
+// members are the member events of a room. The server sees all: services get no more of it than users of theirs see.
+func (s *Service) members(ctx context.Context, room storage.ServiceRoom) ([]roomserver.Event, error) {
+	if !room.Root.IsZero() {
+		state, err := s.Room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room.RoomID, Root: &room.Root,
+			Filter: &roomserver.EventFilter{Types: []string{"m.room.member"}}})
+		return state.Events, err
+	}
+	members, err := s.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{RoomID: room.RoomID})
+	if mxerr.Is(err, "M_FORBIDDEN") || mxerr.Is(err, "M_NOT_FOUND") {
+		return nil, nil // this server has never been in the room
+	}
+	return members.Events, err
 }
 
 // look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out

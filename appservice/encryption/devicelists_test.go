@@ -171,3 +171,23 @@ func TestServicesBeginAndEndToEncrypt(t *testing.T) {
 		}
 	})
 }
+
+// Whoever leaves a room after the last user of a service, and before that was looked at, has left for the service too.
+func TestWhoeverLeavesAfterAServiceHasLeft(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		const ghost, user = id.UserID("@irc_0:test.example"), id.UserID("@user0:test.example")
+		irc := w.bridges["irc"]
+		for range 2 {
+			irc.changed, irc.left = nil, nil
+			w.member(w.rooms[0], ghost, "join")
+			w.member(w.rooms[0], user, "join")
+			w.settle()
+			w.member(w.rooms[0], ghost, "leave")
+			w.member(w.rooms[0], user, "leave")
+			w.settle()
+			if !slices.Equal(irc.changed, []id.UserID{user}) || !slices.Equal(irc.left, []id.UserID{user}) {
+				t.Fatalf("irc was told that %v changed and %v left", irc.changed, irc.left)
+			}
+		}
+	})
+}
