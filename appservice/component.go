@@ -1,5 +1,5 @@
-// Package appservice is the component for application services: it sends them what they are interested in, and asks them what
-// only they know (Application Service API).
+// Package appservice is the component for application services: it sends them what they are interested in, and asks
+// them what only they know (Application Service API).
 package appservice
 
 import (
@@ -32,6 +32,12 @@ import (
 	typingserver "github.com/matrix-org/dendrite/typingserver/api"
 )
 
+// firstWait and lastWait are how long is waited for the roomserver when the component starts.
+const (
+	firstWait = 20 * time.Millisecond
+	lastWait  = 2 * time.Second
+)
+
 // observeEvery is how often the metrics of backlogs are brought up to date.
 const observeEvery = 15 * time.Second
 
@@ -49,7 +55,8 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	if err != nil {
 		return nil, err
 	}
-	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer, Sole: deps.Sole})
+	log, err := eventlog.New(ctx, deps.DB, storage.Component, eventlog.Options{Log: deps.Log, Tracer: deps.Tracer,
+		Sole: deps.Sole})
 	if err != nil {
 		return nil, fmt.Errorf("leases of appservice: %w", err)
 	}
@@ -59,18 +66,24 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	}
 	client := outgoing.New(deps)
 	var queues *services.Services
-	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations, Log: deps.Log,
+	secrets := encryption.New(encryption.Options{Store: store, Room: p.Room, Registrations: deps.Registrations,
+		Log:  deps.Log,
 		Wake: func(service string) { queues.Queued([]string{service}) }})
-	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room, Typing: p.Typing,
+	passing := ephemeral.New(ephemeral.Options{Store: store, Registrations: deps.Registrations, Room: p.Room,
+		Typing:    p.Typing,
 		Transport: deps.Transport, Registered: func(service string) int64 { return queues.Registered(service) },
 		Queued: func(services []string) { queues.Queued(services) }, Log: deps.Log, Now: time.Now})
-	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations, Do: client.Do,
-		Events: &transactions.Events{Query: func(ctx context.Context, req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
+	sender := transactions.NewSender(transactions.Options{Store: store, Registrations: deps.Registrations,
+		Do: client.Do,
+		Events: &transactions.Events{Query: func(ctx context.Context,
+			req roomserver.QueryEventsRequest) (roomserver.QueryEventsResponse, error) {
 			return p.Room.QueryEvents(ctx, req)
 		}}, Companions: []transactions.Companions{secrets, passing}, Log: deps.Log, Metrics: metrics, Now: time.Now})
-	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender, Transport: deps.Transport,
-		Sole: deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
-	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations, Room: p.Room, Store: store,
+	queues = services.New(services.Options{Registrations: deps.Registrations, Store: store, Sender: sender,
+		Transport: deps.Transport,
+		Sole:      deps.Sole, Log: deps.Log, Now: time.Now, Skipped: metrics.Skipped})
+	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations,
+		Room: p.Room, Store: store,
 		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued, RoomsChanged: secrets.RoomsChanged})
 	rooms, err := consumers.Room(ctx, deps, p.Room, judge.Handle)
 	if err != nil {
@@ -90,25 +103,48 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 		QueryAlias: asked.QueryAlias, QueryUser: asked.QueryUser,
 		NoteAlive: queues.NoteAlive, QueryStatus: queues.QueryStatus, Retry: queues.Retry, Skip: queues.Skip,
 	}
-	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait, Alive: contract.NoteAlive, Log: deps.Log}
+	pings := &ping.Service{Services: deps.Registrations, Client: client, Wait: ping.MaxWait,
+		Alive: contract.NoteAlive, Log: deps.Log}
 	contract.Ping = pings.Ping
-	// What a service was not registered for must not be taken for it.
-	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+	// What a service was not registered for must not be taken for it, and what happens from the start on must be.
+	begun := make(chan struct{})
+	begin := func(ctx context.Context) error {
 		if !queues.Noted(ctx) {
 			return nil
 		}
-		return deps.Transport.Follow(ctx, c)
+		for wait := firstWait; ; wait = min(2*wait, lastWait) {
+			err := rooms.Begin(ctx)
+			if err == nil {
+				close(begun)
+				return nil
+			}
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(wait):
+				deps.Log.WithError(err).WithField("again_in", wait).Warn("the roomserver's log cannot be followed yet")
+			}
+		}
+	}
+	follow := func(ctx context.Context, c *eventlog.Consumer) error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-begun:
+			return deps.Transport.Follow(ctx, c)
+		}
 	}
 	send := func(ctx context.Context) error {
 		group, ctx := errgroup.WithContext(ctx)
 		group.Go(func() error { return sender.Run(ctx) })
 		group.Go(func() error {
 			defer metrics.Reset()
-			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now", func(ctx context.Context) error {
-				status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
-				metrics.Observe(status.Services, time.Now())
-				return err
-			})
+			periodic.Run(ctx, observeEvery, deps.Log, "the backlogs of application services cannot be counted now",
+				func(ctx context.Context) error {
+					status, err := queues.QueryStatus(ctx, api.QueryStatusRequest{})
+					metrics.Observe(status.Services, time.Now())
+					return err
+				})
 			return nil
 		})
 		return group.Wait()
@@ -121,11 +157,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			group, ctx := errgroup.WithContext(ctx)
 			group.Go(func() error { return queues.Tend(ctx) })
 			group.Go(func() error { return queues.Run(ctx) })
+			group.Go(func() error { return begin(ctx) })
 			group.Go(func() error { return follow(ctx, rooms) })
 			group.Go(func() error { return follow(ctx, syncs) })
 			group.Go(func() error { return follow(ctx, users) })
 			group.Go(func() error { return secrets.Run(ctx) })
-			for lease, run := range map[string]func(context.Context) error{"transactions": send, "typing": passing.Run} {
+			for lease, run := range map[string]func(context.Context) error{"transactions": send,
+				"typing": passing.Run} {
 				group.Go(func() error {
 					if deps.Sole {
 						return run(ctx)
@@ -135,6 +173,13 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 			}
 			return group.Wait()
 		},
-		Ready: func(ctx context.Context) error { return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx)) },
+		Ready: func(ctx context.Context) error {
+			select {
+			case <-begun:
+			default: // it needs the roomserver once, to know from where on services get events
+				return errors.New("the roomserver's log is not followed yet")
+			}
+			return errors.Join(deps.DB.Ping(ctx), deps.Transport.Ready(ctx))
+		},
 	}, nil
 }

@@ -42,10 +42,10 @@ func TestSessionsOfAuthenticationAreBounded(t *testing.T) {
 		alice := s.register("alice")
 		long := object{"devices": []string{strings.Repeat("x", 900_000)}}
 		for _, n := range []int{uia.MostOfUser + 5, 10 * uia.MostOfUser} {
-			var last string
-			for range n {
-				last = s.want(401, "", "POST", "/delete_devices", alice, long).Get("session").Str
+			for range n - 1 {
+				s.want(401, "", "POST", "/delete_devices", alice, object{"devices": []string{"x"}})
 			}
+			last := s.want(401, "", "POST", "/delete_devices", alice, long).Get("session").Str
 			if rows := s.count(`SELECT COUNT(*) FROM clientapi_sessions
 				WHERE caller = '@alice:test'`); rows != uia.MostOfUser {
 				t.Errorf("%d requests leave %d sessions of a user", n, rows)
@@ -71,24 +71,29 @@ func TestSessionsOfAuthenticationAreBounded(t *testing.T) {
 	})
 }
 
+// putDevices writes devices of a user, D000000 and so on, that are seen one after the other from a time on.
+func (s *server) putDevices(user id.UserID, n int, seen time.Time) {
+	s.t.Helper()
+	store := s.store()
+	err := s.db.Write(s.t.Context(), "devices", func(ctx context.Context, tx *sqlutil.Tx) error {
+		for i := range n {
+			if err := store.PutDevice(ctx, tx, storage.Device{UserID: user, DeviceID: id.DeviceID(fmt.Sprintf("D%06d", i)),
+				LastSeenMS: seen.UnixMilli() + int64(i)}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func TestDevicesOfAUserAreBounded(t *testing.T) {
 	each(t, nil, func(t *testing.T, s *server) {
 		s.register("alice")
-		store := s.store()
 		for _, n := range []int{accounts.MaxDevices, 10 * accounts.MaxDevices} {
-			err := s.db.Write(t.Context(), "devices", func(ctx context.Context, tx *sqlutil.Tx) error {
-				for i := range n { // seen one after the other, long ago
-					device := id.DeviceID(fmt.Sprintf("D%06d", i))
-					if err := store.PutDevice(ctx, tx, storage.Device{
-						UserID: "@alice:test", DeviceID: device, LastSeenMS: int64(i)}); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			s.putDevices("@alice:test", n, time.UnixMilli(0)) // long ago
 			token := s.login("alice", object{"device_id": "NEW"}).Get("access_token").Str
 			s.want(200, "", "GET", "/account/whoami", token, nil)
 			devices := s.want(200, "", "GET", "/devices", token, nil).Get("devices").Array()

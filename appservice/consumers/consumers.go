@@ -1,5 +1,6 @@
-// Package consumers follows the logs of other components, a file for each topic. Several parts of appservice take from one
-// log: they share its offset and its transactions. Where no application service is registered, nothing is handled or written.
+// Package consumers follows the logs of other components, a file for each topic. Several parts of appservice take
+// from one log: they share its offset and its transactions. Where no application service is registered, nothing is
+// handled or written.
 package consumers
 
 import (
@@ -12,11 +13,13 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// Taker handles those records of a log that it knows, as the Handle of an eventlog.ConsumerConfig, and leaves the others.
+// Taker handles those records of a log that it knows, as the Handle of an eventlog.ConsumerConfig, and leaves the
+// others.
 type Taker func(context.Context, []eventlog.Record) (eventlog.Apply, error)
 
 func follow(
-	ctx context.Context, deps component.Deps, name, topic string, start eventlog.Start, source eventlog.Source, takers []Taker,
+	ctx context.Context, deps component.Deps, name, topic string, start eventlog.Start, source eventlog.Source,
+	takers []Taker,
 ) (*eventlog.Consumer, error) {
 	consumer, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
 		Name: name, Topic: topic, Component: storage.Component, DB: deps.DB, Start: start, Source: source,

@@ -9,7 +9,8 @@ import (
 )
 
 // Room follows the roomserver's log, from when the first application service is registered on.
-func Room(ctx context.Context, deps component.Deps, room *roomserver.RoomserverAPI, takers ...Taker) (*eventlog.Consumer, error) {
+func Room(ctx context.Context, deps component.Deps, room *roomserver.RoomserverAPI,
+	takers ...Taker) (*eventlog.Consumer, error) {
 	return follow(ctx, deps, "room", roomserver.Topic, eventlog.Newest, eventlog.Source{
 		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
 			return room.ReadLog(ctx, q)

@@ -9,7 +9,8 @@ import (
 )
 
 // Sync follows syncapi's log, of messages to devices, receipts and presence.
-func Sync(ctx context.Context, deps component.Deps, sync *syncapi.SyncAPI, takers ...Taker) (*eventlog.Consumer, error) {
+func Sync(ctx context.Context, deps component.Deps, sync *syncapi.SyncAPI,
+	takers ...Taker) (*eventlog.Consumer, error) {
 	return follow(ctx, deps, "sync", syncapi.Topic, eventlog.Oldest, eventlog.Source{
 		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
 			return sync.ReadLog(ctx, q)

@@ -9,7 +9,8 @@ import (
 )
 
 // User follows clientapi's log, of devices and their keys.
-func User(ctx context.Context, deps component.Deps, client *clientapi.ClientAPI, takers ...Taker) (*eventlog.Consumer, error) {
+func User(ctx context.Context, deps component.Deps, client *clientapi.ClientAPI,
+	takers ...Taker) (*eventlog.Consumer, error) {
 	return follow(ctx, deps, "user", clientapi.Topic, eventlog.Oldest, eventlog.Source{
 		Read: func(ctx context.Context, q eventlog.ReadRequest) (eventlog.ReadResponse, error) {
 			return client.ReadLog(ctx, q)

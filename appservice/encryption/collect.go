@@ -75,9 +75,19 @@ func (s *Service) read(ctx context.Context, tx *sqlutil.Tx, service string, user
 	}
 	if about := slices.Concat(p.mail.to, users); len(about) > 0 {
 		slices.Sort(about)
-		p.others, err = s.Store.KeyCountsOf(ctx, tx, service, slices.Compact(about), maxCounts)
+		if p.others, err = s.Store.KeyCountsOf(ctx, tx, service, slices.Compact(about), maxCounts); err != nil {
+			return nil, err
+		}
 	}
-	return p, err
+	if len(p.changes) > 0 {
+		// Bridges of matrix-bot-sdk give device lists to none of their devices but those whose counts are there too.
+		some, err := s.Store.SomeKeyCounts(ctx, tx, service, maxCounts)
+		if err != nil {
+			return nil, err
+		}
+		p.others = append(p.others, some...)
+	}
+	return p, nil
 }
 
 // take removes what is in a transaction from what waits.

@@ -88,7 +88,8 @@ func (b *batch) count(ctx context.Context, r *room, root roomserver.Root) error 
 	if root == (roomserver.Root{}) {
 		return nil
 	}
-	members, err := b.j.Room.QueryServerMembers(ctx, roomserver.QueryServerMembersRequest{RoomID: r.RoomID, Root: root, Server: b.j.Server})
+	members, err := b.j.Room.QueryServerMembers(ctx, roomserver.QueryServerMembersRequest{RoomID: r.RoomID,
+		Root: root, Server: b.j.Server})
 	if err != nil {
 		return fmt.Errorf("members of %s: %w", r.RoomID, err)
 	}
@@ -190,8 +191,9 @@ func (b *batch) queue(service *registration.Registration, e storage.Event) {
 	b.events = append(b.events, e)
 }
 
-// addOfRoom adds the services that have the room, or an alias of it, in a namespace. The log does not tell of aliases: they are
-// asked for once in each batch, so that an event that was sent after an alias was set always finds it.
+// addOfRoom adds the services that have the room, or an alias of it, in a namespace. The log does not tell of
+// aliases: they are asked for once in each batch, so that an event that was sent after an alias was set always finds
+// it.
 func (b *batch) addOfRoom(ctx context.Context, to *recipients, r *room) error {
 	to.add(b.set.Rooms(r.RoomID))
 	if !b.aliases {
@@ -215,7 +217,8 @@ func (b *batch) stripped(ctx context.Context, o *roomserver.OutputEvent, target 
 	if m := o.Event.Membership(); m != "invite" && m != "knock" || len(b.set.Users(target)) == 0 {
 		return nil, nil
 	}
-	found, err := b.j.Room.QueryStrippedState(ctx, roomserver.QueryStrippedStateRequest{RoomID: o.RoomID, Root: o.RootAfter,
+	found, err := b.j.Room.QueryStrippedState(ctx, roomserver.QueryStrippedStateRequest{RoomID: o.RoomID,
+		Root:   o.RootAfter,
 		UserID: target, Sender: o.Event.Sender()})
 	if err != nil {
 		return nil, fmt.Errorf("stripped state of %s: %w", o.RoomID, err)

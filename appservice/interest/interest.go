@@ -1,9 +1,9 @@
 // Package interest finds out which application services are to be sent what happens in rooms (Application Service API,
 // § Registration): by their namespaces of users, rooms and aliases, and by their users in a room.
 //
-// How many users of each service are joined to a room is counted along the roomserver's log, for the namespaces that are in
-// force. When those change, a room is counted anew, from its members where the next record of it begins: so nothing is
-// missed, whatever replica has read the registrations when.
+// How many users of each service are joined to a room is counted along the roomserver's log, for the namespaces that
+// are in force. When those change, a room is counted anew, from its members where the next record of it begins: so
+// nothing is missed, whatever replica has read the registrations when.
 package interest
 
 import (
@@ -18,6 +18,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
@@ -42,11 +43,14 @@ type Options struct {
 	Log           *logrus.Entry
 	// Registered tells when a service was registered, in ms: it is not sent what happened before. 0: not known, so now.
 	Registered func(service string) int64
+	// AtOnce says that streams are not gathered.
+	AtOnce bool
 	// Queued is told for which services a commit has queued something.
 	Queued func(services []string)
-	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's interest, and of
-	// rooms in which its interest has begun or ended. Nil: nobody asks.
-	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom) error
+	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's
+	// interest, and of rooms in which its interest has begun or ended. Nil: nobody asks.
+	RoomsChanged func(ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser,
+		rooms []storage.ServiceRoom) error
 }
 
 // Judge turns records of the roomserver's log into rows of what waits for services. It is safe for concurrent use.
@@ -55,6 +59,8 @@ type Judge struct {
 	wanted  atomic.Pointer[wanted]
 	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
 	streaks streaks
+	// paces gather the records of a stream into fewer batches. Each is its partition's.
+	paces [eventlog.Partitions]pace.Pace
 }
 
 // New makes a Judge.
@@ -90,15 +96,16 @@ func (j *Judge) now() *wanted {
 	return w
 }
 
-// streaks tell whether what is in memory of a room is what is in the database: another process may have applied records of its
-// partition meanwhile.
+// streaks tell whether what is in memory of a room is what is in the database: another process may have applied
+// records of its partition meanwhile.
 type streaks struct {
 	mu       sync.Mutex
 	followed map[int32]followed
 	last     int64
 }
 
-// followed is how far this process has applied a partition. A streak ends where another process has applied records of it.
+// followed is how far this process has applied a partition. A streak ends where another process has applied records
+// of it.
 type followed struct{ seq, streak int64 }
 
 // of continues the streak of a partition, or begins another one.
@@ -131,6 +138,9 @@ func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog
 		return nil, nil
 	}
 	first, last := &records[0], &records[len(records)-1]
+	if !j.AtOnce {
+		j.paces[first.Partition].Wait(ctx)
+	}
 	b := &batch{j: j, wanted: w, rooms: make(map[id.RoomID]*room), partition: first.Partition,
 		followed: followed{last.Seq, j.streaks.of(first.Partition, first.Seq)}, nowMS: time.Now().UnixMilli()}
 	if last.Seq-first.Seq != int64(len(records)-1) {
@@ -147,7 +157,8 @@ func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog
 		case roomserver.TypeInvite:
 			outputs[i], err = eventlog.Decode[roomserver.OutputInvite](r)
 		default:
-			err = fmt.Errorf("the roomserver's log has a %q, which this release does not know: update appservice", r.Type)
+			err = fmt.Errorf("the roomserver's log has a %q, which this release does not know: update appservice",
+				r.Type)
 		}
 		if err != nil {
 			return nil, err

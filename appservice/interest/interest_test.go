@@ -48,8 +48,10 @@ func newWorld(t testing.TB, rooms *roomtest.World, url string, replicas int, all
 		t.Fatal(err)
 	}
 	for range replicas {
-		w.judges = append(w.judges, New(Options{Server: roomtest.Server, Registrations: w.held, Room: rooms.RoomserverAPI, Store: w.store,
-			Log: logrus.NewEntry(logrus.New()), Registered: func(string) int64 { return 0 }, Queued: func([]string) {}}))
+		w.judges = append(w.judges, New(Options{Server: roomtest.Server, Registrations: w.held,
+			Room: rooms.RoomserverAPI, Store: w.store,
+			Log: logrus.NewEntry(logrus.New()), Registered: func(string) int64 { return 0 },
+			Queued: func([]string) {}, AtOnce: true}))
 	}
 	return w
 }
@@ -80,7 +82,8 @@ func service(name string, users ...string) *registration.Registration {
 	return r
 }
 
-// follow judges what is new in the log. Each batch is one replica's, and some are judged twice because their transaction failed.
+// follow judges what is new in the log. Each batch is one replica's, and some are judged twice because their
+// transaction failed.
 func (w *world) follow() {
 	w.t.Helper()
 	heads, err := w.Heads(w.t.Context(), eventlog.HeadsRequest{Topic: roomserver.Topic})
@@ -89,7 +92,8 @@ func (w *world) follow() {
 	}
 	for p, head := range heads.Heads {
 		for w.applied[p] < head {
-			read, err := w.ReadLog(w.t.Context(), eventlog.ReadRequest{Topic: roomserver.Topic, Partition: int32(p), From: w.applied[p] + 1,
+			read, err := w.ReadLog(w.t.Context(), eventlog.ReadRequest{Topic: roomserver.Topic, Partition: int32(p),
+				From:  w.applied[p] + 1,
 				Limit: 1 + w.random.IntN(20)})
 			if err != nil {
 				w.t.Fatal(err)
@@ -188,9 +192,11 @@ func TestRoomsAndAliasesAreNamespacesToo(t *testing.T) {
 		first := w.Say(room, roomtest.Alice, "without an alias")
 		w.gets("room", "xmpp", first)
 		w.gets("without an alias", "irc")
-		roomtest.Must(w.World, w.SetAlias, roomserver.SetAliasRequest{Alias: "#irc_x:here", RoomID: room, UserID: roomtest.Alice})
+		roomtest.Must(w.World, w.SetAlias, roomserver.SetAliasRequest{Alias: "#irc_x:here", RoomID: room,
+			UserID: roomtest.Alice})
 		w.gets("with an alias", "irc", w.Say(room, roomtest.Alice, "with an alias"))
-		roomtest.Must(w.World, w.RemoveAlias, roomserver.RemoveAliasRequest{Alias: "#irc_x:here", UserID: roomtest.Alice})
+		roomtest.Must(w.World, w.RemoveAlias, roomserver.RemoveAliasRequest{Alias: "#irc_x:here",
+			UserID: roomtest.Alice})
 		w.Say(room, roomtest.Alice, "without it again")
 		w.gets("without it again", "irc")
 		w.gets("no url", "silent")
@@ -224,10 +230,12 @@ func TestNamespacesThatChangeTakeInRooms(t *testing.T) {
 	})
 }
 
-// At random, users come and go in some rooms and namespaces change; a service always gets what a look at all members says.
+// At random, users come and go in some rooms and namespaces change; a service always gets what a look at all members
+// says.
 func TestInterestIsThatOfAScan(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
-		users := []id.UserID{roomtest.Alice, roomtest.Bob, ghost, other, "@xmpp_one:here", "@xmpp_two:here", "@irc:here"}
+		users := []id.UserID{roomtest.Alice, roomtest.Bob, ghost, other, "@xmpp_one:here", "@xmpp_two:here",
+			"@irc:here"}
 		rooms := []id.RoomID{w.Room("shared"), w.Room("shared"), w.Room("joined")}
 		joined := map[id.RoomID]map[id.UserID]bool{}
 		for _, room := range rooms {
@@ -293,8 +301,8 @@ func TestInterestIsThatOfAScan(t *testing.T) {
 	})
 }
 
-// BenchmarkSend tells what 200 services of 50 namespaces, with very many of their users in a room, cost beside a send: "cpu-%" is the
-// processor time of judging what was sent for each of sending it.
+// BenchmarkSend tells what 200 services of 50 namespaces, with very many of their users in a room, cost beside a
+// send: "cpu-%" is the processor time of judging what was sent for each of sending it.
 func BenchmarkSend(b *testing.B) {
 	const services, namespaces = 200, 50
 	ghosts := test.Soak(2000, 20_000)
@@ -303,7 +311,8 @@ func BenchmarkSend(b *testing.B) {
 		r := service(fmt.Sprint("bridge", i))
 		r.Aliases = []registration.Namespace{{Regex: fmt.Sprintf("#_bridge%d_.*", i)}}
 		for j := range namespaces {
-			r.Users = append(r.Users, registration.Namespace{Regex: fmt.Sprintf("@_bridge%d_%d_.*:here", i, j), Exclusive: true})
+			r.Users = append(r.Users, registration.Namespace{Regex: fmt.Sprintf("@_bridge%d_%d_.*:here", i, j),
+				Exclusive: true})
 		}
 		all = append(all, r)
 	}

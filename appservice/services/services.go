@@ -1,5 +1,5 @@
-// Package services keeps what this server knows of its application services besides their registrations: since when they are
-// registered, how far they are, and what an operator does to their queues.
+// Package services keeps what this server knows of its application services besides their registrations: since when
+// they are registered, how far they are, and what an operator does to their queues.
 package services
 
 import (
@@ -132,7 +132,7 @@ func (s *Services) publish(ctx context.Context) error {
 				err = s.Transport.Publish(ctx, wakeTopic, "", message)
 			}
 			if err != nil && ctx.Err() == nil {
-				s.Log.WithError(err).Warn("other replicas are not told what waits for application services: they will look by themselves")
+				s.Log.WithError(err).Warn("other replicas are not told what waits: they will look by themselves")
 			}
 		}
 	}
@@ -214,7 +214,8 @@ func (s *Services) note(ctx context.Context) error {
 				}
 				if forgotten {
 					tx.AfterCommit(func() {
-						s.Log.WithField("service", service).Info("what waited for an application service that is gone is deleted")
+						s.Log.WithField("service", service).
+							Info("what waited for an application service that is gone is deleted")
 					})
 				}
 			}
@@ -234,7 +235,8 @@ func (s *Services) note(ctx context.Context) error {
 }
 
 // QueryStatus is of the contract.
-func (s *Services) QueryStatus(ctx context.Context, req api.QueryStatusRequest) (res api.QueryStatusResponse, err error) {
+func (s *Services) QueryStatus(ctx context.Context, req api.QueryStatusRequest) (
+	res api.QueryStatusResponse, err error) {
 	set := s.Registrations.Load()
 	var known []storage.Service
 	var backlogs map[string]storage.Backlog
@@ -263,10 +265,12 @@ func (s *Services) QueryStatus(ctx context.Context, req api.QueryStatusRequest) 
 		if r == nil {
 			return res, noService(service)
 		}
-		status := api.Status{Service: service, URL: r.URL, Up: true, Backlog: backlogs[service].Events, Oldest: backlogs[service].OldestMS}
+		status := api.Status{Service: service, URL: r.URL, Up: true, Backlog: backlogs[service].Events,
+			Oldest: backlogs[service].OldestMS}
 		for i := range known {
 			if k := &known[i]; k.ID == service {
-				status.Up, status.Since, status.LastError, status.LastSuccess = k.Up, k.SinceMS, k.LastError, k.LastSuccess
+				status.Up, status.Since = k.Up, k.SinceMS
+				status.LastError, status.LastSuccess = k.LastError, k.LastSuccess
 			}
 		}
 		for i := range underWay {
@@ -308,7 +312,8 @@ func (s *Services) Skip(ctx context.Context, req api.SkipRequest) (res api.SkipR
 		return res, fmt.Errorf("skip what waits for %s: %w", req.Service, err)
 	}
 	s.Skipped(req.Service, res.Events)
-	s.Log.WithFields(logrus.Fields{"service": req.Service, "events": res.Events, "all": req.All}).Warn("an operator skips what waits for an application service")
+	s.Log.WithFields(logrus.Fields{"service": req.Service, "events": res.Events, "all": req.All}).
+		Warn("an operator skips what waits for an application service")
 	s.tell(wake{Services: []string{req.Service}, Alive: true})
 	return res, nil
 }

@@ -60,14 +60,17 @@ func newWorld(t *testing.T, connection string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, now: time.UnixMilli(1_700_000_000_000), woken: &woken{make(chan string, 100), make(chan string, 100)}}
+	w := &world{t: t, now: time.UnixMilli(1_700_000_000_000),
+		woken: &woken{make(chan string, 100), make(chan string, 100)}}
 	w.Services = w.replica(store, eventlog.NewEmbedded(), true)
 	return w
 }
 
 func (w *world) replica(store *storage.Store, transport eventlog.Transport, sole bool) *Services {
-	return New(Options{Registrations: registration.NewHolder(nil), Store: store, Sender: w.woken, Transport: transport, Sole: sole,
-		Log: logrus.NewEntry(logrus.New()), Now: func() time.Time { return w.now }, Skipped: func(_ string, n int64) { w.skipped += n }})
+	return New(Options{Registrations: registration.NewHolder(nil), Store: store, Sender: w.woken,
+		Transport: transport, Sole: sole,
+		Log: logrus.NewEntry(logrus.New()), Now: func() time.Time { return w.now },
+		Skipped: func(_ string, n int64) { w.skipped += n }})
 }
 
 // register puts services in force, which have a url, and notes that.
@@ -75,7 +78,8 @@ func (w *world) register(names ...string) {
 	w.t.Helper()
 	var all []*registration.Registration
 	for _, name := range names {
-		all = append(all, &registration.Registration{ID: name, URL: "http://" + name, ASToken: "as-" + name, Sender: id.NewUserID(name, "here")})
+		all = append(all, &registration.Registration{ID: name, URL: "http://" + name, ASToken: "as-" + name,
+			Sender: id.NewUserID(name, "here")})
 	}
 	set, err := registration.NewSet("here", all)
 	if err != nil {
@@ -90,7 +94,8 @@ func (w *world) register(names ...string) {
 func (w *world) queue(service string, events int) {
 	w.t.Helper()
 	err := w.Store.DB.Write(w.t.Context(), "queue", func(ctx context.Context, tx *sqlutil.Tx) error {
-		return w.Store.Queue(ctx, tx, slices.Repeat([]storage.Event{{Service: service, RoomID: "!r", EventID: "$e", QueuedMS: 5}}, events), 1)
+		return w.Store.Queue(ctx, tx, slices.Repeat([]storage.Event{{Service: service, RoomID: "!r", EventID: "$e",
+			QueuedMS: 5}}, events), 1)
 	})
 	if err != nil {
 		w.t.Fatal(err)
@@ -145,10 +150,12 @@ func TestOperatorsSkipAndRetry(t *testing.T) {
 		if _, err := w.Retry(t.Context(), api.RetryRequest{Service: "irc"}); err != nil || <-w.alive != "irc" {
 			t.Errorf("retry: %v", err)
 		}
-		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc"}); err != nil || res.Events != 0 || w.backlog("irc") != 7 {
+		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc"}); err != nil || res.Events != 0 ||
+			w.backlog("irc") != 7 {
 			t.Errorf("skip without a transaction under way: %+v, %v", res, err)
 		}
-		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc", All: true}); err != nil || res.Events != 7 || w.backlog("irc") != 0 {
+		if res, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc", All: true}); err != nil ||
+			res.Events != 7 || w.backlog("irc") != 0 {
 			t.Errorf("skip all: %+v, %v", res, err)
 		}
 		if w.skipped != 7 {

@@ -41,9 +41,11 @@ type eventStatements struct {
 
 func prepareEvents(db *sqlutil.DB) eventStatements {
 	return eventStatements{
-		insertEvents: db.Insert("appservice_events", []string{"service", "number", "room_id", "event_id", "invite", "queued_ms"}, ""),
-		takeNumbers:  db.Stmt(`UPDATE appservice_numbers SET last = last + $2 WHERE service = $1 RETURNING last`),
-		oldestEvents: db.Stmt(`SELECT number, room_id, event_id, invite, queued_ms FROM appservice_events WHERE service = $1
+		insertEvents: db.Insert("appservice_events", []string{"service", "number", "room_id", "event_id", "invite",
+			"queued_ms"}, ""),
+		takeNumbers: db.Stmt(`UPDATE appservice_numbers SET last = last + $2 WHERE service = $1 RETURNING last`),
+		oldestEvents: db.Stmt(`SELECT number, room_id, event_id, invite, queued_ms FROM appservice_events
+			WHERE service = $1
 			ORDER BY number LIMIT $2`),
 		waitingCount:    db.Stmt(`SELECT service, COUNT(*), MIN(queued_ms) FROM appservice_events GROUP BY service`),
 		deleteEvents:    db.Stmt(`DELETE FROM appservice_events WHERE service = $1 AND number <= $2`),
@@ -54,8 +56,8 @@ func prepareEvents(db *sqlutil.DB) eventStatements {
 	}
 }
 
-// Queue adds events to the queues of their services, each service's in the order given. A service that is not known yet is
-// from now on.
+// Queue adds events to the queues of their services, each service's in the order given. A service that is not known
+// yet is from now on.
 func (s *Store) Queue(ctx context.Context, tx *sqlutil.Tx, events []Event, nowMS int64) error {
 	// Numbers are taken in the order of the services, so that no two transactions wait for each other.
 	slices.SortStableFunc(events, func(a, b Event) int { return cmp.Compare(a.Service, b.Service) })
@@ -89,7 +91,8 @@ func (s *Store) Queue(ctx context.Context, tx *sqlutil.Tx, events []Event, nowMS
 }
 
 // numbers takes the next n numbers of a service and returns the last of them.
-func (s *Store) numbers(ctx context.Context, tx *sqlutil.Tx, service string, n int, nowMS int64) (last int64, err error) {
+func (s *Store) numbers(ctx context.Context, tx *sqlutil.Tx, service string, n int, nowMS int64) (
+	last int64, err error) {
 	err = s.takeNumbers.QueryRow(ctx, tx, service, n).Scan(&last)
 	if !errors.Is(err, sql.ErrNoRows) {
 		return last, err
@@ -143,5 +146,7 @@ func (s *Store) Backlogs(ctx context.Context, tx *sqlutil.Tx) (map[string]Backlo
 // Waiting lists the services for which events or a transaction wait.
 func (s *Store) Waiting(ctx context.Context, tx *sqlutil.Tx) ([]string, error) {
 	rows, err := s.servicesWithEvents.Query(ctx, tx)
-	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (service string, err error) { return service, rows.Scan(&service) })
+	return sqlutil.Collect(rows, err, func(rows *sql.Rows) (service string, err error) {
+		return service, rows.Scan(&service)
+	})
 }

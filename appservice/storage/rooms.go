@@ -112,7 +112,9 @@ func (s *Store) InterestedAmong(ctx context.Context, service string, rooms []id.
 func (s *Store) InterestingRooms(ctx context.Context, service string) (rooms []id.RoomID, err error) {
 	err = s.DB.ReadOne(ctx, "rooms of a service", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := s.interestingRooms.Query(ctx, tx, service)
-		rooms, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (r id.RoomID, err error) { return r, rows.Scan(&r) })
+		rooms, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (r id.RoomID, err error) {
+			return r, rows.Scan(&r)
+		})
 		return err
 	})
 	return rooms, err

@@ -20,29 +20,33 @@ type Service struct {
 }
 
 type serviceStatements struct {
-	insertServices, insertNumbers                                           *sqlutil.Insert
-	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown  *sqlutil.Stmt
-	deleteNumbers, deleteServiceEvents, deleteServiceTxn, deleteServiceRows *sqlutil.Stmt
+	insertServices, insertNumbers                                          *sqlutil.Insert
+	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown *sqlutil.Stmt
+	deleteNumbers, deleteServiceTxn, deleteServiceRows                     *sqlutil.Stmt
 }
 
 func prepareServices(db *sqlutil.DB) serviceStatements {
 	return serviceStatements{
-		insertServices: db.Insert("appservice_services", []string{"service", "registered_ms", "removed_ms", "last_transaction", "up",
-			"since_ms", "last_success_ms", "last_error"}, `ON CONFLICT (service) DO NOTHING`),
+		insertServices: db.Insert("appservice_services", []string{"service", "registered_ms", "removed_ms",
+			"last_transaction",
+			"up", "since_ms", "last_success_ms", "last_error"}, `ON CONFLICT (service) DO NOTHING`),
 		insertNumbers: db.Insert("appservice_numbers", []string{"service", "last"}, `ON CONFLICT (service) DO NOTHING`),
 		allServices: db.Stmt(`SELECT service, registered_ms, removed_ms, up, since_ms, last_success_ms, last_error
 			FROM appservice_services ORDER BY service`),
 		markRemoved: db.Stmt(`UPDATE appservice_services SET removed_ms = $2 WHERE service = $1 AND removed_ms = 0`),
-		markPresent: db.Stmt(`UPDATE appservice_services SET removed_ms = 0 WHERE service = ANY($1) AND removed_ms <> 0`),
-		noteUp: db.Stmt(`UPDATE appservice_services SET up = TRUE, since_ms = CASE WHEN up THEN since_ms ELSE $2 END, last_success_ms = $2,
+		markPresent: db.Stmt(`UPDATE appservice_services SET removed_ms = 0 WHERE service = ANY($1)
+			AND removed_ms <> 0`),
+		noteUp: db.Stmt(`UPDATE appservice_services SET up = TRUE, since_ms = CASE WHEN up THEN since_ms ELSE $2 END,
+			last_success_ms = $2,
 			last_error = '' WHERE service = $1`),
-		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END, last_error = $3
+		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END,
+			last_error = $3
 			WHERE service = $1`),
-		deleteService:       db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0 AND removed_ms < $2`),
-		deleteNumbers:       db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
-		deleteServiceEvents: db.Stmt(`DELETE FROM appservice_events WHERE service = $1`),
-		deleteServiceTxn:    db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
-		deleteServiceRows:   db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
+		deleteService: db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0
+			AND removed_ms < $2`),
+		deleteNumbers:     db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
+		deleteServiceTxn:  db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+		deleteServiceRows: db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
 	}
 }
 
@@ -85,7 +89,8 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteServiceEvents, s.deleteServiceTxn, s.deleteServiceRows,
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn,
+		s.deleteServiceRows,
 		s.dropToDevice, s.dropToDeviceLast} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err

@@ -1,5 +1,5 @@
-// Package storage has the tables of appservice: what waits for application services. It has all of appservice's SQL and none
-// of its rules. Its methods run in a transaction of the caller, but for those that say otherwise.
+// Package storage has the tables of appservice: what waits for application services. It has all of appservice's SQL
+// and none of its rules. Its methods run in a transaction of the caller, but for those that say otherwise.
 package storage
 
 import (

@@ -28,12 +28,14 @@ type transactionStatements struct {
 func prepareTransactions(db *sqlutil.DB) transactionStatements {
 	return transactionStatements{
 		// An id is higher than all before, and than the time, so that none comes again after a database was restored.
-		nextID: db.Stmt(`UPDATE appservice_services SET last_transaction = CASE WHEN last_transaction >= $2 THEN last_transaction + 1
+		nextID: db.Stmt(`UPDATE appservice_services SET last_transaction =
+			CASE WHEN last_transaction >= $2 THEN last_transaction + 1
 			ELSE $2 END WHERE service = $1 RETURNING last_transaction`),
 		insertTxn: db.Stmt(`INSERT INTO appservice_transactions (service, id, body, last_number, events, attempts, next_ms)
 			VALUES ($1, $2, $3, $4, $5, 0, 0) ON CONFLICT (service) DO NOTHING`),
-		selectTxn: db.Stmt(`SELECT id, body, last_number, events, attempts, next_ms FROM appservice_transactions WHERE service = $1`),
-		allTxns:   db.Stmt(`SELECT service, id, events, attempts, next_ms FROM appservice_transactions`),
+		selectTxn: db.Stmt(`SELECT id, body, last_number, events, attempts, next_ms FROM appservice_transactions
+			WHERE service = $1`),
+		allTxns: db.Stmt(`SELECT service, id, events, attempts, next_ms FROM appservice_transactions`),
 		noteAttempt: db.Stmt(`UPDATE appservice_transactions SET attempts = attempts + 1, next_ms = $3
 			WHERE service = $1 AND id = $2`),
 		deleteTxn: db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1 AND id = $2`),

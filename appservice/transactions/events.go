@@ -31,8 +31,8 @@ type rendered struct {
 	target id.UserID // of a member event
 }
 
-// read makes what a service gets of the events that wait for it, in their order. A row that the roomserver cannot answer for
-// fails alone: the others are read all the same, and bad lists it.
+// read makes what a service gets of the events that wait for it, in their order. A row that the roomserver cannot
+// answer for fails alone: the others are read all the same, and bad lists it.
 func (r *Events) read(ctx context.Context, rows []storage.Event) (all []rendered, bad map[int64]error, err error) {
 	var ask []id.EventID
 	for i := range rows {
@@ -65,7 +65,8 @@ func (r *Events) read(ctx context.Context, rows []storage.Event) (all []rendered
 var errMissing = errors.New("the roomserver does not have the event")
 
 // find asks the roomserver for all events in one call or, if that fails although the roomserver is there, for each.
-func (r *Events) find(ctx context.Context, ids []id.EventID) (found map[id.EventID]*roomserver.Event, failed map[id.EventID]error, err error) {
+func (r *Events) find(ctx context.Context, ids []id.EventID) (found map[id.EventID]*roomserver.Event,
+	failed map[id.EventID]error, err error) {
 	found, failed = make(map[id.EventID]*roomserver.Event, len(ids)), make(map[id.EventID]error)
 	if len(ids) == 0 {
 		return found, failed, nil
@@ -95,15 +96,16 @@ func (r *Events) find(ctx context.Context, ids []id.EventID) (found map[id.Event
 	if len(found) > 0 {
 		return found, failed, nil
 	}
-	// Nothing can be read. Either these events are bad, or the roomserver is: then it cannot look for another one either.
+	// Nothing can be read. Either these events are bad, or the roomserver is: then it cannot look for another one
+	// either.
 	if err := add([]id.EventID{"$"}); err != nil {
 		return nil, nil, fmt.Errorf("events of a transaction: %w", all)
 	}
 	return found, failed, nil
 }
 
-// render makes the client form of an event (Client-Server API, § Room event format), and the stripped state of an invite in
-// its unsigned.
+// render makes the client form of an event (Client-Server API, § Room event format), and the stripped state of an
+// invite in its unsigned.
 func render(e *roomserver.Event, invite *storage.Invite) rendered {
 	r := rendered{sender: e.PDU.Sender()}
 	if stateKey, is := e.PDU.StateKey(); is && e.PDU.Type() == pdu.TypeMember {

@@ -17,19 +17,23 @@ type Metrics struct {
 // NewMetrics registers metrics.
 func NewMetrics(r prometheus.Registerer) (*Metrics, error) {
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"service"}, labels...))
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, append([]string{"service"},
+			labels...))
 	}
 	gauge := func(name, help string) *prometheus.GaugeVec {
 		return prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: name, Help: help}, []string{"service"})
 	}
 	m := &Metrics{
-		up:       gauge("dendrite_appservice_up", "1 if the service has taken what it was sent last, else 0."),
-		since:    gauge("dendrite_appservice_since_seconds", "Since when that is so, in seconds since the epoch."),
-		backlog:  gauge("dendrite_appservice_backlog_events", "Events that wait for the service."),
-		oldest:   gauge("dendrite_appservice_oldest_event_age_seconds", "How long the oldest of them waits; 0 if none does."),
-		attempts: counter("dendrite_appservice_transactions_total", "Transactions that were sent, each attempt, by whether they were taken.", "taken"),
-		events:   counter("dendrite_appservice_events_total", "Events that services have taken."),
-		left:     counter("dendrite_appservice_events_left_out_total", "Events that were not sent because they could not be read, or were skipped."),
+		up:      gauge("dendrite_appservice_up", "1 if the service has taken what it was sent last, else 0."),
+		since:   gauge("dendrite_appservice_since_seconds", "Since when that is so, in seconds since the epoch."),
+		backlog: gauge("dendrite_appservice_backlog_events", "Events that wait for the service."),
+		oldest: gauge("dendrite_appservice_oldest_event_age_seconds",
+			"How long the oldest of them waits; 0 if none does."),
+		attempts: counter("dendrite_appservice_transactions_total",
+			"Transactions that were sent, each attempt, by whether they were taken.", "taken"),
+		events: counter("dendrite_appservice_events_total", "Events that services have taken."),
+		left: counter("dendrite_appservice_events_left_out_total",
+			"Events that were not sent because they could not be read, or were skipped."),
 	}
 	for _, c := range []prometheus.Collector{m.attempts, m.events, m.left, m.up, m.since, m.backlog, m.oldest} {
 		if err := r.Register(c); err != nil {

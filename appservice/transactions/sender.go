@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -20,7 +21,8 @@ const (
 	maxBytes  = 2 << 20
 	firstWait = time.Second
 	lastWait  = 5 * time.Minute
-	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its commit.
+	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
+	// commit.
 	lookEvery = 2 * time.Second
 )
 
@@ -38,20 +40,21 @@ type Options struct {
 	Log           *logrus.Entry
 	Metrics       *Metrics
 	Now           func() time.Time
-	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt, up to
-	// LastWait. 0: a second, and five minutes.
+	// FirstWait is how long a service is left alone that has not taken a transaction. It doubles with each attempt,
+	// up to LastWait. 0: a second, and five minutes.
 	FirstWait, LastWait time.Duration
 }
 
-// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One process of
-// all replicas does, by a lease. What a transaction says is stored before it is sent, and does not change. It is safe for
-// concurrent use.
+// Sender sends what waits for services, to each one transaction after the other, and to all at the same time. One
+// process of all replicas does, by a lease. What a transaction says is stored before it is sent, and does not
+// change. It is safe for concurrent use.
 type Sender struct {
 	Options
 
 	mu      sync.Mutex
 	running context.Context // nil while another process sends
 	workers map[string]*worker
+	paces   map[string]*pace.Pace // by service
 	all     sync.WaitGroup
 }
 
@@ -60,7 +63,7 @@ func NewSender(o Options) *Sender {
 	if o.FirstWait == 0 {
 		o.FirstWait, o.LastWait = firstWait, lastWait
 	}
-	return &Sender{Options: o, workers: make(map[string]*worker)}
+	return &Sender{Options: o, workers: make(map[string]*worker), paces: make(map[string]*pace.Pace)}
 }
 
 // Run sends until ctx ends.
@@ -108,7 +111,8 @@ func (s *Sender) look(ctx context.Context) error {
 		return nil
 	}
 	var waiting []string
-	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	err := s.Store.DB.ReadOne(ctx, "services with something to send", func(ctx context.Context,
+		tx *sqlutil.Tx) (err error) {
 		waiting, err = s.Store.Waiting(ctx, tx)
 		return err
 	})
@@ -154,7 +158,10 @@ func (s *Sender) start(service string) {
 	if r := s.Registrations.Load().ByID(service); r == nil || r.URL == "" {
 		return
 	}
-	w := &worker{s: s, service: service, alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
+	if s.paces[service] == nil {
+		s.paces[service] = new(pace.Pace)
+	}
+	w := &worker{s: s, service: service, pace: s.paces[service], alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
 	s.workers[service] = w
 	ctx := s.running
 	s.all.Go(func() { w.run(ctx) })

@@ -47,7 +47,8 @@ type fake struct {
 }
 
 func newFake(t *testing.T, name string) *fake {
-	f := &fake{t: t, id: name, bodies: make(map[string][]byte), takes: make(map[string]bool), changed: make(chan struct{})}
+	f := &fake{t: t, id: name, bodies: make(map[string][]byte), takes: make(map[string]bool),
+		changed: make(chan struct{})}
 	f.Server = httptest.NewServer(f)
 	t.Cleanup(f.Server.Close)
 	return f
@@ -150,16 +151,18 @@ func newBench(t *testing.T, connection string, names []string) *bench {
 		t.Fatal(err)
 	}
 	b := &bench{t: t, fakes: make(map[string]*fake), queued: make(map[string][]string), bad: make(map[id.EventID]error),
-		client: &http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error {
-			return http.ErrUseLastResponse
-		}}}
+		client: &http.Client{Timeout: 500 * time.Millisecond, Transport: &http.Transport{},
+			CheckRedirect: func(*http.Request, []*http.Request) error {
+				return http.ErrUseLastResponse
+			}}}
 	if b.store, err = storage.Open(t.Context(), db); err != nil {
 		t.Fatal(err)
 	}
 	var all []*registration.Registration
 	for _, name := range names {
 		b.fakes[name] = newFake(t, name)
-		all = append(all, &registration.Registration{ID: name, URL: b.fakes[name].URL, ASToken: "as-" + name, HSToken: "hs", Sender: id.NewUserID(name, "here")})
+		all = append(all, &registration.Registration{ID: name, URL: b.fakes[name].URL, ASToken: "as-" + name,
+			HSToken: "hs", Sender: id.NewUserID(name, "here")})
 	}
 	set, err := registration.NewSet("here", all)
 	if err != nil {
@@ -181,7 +184,8 @@ func (b *bench) start() {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	b.sender = NewSender(Options{Store: b.store, Registrations: b.held, Do: b.do, Log: logrus.NewEntry(log), Now: time.Now,
+	b.sender = NewSender(Options{Store: b.store, Registrations: b.held, Do: b.do, Log: logrus.NewEntry(log),
+		Now:    time.Now,
 		Events: &Events{Query: b.query}, FirstWait: 5 * time.Millisecond, LastWait: 50 * time.Millisecond})
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -196,7 +200,8 @@ func (b *bench) start() {
 }
 
 // do is what outgoing.Client does, in short.
-func (b *bench) do(ctx context.Context, r *registration.Registration, method, path, _ string, _ url.Values, body []byte) (int, []byte, error) {
+func (b *bench) do(ctx context.Context, r *registration.Registration, method, path, _ string, _ url.Values,
+	body []byte) (int, []byte, error) {
 	req, err := http.NewRequestWithContext(ctx, method, r.URL+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
@@ -211,7 +216,8 @@ func (b *bench) do(ctx context.Context, r *registration.Registration, method, pa
 }
 
 // query is the roomserver's.
-func (b *bench) query(_ context.Context, req roomserver.QueryEventsRequest) (res roomserver.QueryEventsResponse, err error) {
+func (b *bench) query(_ context.Context, req roomserver.QueryEventsRequest) (
+	res roomserver.QueryEventsResponse, err error) {
 	b.mu.Lock()
 	b.fails--
 	fails := b.fails >= 0
@@ -229,7 +235,8 @@ func (b *bench) query(_ context.Context, req roomserver.QueryEventsRequest) (res
 		if is {
 			continue
 		}
-		e, err := pdu.ParseTrusted("11", i, []byte(`{"content":{"body":"x"},"room_id":"!r:here","sender":"@a:here","type":"m.room.message","origin_server_ts":1}`))
+		e, err := pdu.ParseTrusted("11", i,
+			[]byte(`{"content":{"body":"x"},"room_id":"!r:here","sender":"@a:here","type":"x"}`))
 		if err != nil {
 			return res, err
 		}
@@ -268,7 +275,8 @@ func (b *bench) has(service string) {
 	}
 }
 
-// misbehave is one of the things that services do wrong. It tells whether the service has taken the transaction after all.
+// misbehave is one of the things that services do wrong. It tells whether the service has taken the transaction
+// after all.
 func misbehave(random *rand.Rand, w http.ResponseWriter, r *http.Request) (took bool) {
 	switch random.IntN(9) {
 	case 0:
@@ -298,8 +306,8 @@ func misbehave(random *rand.Rand, w http.ResponseWriter, r *http.Request) (took 
 	return took
 }
 
-// Services misbehave and the process dies, at random: each gets every event, in order, in transactions that never change, and one that
-// behaves well gets its events meanwhile.
+// Services misbehave and the process dies, at random: each gets every event, in order, in transactions that never
+// change, and one that behaves well gets its events meanwhile.
 func TestNothingIsLostDoubledOrReordered(t *testing.T) {
 	names := []string{"good", "bad", "worse"}
 	benches(t, names, func(t *testing.T, b *bench) {
@@ -361,7 +369,10 @@ func TestAPoisonEventDoesNotStopTheStream(t *testing.T) {
 		b.bad["$one-3"], b.bad["$one-70"], b.bad["$one-150"] = errors.New("corrupt"), nil, errors.New("corrupt")
 		b.mu.Unlock()
 		b.queue("one", 200)
-		b.queued["one"] = slices.DeleteFunc(b.queued["one"], func(e string) bool { _, is := b.bad[id.EventID(e)]; return is })
+		b.queued["one"] = slices.DeleteFunc(b.queued["one"], func(e string) bool {
+			_, is := b.bad[id.EventID(e)]
+			return is
+		})
 		b.has("one")
 		// A roomserver that fails with everything is waited for: nothing is left out.
 		b.mu.Lock()

@@ -13,6 +13,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
@@ -32,12 +33,14 @@ const (
 type worker struct {
 	s       *Sender
 	service string
+	pace    *pace.Pace
 	log     *logrus.Entry
 	again   bool // something has come since the queue was read; under the Sender's lock
 	alive   chan struct{}
 	// forgiven are the attempts of the transaction under way that were made before the service was seen alive.
 	forgiven int64
 	poisoned map[int64]int // how often events could not be read, by number
+	full     bool          // the last transaction had as many events as one may have
 }
 
 // outcome is how a step has ended.
@@ -65,12 +68,17 @@ func (w *worker) run(ctx context.Context) {
 			if w.s.rest(w) {
 				return
 			}
+		case done:
+			if !w.full {
+				w.pace.Wait(ctx)
+			}
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
 			w.pause(ctx, wait)
 			wait = min(2*wait, maxLocalWait)
 		case failed:
-			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).Warn("the application service did not take a transaction")
+			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).
+				Warn("the application service did not take a transaction")
 			w.pause(ctx, next)
 		}
 	}
@@ -87,7 +95,8 @@ func (w *worker) isAlive() {
 	}
 }
 
-// pause waits, or until the service shows that it is alive. A service that does, and takes nothing, is not asked all the time.
+// pause waits, or until the service shows that it is alive. A service that does, and takes nothing, is not asked all
+// the time.
 func (w *worker) pause(ctx context.Context, wait time.Duration) {
 	timer, soon := time.NewTimer(wait), time.NewTimer(min(wait, w.s.FirstWait/2, firstWait/2))
 	defer timer.Stop()
@@ -114,15 +123,19 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	w.again = false
 	w.s.mu.Unlock()
 	var t *storage.Transaction
-	err = w.s.Store.DB.ReadOne(ctx, "transaction of a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		t, err = w.s.Store.Transaction(ctx, tx, w.service)
+	var rows []storage.Event
+	err = w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if t, err = w.s.Store.Transaction(ctx, tx, w.service); err != nil || t != nil {
+			return err
+		}
+		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
 		return err
 	})
 	if err != nil {
 		return broken, 0, err
 	}
 	if t == nil {
-		if t, err = w.cut(ctx, r); err != nil {
+		if t, err = w.cut(ctx, r, rows); err != nil {
 			return broken, 0, err
 		}
 		if t == nil {
@@ -145,15 +158,15 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		}
 		return failed, next, why
 	}
-	w.forgiven = 0
+	w.forgiven, w.full = 0, t.Events == maxEvents
 	if err := w.end(ctx, t); err != nil {
 		return broken, 0, err
 	}
 	return done, 0, nil
 }
 
-// backoff is how long a service is left alone after so many attempts that failed before the last. Services that failed together
-// do not come again together.
+// backoff is how long a service is left alone after so many attempts that failed before the last. Services that
+// failed together do not come again together.
 func (s *Sender) backoff(before int64) time.Duration {
 	wait := s.LastWait
 	if before < 20 {
@@ -165,7 +178,8 @@ func (s *Sender) backoff(before int64) time.Duration {
 // send sends a transaction once. The error says why the service has not taken it.
 func (w *worker) send(ctx context.Context, r *registration.Registration, t *storage.Transaction) error {
 	name := strconv.FormatInt(t.ID, 10)
-	status, answer, err := w.s.Do(ctx, r, http.MethodPut, "/_matrix/app/v1/transactions/"+name, "/transactions/"+name, nil, t.Body)
+	status, answer, err := w.s.Do(ctx, r, http.MethodPut, "/_matrix/app/v1/transactions/"+name,
+		"/transactions/"+name, nil, t.Body)
 	w.s.Metrics.attempted(w.service, status == http.StatusOK && err == nil)
 	switch {
 	case err != nil:
@@ -204,17 +218,10 @@ func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 	})
 }
 
-// cut makes the next transaction and stores it. It is nil if nothing waits; its ID is 0 if what waited needs none, or if
-// another process made one.
-func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storage.Transaction, error) {
-	var rows []storage.Event
-	err := w.s.Store.DB.ReadOne(ctx, "events that wait", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
+// cut makes the next transaction, of the oldest events that wait, and stores it. It is nil if nothing waits; its ID
+// is 0 if what waited needs none, or if another process made one.
+func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event) (
+	*storage.Transaction, error) {
 	t := &storage.Transaction{Service: w.service}
 	events, users, err := w.events(ctx, r, rows, t)
 	if err != nil {
@@ -265,9 +272,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration) (*storag
 	return t, err
 }
 
-// events makes the events of a transaction, as many as fit, and says in t which rows they settle. users are the service's
-// whom they are about.
-func (w *worker) events(ctx context.Context, r *registration.Registration, rows []storage.Event, t *storage.Transaction) (
+// events makes the events of a transaction, as many as fit, and says in t which rows they settle. users are the
+// service's whom they are about.
+func (w *worker) events(ctx context.Context, r *registration.Registration, rows []storage.Event,
+	t *storage.Transaction) (
 	events []json.RawMessage, users []id.UserID, err error) {
 	all, bad, err := w.s.Events.read(ctx, rows)
 	if err != nil {
@@ -294,7 +302,8 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 			}
 			delete(w.poisoned, number)
 			w.s.Metrics.Skipped(w.service, 1)
-			w.log.WithError(why).WithField("event", rows[i].EventID).Error("an event is left out of what the application service is sent")
+			w.log.WithError(why).WithField("event", rows[i].EventID).
+				Error("an event is left out of what the application service is sent")
 			t.LastNumber = number
 			continue
 		}

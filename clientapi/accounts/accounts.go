@@ -201,7 +201,7 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 			err = s.upgrade(ctx, tx, account, session.DeviceID)
 		} else {
 			err = s.insert(ctx, tx, account, r.DisplayName)
-			add = s.Store.PutDevice // a new account has nothing that its first device could be too much for
+			add = s.insertDevice // a new account has nothing that its first device could be too much for
 		}
 		if err != nil || r.Device == nil {
 			return err

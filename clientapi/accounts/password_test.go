@@ -18,6 +18,7 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	"github.com/matrix-org/dendrite/common/test"
 )
 
 // world makes accounts on a database of their own, with a limit of 10 wrong passwords from one network, and of 100 from
@@ -83,7 +84,7 @@ const (
 )
 
 func TestTheOwnerIsNotLockedOutByOthersGuesses(t *testing.T) {
-	for _, networks := range []int{5, 50, 500} {
+	for _, networks := range []int{5, 50, test.Soak(150, 500)} {
 		s := world(t, 4)
 		s.makeAccount(t, owner, 4, home)
 		checked := 0

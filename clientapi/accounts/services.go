@@ -14,10 +14,10 @@ import (
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
-// Masquerade tells as whom an application service acts that names a user and a device, each of them or none (Application
-// Service API, § Identity assertion). Without a user it is the service's own, whose account is made when it is first needed.
-// M_FORBIDDEN for users who are not the service's, and for those who have no account; M_USER_DEACTIVATED for those whose
-// account has ended; M_UNKNOWN_DEVICE for devices that the user has not.
+// Masquerade tells as whom an application service acts that names a user and a device, each of them or none
+// (Application Service API, § Identity assertion). Without a user it is the service's own, whose account is made when
+// it is first needed. M_FORBIDDEN for users who are not the service's, and for those who have no account;
+// M_USER_DEACTIVATED for those whose account has ended; M_UNKNOWN_DEVICE for devices that the user has not.
 func (s *Service) Masquerade(
 	ctx context.Context, service *registration.Registration, user id.UserID, device id.DeviceID,
 ) (httputil.Caller, error) {
@@ -26,7 +26,8 @@ func (s *Service) Masquerade(
 		user = service.Sender
 	}
 	if user == s.Reserved || !s.Registrations.Load().Owns(service, user) {
-		return none, mxerr.Forbidden("the application service %s may not act as %s: its namespaces do not have that user", service.ID, user)
+		return none, mxerr.Forbidden("the application service %s may not act as %s: its namespaces do not have that user",
+			service.ID, user)
 	}
 	account, known, err := s.accountAndDevice(ctx, user, device)
 	if err == nil && account == nil && user == service.Sender {
@@ -42,12 +43,14 @@ func (s *Service) Masquerade(
 	case device != "" && !known:
 		return none, mxerr.New(http.StatusBadRequest, "M_UNKNOWN_DEVICE", "%s has no device %s", user, device)
 	}
-	return httputil.Caller{UserID: user, DeviceID: device, Guest: account.Guest, Admin: account.Admin, Locked: account.Locked,
-		Suspended: account.Suspended, AppService: service.ID, Unlimited: !service.RateLimited || user == service.Sender}, nil
+	return httputil.Caller{UserID: user, DeviceID: device, Guest: account.Guest, Admin: account.Admin,
+		Locked: account.Locked, Suspended: account.Suspended, AppService: service.ID, Unlimited: !service.RateLimited || user == service.Sender}, nil
 }
 
 // accountAndDevice reads an account, nil if there is none, and whether its user has a device that is in use.
-func (s *Service) accountAndDevice(ctx context.Context, user id.UserID, device id.DeviceID) (account *storage.Account, known bool, err error) {
+func (s *Service) accountAndDevice(
+	ctx context.Context, user id.UserID, device id.DeviceID,
+) (account *storage.Account, known bool, err error) {
 	if len(user) > id.MaxLength || len(device) > MaxDeviceID {
 		return nil, false, nil
 	}
@@ -82,9 +85,11 @@ func (s *Service) makeSender(ctx context.Context, user id.UserID) (*storage.Acco
 	return account, nil
 }
 
-// LoginAs is Login of a user of an application service (Application Service API, § Server admin style permissions). name is a
-// localpart or a user id. M_EXCLUSIVE if the user is not the service's.
-func (s *Service) LoginAs(ctx context.Context, service *registration.Registration, name string, r DeviceRequest) (*Session, error) {
+// LoginAs is Login of a user of an application service (Application Service API, § Server admin style permissions).
+// name is a localpart or a user id. M_EXCLUSIVE if the user is not the service's.
+func (s *Service) LoginAs(
+	ctx context.Context, service *registration.Registration, name string, r DeviceRequest,
+) (*Session, error) {
 	user := id.UserID(name)
 	if !strings.HasPrefix(name, "@") {
 		user = id.NewUserID(name, s.Server)
@@ -110,7 +115,8 @@ func (s *Service) serviceLocalpart(local string) error {
 	return s.fits(local)
 }
 
-// mayRegister fails with M_EXCLUSIVE where a user is for others. by is the application service that asks; nil: nobody's.
+// mayRegister fails with M_EXCLUSIVE where a user is for others. by is the application service that asks; nil:
+// nobody's.
 func (s *Service) mayRegister(user id.UserID, by *registration.Registration) error {
 	set := s.Registrations.Load()
 	switch {

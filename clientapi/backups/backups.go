@@ -182,8 +182,8 @@ func (s *Service) wrongVersion(ctx context.Context, tx *sqlutil.Tx, user id.User
 // SweepEvery is how often Sweep is to be called.
 const SweepEvery = 20 * time.Second
 
-// sweepAtOnce is how many keys are swept in one transaction: others wait for it.
-const sweepAtOnce = 250
+// sweepAtOnce is how many blocks of keys are swept in one transaction: others wait for it.
+const sweepAtOnce = 25
 
 // Sweep removes the keys that no backup has any more. Where it is stopped, it goes on the next time.
 func (s *Service) Sweep(ctx context.Context) error {
@@ -199,7 +199,7 @@ func (s *Service) Sweep(ctx context.Context) error {
 		}
 		for over := false; !over; {
 			err := s.store.DB.Write(ctx, "sweep keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-				if over, err = s.store.SweepBackupKeys(ctx, tx, nid, sweepAtOnce); err == nil && over {
+				if over, err = s.store.SweepBackupBlocks(ctx, tx, nid, sweepAtOnce); err == nil && over {
 					err = s.store.DeleteSweep(ctx, tx, nid)
 				}
 				return err

@@ -1,15 +1,16 @@
 package backups
 
 import (
-	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -37,15 +38,13 @@ func ETag(b *storage.Backup) string { return VersionText(b.ETag) }
 
 // Put adds keys to the user's newest backup; of two keys for a session the better one stays. M_WRONG_ROOM_KEYS_VERSION
 // if another version is the newest, M_NOT_FOUND if there is none, M_TOO_LARGE beyond the limits: then nothing is added.
-func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys []storage.BackupKey) (State, error) {
+func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys []Session) (State, error) {
 	if err := checkKeys(keys); err != nil {
 		return State{}, err
 	}
-	slices.SortFunc(keys, func(a, b storage.BackupKey) int { // as the table is
-		return cmp.Or(cmp.Compare(a.RoomID, b.RoomID), cmp.Compare(a.SessionID, b.SessionID))
-	})
+	sortKeys(keys)
 	var b *storage.Backup
-	err := s.store.DB.Write(ctx, "back up keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	err := s.write(ctx, "back up keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		b = nil
 		for b == nil {
 			if b, err = s.store.LockLatest(ctx, tx, user, parseVersion(version)); err != nil {
@@ -58,19 +57,16 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 				return err
 			}
 		}
-		change, err := s.store.PutBackupKeys(ctx, tx, b.NID, keys)
+		change, err := s.improve(ctx, tx, b, keys)
 		if err != nil {
 			return fmt.Errorf("add the keys: %w", err)
 		}
-		if err := s.move(ctx, tx, user, b, change); err != nil || change.Sessions <= 0 && change.Bytes <= 0 {
-			return err
-		}
-		sessions, bytes, err := s.store.TotalBackups(ctx, tx, user)
-		if err == nil && (sessions > MaxSessions || bytes > MaxBytes) {
-			err = mxerr.TooLarge("you may back up %d sessions of %d bytes together: delete older versions of the backup",
+		sessions, bytes := b.OtherSessions+b.Sessions+change.sessions, b.OtherBytes+b.Bytes+change.bytes
+		if (change.sessions > 0 || change.bytes > 0) && (sessions > MaxSessions || bytes > MaxBytes) {
+			return mxerr.TooLarge("you may back up %d sessions of %d bytes together: delete older versions of the backup",
 				MaxSessions, MaxBytes)
 		}
-		return err
+		return s.move(ctx, tx, user, b, change)
 	})
 	if err != nil {
 		return State{}, fmt.Errorf("back up keys of %s: %w", user, err)
@@ -78,7 +74,44 @@ func (s *Service) Put(ctx context.Context, user id.UserID, version string, keys 
 	return stateOf(b), nil
 }
 
-func checkKeys(keys []storage.BackupKey) error {
+func (s *Service) improve(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup,
+	keys []Session) (c change, err error) {
+	if len(keys) == 0 {
+		return c, nil
+	}
+	blocks, err := s.store.BackupRanks(ctx, tx, b.NID, rooms(keys))
+	if err != nil {
+		return c, err
+	}
+	edits, c, err := plan(keys, blocks)
+	if err != nil {
+		return c, err
+	}
+	done, err := s.writeBlocks(ctx, tx, b.NID, edits)
+	if err == nil && !done {
+		err = errRaced
+	}
+	return c, err
+}
+
+// errRaced says that the keys of a backup have changed since it was read.
+var errRaced = errors.New("the keys of the backup have changed meanwhile")
+
+// attempts is how often a change of a backup's keys begins anew where another was faster.
+const attempts = 10
+
+// write runs a transaction that changes a backup's keys. It begins anew where another has changed them since it has
+// read them: where databases lock the row of the backup, nobody does.
+func (s *Service) write(ctx context.Context, what string, run func(context.Context, *sqlutil.Tx) error) error {
+	for range attempts {
+		if err := s.store.DB.Write(ctx, what, run); !errors.Is(err, errRaced) {
+			return err
+		}
+	}
+	return mxerr.Unavailable("the keys of this backup are changed by others: try again")
+}
+
+func checkKeys(keys []Session) error {
 	if len(keys) > MaxAtOnce {
 		return mxerr.TooLarge("%d sessions are too many at once: send %d at most", len(keys), MaxAtOnce)
 	}
@@ -101,74 +134,95 @@ func checkSessionID(session string) error {
 }
 
 // move counts a change of a backup's keys, if it is one.
-func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *storage.Backup,
-	c storage.BackupChange) error {
-	if !c.Changed {
+func (s *Service) move(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *storage.Backup, c change) error {
+	if !c.changed {
 		return nil
 	}
-	done, err := s.store.MoveBackup(ctx, tx, user, b, c.Sessions, c.Bytes)
+	done, err := s.store.MoveBackup(ctx, tx, user, b, c.sessions, c.bytes)
 	if err == nil && !done {
-		err = unknownVersion()
+		err = errRaced
 	}
 	return err
 }
 
-// Key returns the key of a session. M_NOT_FOUND if there is none, or no such backup.
+// Key returns the key of a session, as JSON. M_NOT_FOUND if there is none, or no such backup.
 func (s *Service) Key(ctx context.Context, user id.UserID, version string, room id.RoomID,
-	session string) (k *storage.BackupKey, err error) {
+	session string) (key json.RawMessage, err error) {
 	err = s.store.DB.Read(ctx, "key of a backup", func(ctx context.Context, tx *sqlutil.Tx) error {
-		b, err := s.store.Backup(ctx, tx, user, parseVersion(version))
-		if err == nil && b == nil {
+		nid, blocks, err := s.store.RanksOf(ctx, tx, user, parseVersion(version), room)
+		if err == nil && nid == 0 {
 			err = unknownVersion()
 		}
-		if err == nil {
-			k, err = s.store.BackupKey(ctx, tx, b.NID, room, session)
+		if err != nil {
+			return err
 		}
-		if err == nil && k == nil {
+		e, _, err := find(blocks, session)
+		if err == nil && e == nil {
 			err = mxerr.NotFound("Key not found.")
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		if e.Sessions, err = s.store.BackupSessions(ctx, tx, nid, &e.BackupBlock); err != nil {
+			return err
+		}
+		return members(e.Sessions, func(one string, text json.RawMessage) {
+			if one == session {
+				key = text
+			}
+		})
 	})
-	return k, err
+	return key, err
 }
 
-// keysAtOnce is how many keys a page has: 4 MiB at most.
-const keysAtOnce = 4 << 20 / MaxSessionData
+// blocksAtOnce is how many blocks a page has: 4 MiB at most, and less than a quarter of that as clients send keys.
+const blocksAtOnce = 4 << 20 / (fullBlock + MaxSessionData)
 
-// Pages are the keys of a backup, in the order of rooms and sessions, however many they are.
+// Pages are the keys of a backup as one JSON object, in parts, however many they are.
 type Pages struct {
 	s       *Service
 	user    id.UserID
 	version int64
 	nid     int64
-	room    id.RoomID // empty: all rooms
-	last    storage.BackupKey
-	over    bool
+	inRoom  bool
+	at      place
 }
 
-// Keys returns the keys of a backup, or of one room of it. M_NOT_FOUND if there is no such backup.
+// place is how far Pages have come.
+type place struct {
+	last  storage.BackupBlock // without its sessions
+	begun bool
+	over  bool
+}
+
+// Keys returns the keys of a backup (its rooms), or of one room of it (its sessions). M_NOT_FOUND if there is no such
+// backup.
 func (s *Service) Keys(ctx context.Context, user id.UserID, version string, room id.RoomID) (*Pages, error) {
 	b, err := s.Backup(ctx, user, version)
 	if err != nil {
 		return nil, err
 	}
-	return &Pages{s: s, user: user, version: b.Version, nid: b.NID, room: room}, nil
+	return &Pages{s: s, user: user, version: b.Version, nid: b.NID, inRoom: room != "",
+		at: place{last: storage.BackupBlock{RoomID: room}}}, nil
 }
 
-// Next returns the next page; an empty one is the last. It fails where the backup was deleted meanwhile.
-func (p *Pages) Next(ctx context.Context) (keys []storage.BackupKey, err error) {
-	if p.over {
-		return nil, nil
+// Next appends the next part to text; it adds nothing after the last. It fails where the backup was deleted meanwhile.
+func (p *Pages) Next(ctx context.Context, text []byte) ([]byte, error) {
+	if p.at.over {
+		return text, nil
 	}
-	store := p.s.store
-	err = store.DB.Read(ctx, "keys of a backup", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		if p.room == "" {
-			keys, err = store.BackupKeys(ctx, tx, p.nid, p.last.RoomID, p.last.SessionID, keysAtOnce)
-		} else {
-			keys, err = store.RoomBackupKeys(ctx, tx, p.nid, p.room, p.last.SessionID, keysAtOnce)
-		}
+	store, before := p.s.store, len(text)
+	var at place
+	err := store.DB.Read(ctx, "keys of a backup", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		at, text = p.at, text[:before]
+		n, err := store.BackupBlocks(ctx, tx, p.nid, at.last, p.inRoom, blocksAtOnce, func(b storage.BackupBlock) {
+			text = at.add(text, &b, p.inRoom)
+		})
 		if err != nil {
 			return err
+		}
+		if at.over = n < blocksAtOnce; at.over {
+			text = at.end(text, p.inRoom)
 		}
 		b, err := store.Backup(ctx, tx, p.user, p.version)
 		if err == nil && (b == nil || b.NID != p.nid) {
@@ -179,10 +233,40 @@ func (p *Pages) Next(ctx context.Context) (keys []storage.BackupKey, err error) 
 	if err != nil {
 		return nil, fmt.Errorf("keys of a backup of %s: %w", p.user, err)
 	}
-	if p.over = len(keys) < keysAtOnce; len(keys) > 0 {
-		p.last = storage.BackupKey{RoomID: keys[len(keys)-1].RoomID, SessionID: keys[len(keys)-1].SessionID}
+	p.at = at
+	return text, nil
+}
+
+// add writes the sessions of the next block.
+func (p *place) add(to []byte, b *storage.BackupBlock, inRoom bool) []byte {
+	switch {
+	case p.begun && b.RoomID == p.last.RoomID:
+		to = append(to, ',')
+	case inRoom:
+		to = append(to, `{"sessions":{`...)
+	default:
+		if p.begun {
+			to = append(to, "}},"...)
+		} else {
+			to = append(to, `{"rooms":{`...)
+		}
+		to = append(pdu.AppendString(to, b.RoomID), `:{"sessions":{`...)
 	}
-	return keys, nil
+	p.begun, p.last = true, storage.BackupBlock{RoomID: b.RoomID, Number: b.Number}
+	return append(to, b.Sessions...)
+}
+
+// end writes what comes after the last block.
+func (p *place) end(to []byte, inRoom bool) []byte {
+	switch {
+	case inRoom && !p.begun:
+		return append(to, `{"sessions":{}}`...)
+	case inRoom:
+		return append(to, "}}"...)
+	case !p.begun:
+		return append(to, `{"rooms":{}}`...)
+	}
+	return append(to, "}}}}"...)
 }
 
 // DeleteKey removes the key of a session from a backup, whether it is the newest or not. M_NOT_FOUND if there is no such
@@ -193,7 +277,15 @@ func (s *Service) DeleteKey(ctx context.Context, user id.UserID, version string,
 		return State{}, err
 	}
 	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
-		change, err := s.store.DeleteBackupKey(ctx, tx, b.NID, room, session)
+		blocks, err := s.store.BackupRanks(ctx, tx, b.NID, []id.RoomID{room})
+		if err != nil {
+			return false, err
+		}
+		e, at, err := find(blocks, session)
+		if err != nil || e == nil {
+			return false, err
+		}
+		change, err := s.drop(ctx, tx, b.NID, e, at, session)
 		if err != nil {
 			return false, err
 		}
@@ -204,11 +296,11 @@ func (s *Service) DeleteKey(ctx context.Context, user id.UserID, version string,
 // DeleteRoomKeys is DeleteKey for all sessions of a room.
 func (s *Service) DeleteRoomKeys(ctx context.Context, user id.UserID, version string, room id.RoomID) (State, error) {
 	return s.remove(ctx, user, version, func(ctx context.Context, tx *sqlutil.Tx, b *storage.Backup) (bool, error) {
-		change, err := s.store.DeleteRoomKeys(ctx, tx, b.NID, room, sweepAtOnce)
+		change, n, err := s.dropRoom(ctx, tx, b.NID, room, sweepAtOnce)
 		if err != nil {
 			return false, err
 		}
-		return -change.Sessions == sweepAtOnce, s.move(ctx, tx, user, b, change)
+		return n == sweepAtOnce, s.move(ctx, tx, user, b, change)
 	})
 }
 
@@ -229,7 +321,7 @@ func (s *Service) remove(ctx context.Context, user id.UserID, version string,
 	for {
 		var b *storage.Backup
 		more := false
-		err := s.store.DB.Write(ctx, "delete keys of a backup", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		err := s.write(ctx, "delete keys of a backup", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 			if b, err = s.store.LockBackup(ctx, tx, user, parseVersion(version)); err != nil {
 				return err
 			}

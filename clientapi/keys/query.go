@@ -133,10 +133,16 @@ func (s *Service) QueryLocal(ctx context.Context, viewer id.UserID, asked map[id
 // seen returns what everybody sees of users, and the signatures that only the viewer sees.
 func (s *Service) seen(ctx context.Context, viewer id.UserID, users []id.UserID) (map[id.UserID]*published,
 	[]storage.Signature, error) {
-	var streams map[id.UserID]int64
+	kept, known := make([]*published, len(users)), make([]int64, len(users))
+	for i, user := range users {
+		if p, has := s.published.Get(user); has {
+			kept[i], known[i] = p, p.streamID
+		}
+	}
+	var moved map[id.UserID]int64
 	var private []storage.Signature
 	err := s.db().ReadOne(ctx, "changes of keys", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		streams, private, err = s.Store.StreamIDsAndPrivate(ctx, tx, users, viewer)
+		moved, private, err = s.Store.ChangesAndPrivate(ctx, tx, users, known, viewer)
 		return err
 	})
 	if err != nil {
@@ -144,9 +150,9 @@ func (s *Service) seen(ctx context.Context, viewer id.UserID, users []id.UserID)
 	}
 	all := make(map[id.UserID]*published, len(users))
 	var changed []id.UserID
-	for _, user := range users {
-		if p, has := s.published.Get(user); has && p.streamID == streams[user] {
-			all[user] = p
+	for i, user := range users {
+		if _, has := moved[user]; !has && kept[i] != nil {
+			all[user] = kept[i]
 		} else {
 			changed = append(changed, user)
 		}

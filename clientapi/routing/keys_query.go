@@ -11,30 +11,37 @@ import (
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/pdu"
+	"github.com/matrix-org/dendrite/common/rawjson"
 )
 
 // queryKeys is POST /keys/query.
 func (e *endpoints) queryKeys(ctx context.Context, r *httputil.Request) (any, error) {
-	var body struct {
-		Timeout    *int64                       `json:"timeout"`
-		DeviceKeys map[id.UserID]*[]id.DeviceID `json:"device_keys"`
-	}
-	if err := r.JSON(&body); err != nil {
-		return nil, err
-	}
-	if body.DeviceKeys == nil {
-		return nil, mxerr.MissingParam("device_keys is missing")
-	}
-	timeout, err := keys.Timeout(body.Timeout)
+	raw, err := r.Object()
 	if err != nil {
 		return nil, err
 	}
-	asked := make(map[id.UserID][]id.DeviceID, len(body.DeviceKeys))
-	for user, devices := range body.DeviceKeys {
-		if devices == nil {
-			return nil, mxerr.BadJSON("device_keys: the devices of %.80q must be a list", user)
+	var asked map[id.UserID][]id.DeviceID
+	var wait *int64
+	in := rawjson.NewReader(raw)
+	_, err = in.Object(func(name []byte) error {
+		switch string(name) {
+		case "timeout":
+			return httputil.Unmarshal(in.Value(), &wait)
+		case "device_keys":
+			asked, err = readAsked(in)
+			return err
 		}
-		asked[user] = *devices
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if asked == nil {
+		return nil, mxerr.MissingParam("device_keys is missing")
+	}
+	timeout, err := keys.Timeout(wait)
+	if err != nil {
+		return nil, err
 	}
 	found, failures, err := e.Keys.Query(ctx, r.Caller.UserID, timeout, asked)
 	if err != nil {
@@ -45,13 +52,54 @@ func (e *endpoints) queryKeys(ctx context.Context, r *httputil.Request) (any, er
 		"user_signing_keys": join(found.UserSigning), "failures": failures}, nil
 }
 
+// readAsked reads for which devices of which users a client asks; nil for null.
+func readAsked(in *rawjson.Reader) (asked map[id.UserID][]id.DeviceID, err error) {
+	asked = make(map[id.UserID][]id.DeviceID)
+	isObject, err := in.Object(func(name []byte) error {
+		user, list := id.UserID(name), in.Value()
+		var devices []id.DeviceID
+		if string(list) != "[]" { // as all clients send it
+			if list[0] != '[' {
+				return mxerr.BadJSON("device_keys: the devices of %.80q must be a list", user)
+			}
+			if err := httputil.Unmarshal(list, &devices); err != nil {
+				return err
+			}
+		}
+		asked[user] = devices
+		return nil
+	})
+	if err == nil && !isObject {
+		if isNull(in.Value()) {
+			return nil, nil
+		}
+		err = mxerr.BadJSON("device_keys must be an object")
+	}
+	return asked, err
+}
+
 // join makes an object of JSON that is copied as it is.
 func join[K ~string](members map[K]json.RawMessage) json.RawMessage {
+	return appendJoined(make([]byte, 0, sizeOf(members)), members)
+}
+
+// sizeOf is about how many bytes the object has.
+func sizeOf[K ~string](members map[K]json.RawMessage) int {
 	size := 2
 	for name, value := range members {
 		size += len(name) + len(value) + 8
 	}
-	out := append(make([]byte, 0, size), '{')
+	return size
+}
+
+func appendJoined[K ~string](out []byte, members map[K]json.RawMessage) []byte {
+	out = append(out, '{')
+	if len(members) == 1 { // as most users have one device
+		for name, value := range members {
+			out = append(append(pdu.AppendString(out, name), ':'), value...)
+		}
+		return append(out, '}')
+	}
 	for i, name := range slices.Sorted(maps.Keys(members)) {
 		if i > 0 {
 			out = append(out, ',')
@@ -61,10 +109,18 @@ func join[K ~string](members map[K]json.RawMessage) json.RawMessage {
 	return append(out, '}')
 }
 
+// joinDevices is join of join, and makes one text of all.
 func joinDevices(users map[id.UserID]map[id.DeviceID]json.RawMessage) json.RawMessage {
-	joined := make(map[id.UserID]json.RawMessage, len(users))
+	size := 2
 	for user, devices := range users {
-		joined[user] = join(devices)
+		size += len(user) + sizeOf(devices) + 8
 	}
-	return join(joined)
+	out := append(make([]byte, 0, size), '{')
+	for i, user := range slices.Sorted(maps.Keys(users)) {
+		if i > 0 {
+			out = append(out, ',')
+		}
+		out = appendJoined(append(pdu.AppendString(out, user), ':'), users[user])
+	}
+	return append(out, '}')
 }

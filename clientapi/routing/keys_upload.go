@@ -2,6 +2,7 @@ package routing
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/matrix-org/dendrite/clientapi/keys"
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -11,8 +12,23 @@ import (
 
 // uploadKeys is POST /keys/upload.
 func (e *endpoints) uploadKeys(ctx context.Context, r *httputil.Request) (any, error) {
+	raw, err := r.Object()
+	if err != nil {
+		return nil, err
+	}
 	var body keys.Upload
-	if err := r.JSON(&body); err != nil {
+	err = httputil.Members("the body", raw, func(name string, value json.RawMessage) error {
+		switch name {
+		case "device_keys":
+			body.DeviceKeys = value
+		case "one_time_keys":
+			body.OneTimeKeys = value
+		case "fallback_keys":
+			body.FallbackKeys = value
+		}
+		return nil
+	})
+	if err != nil {
 		return nil, err
 	}
 	if r.Caller.DeviceID == "" {

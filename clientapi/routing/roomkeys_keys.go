@@ -3,14 +3,11 @@ package routing
 import (
 	"context"
 	"net/http"
-	"strconv"
 
 	"github.com/matrix-org/dendrite/clientapi/backups"
-	"github.com/matrix-org/dendrite/clientapi/storage"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
-	"github.com/matrix-org/dendrite/common/pdu"
 )
 
 // backupVersion is the version that the query must name.
@@ -35,11 +32,11 @@ func (e *endpoints) getKey(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	k, err := e.Backups.Key(ctx, r.Caller.UserID, version, room, r.Var("sessionID"))
+	key, err := e.Backups.Key(ctx, r.Caller.UserID, version, room, r.Var("sessionID"))
 	if err != nil {
 		return nil, err
 	}
-	return httputil.Raw{Body: appendSession(nil, k)}, nil
+	return key, nil
 }
 
 // getRoomKeys is GET /room_keys/keys/{roomId}.
@@ -74,77 +71,26 @@ func (e *endpoints) streamKeys(ctx context.Context, r *httputil.Request, inRoom 
 	if err != nil {
 		return nil, err
 	}
-	keys, err := pages.Next(ctx)
+	text, err := pages.Next(ctx, r.Lend(firstKeys))
 	if err != nil {
 		return nil, err
 	}
 	return httputil.Stream(func(w http.ResponseWriter) error {
 		w.Header().Set("Content-Type", "application/json")
-		l := &keyList{inRoom: inRoom}
-		l.begin()
-		for len(keys) > 0 {
-			for i := range keys {
-				l.add(&keys[i])
-			}
-			if _, err := w.Write(l.text); err != nil {
+		for len(text) > 0 {
+			if _, err := w.Write(text); err != nil {
 				return err
 			}
-			l.text = l.text[:0]
-			if keys, err = pages.Next(ctx); err != nil {
+			if text, err = pages.Next(ctx, text[:0]); err != nil {
 				return err
 			}
 		}
-		l.end()
-		_, err := w.Write(l.text)
-		return err
+		return nil
 	}), nil
 }
 
-// keyList writes keys as JSON, those of one room or of rooms.
-type keyList struct {
-	text   []byte
-	inRoom bool
-	rooms  int
-	room   id.RoomID // the last
-}
-
-func (l *keyList) begin() {
-	if l.inRoom {
-		l.text = append(l.text, `{"sessions":{`...)
-	} else {
-		l.text = append(l.text, `{"rooms":{`...)
-	}
-}
-
-func (l *keyList) add(k *storage.BackupKey) {
-	switch {
-	case l.rooms > 0 && l.room == k.RoomID:
-		l.text = append(l.text, ',')
-	case l.inRoom:
-		l.room, l.rooms = k.RoomID, 1
-	default:
-		if l.rooms > 0 {
-			l.text = append(l.text, "}},"...)
-		}
-		l.room, l.rooms = k.RoomID, l.rooms+1
-		l.text = append(pdu.AppendString(l.text, k.RoomID), `:{"sessions":{`...)
-	}
-	l.text = appendSession(append(pdu.AppendString(l.text, k.SessionID), ':'), k)
-}
-
-func (l *keyList) end() {
-	if !l.inRoom && l.rooms > 0 {
-		l.text = append(l.text, "}}"...)
-	}
-	l.text = append(l.text, "}}"...)
-}
-
-func appendSession(to []byte, k *storage.BackupKey) []byte {
-	to = strconv.AppendInt(append(to, `{"first_message_index":`...), k.FirstMessageIndex, 10)
-	to = strconv.AppendInt(append(to, `,"forwarded_count":`...), k.ForwardedCount, 10)
-	to = strconv.AppendBool(append(to, `,"is_verified":`...), k.IsVerified)
-	return append(append(append(to, `,"session_data":`...), k.SessionData...), '}')
-}
+// firstKeys is for how many bytes of a page of keys there is room at first.
+const firstKeys = 2 << 20
 
 // deleteAllKeys is DELETE /room_keys/keys.
 func (e *endpoints) deleteAllKeys(ctx context.Context, r *httputil.Request) (any, error) {

@@ -3,38 +3,41 @@ package routing
 import (
 	"context"
 	"encoding/json"
+	"slices"
 	"strconv"
 
-	"github.com/matrix-org/dendrite/clientapi/storage"
+	"github.com/matrix-org/dendrite/clientapi/backups"
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/rawjson"
 )
 
 // maxInteger is the largest integer of canonical JSON.
 const maxInteger = 1<<53 - 1
 
 // readSession reads a key as clients send it. All of it is required. Its data is a part of the body.
-func readSession(room id.RoomID, session string, raw json.RawMessage) (k storage.BackupKey, err error) {
-	k = storage.BackupKey{RoomID: room, SessionID: session, FirstMessageIndex: -1, ForwardedCount: -1}
+func readSession(room id.RoomID, session string, r *rawjson.Reader) (k backups.Session, err error) {
+	k = backups.Session{RoomID: room, SessionID: session, FirstMessageIndex: -1, ForwardedCount: -1}
 	said := false // whether it is verified
-	err = httputil.Members("a session", raw, func(name string, value json.RawMessage) error {
-		switch name {
+	isObject, _ := r.Object(func(name []byte) error {
+		switch string(name) {
 		case "first_message_index":
-			k.FirstMessageIndex = count(value)
+			k.FirstMessageIndex = count(r.Value())
 		case "forwarded_count":
-			k.ForwardedCount = count(value)
+			k.ForwardedCount = count(r.Value())
 		case "is_verified":
+			value := r.Value()
 			k.IsVerified = string(value) == "true"
 			said = k.IsVerified || string(value) == "false"
 		case "session_data":
-			k.SessionData = value
+			k.SessionData = r.Value()
 		}
 		return nil
 	})
 	switch {
-	case err != nil:
-		return k, err
+	case !isObject:
+		return k, mxerr.BadJSON("the session %q must be an object", session)
 	case !said:
 		return k, mxerr.BadJSON("is_verified of the session %q must be a boolean", session)
 	case k.FirstMessageIndex < 0, k.ForwardedCount < 0:
@@ -55,24 +58,36 @@ func count(value json.RawMessage) int64 {
 	return n
 }
 
-// readSessions reads the keys of a room, and adds them to others. Of two for one session the last counts.
-func readSessions(room id.RoomID, sessions json.RawMessage, keys []storage.BackupKey) ([]storage.BackupKey, error) {
-	places := make(map[string]int)
-	err := httputil.Members("sessions", sessions, func(session string, raw json.RawMessage) error {
-		k, err := readSession(room, session, raw)
-		at, has := places[session]
-		switch {
-		case err != nil:
-			return err
-		case has:
-			keys[at] = k
-		default:
-			places[session] = len(keys)
-			keys = append(keys, k)
+// readSessions reads an object with the keys of a room, and adds them to others. Of two for one session, and of two
+// lists of sessions, the last counts. has tells whether there is one.
+func readSessions(what string, room id.RoomID, r *rawjson.Reader, keys []backups.Session) (all []backups.Session,
+	has bool, err error) {
+	others := len(keys)
+	isObject, err := r.Object(func(name []byte) error {
+		if string(name) != "sessions" {
+			return nil
 		}
-		return nil
+		has, keys = true, keys[:others]
+		places := make(map[string]int)
+		isObject, err := r.Object(func(name []byte) error {
+			k, err := readSession(room, string(name), r)
+			if at, twice := places[k.SessionID]; twice {
+				keys[at] = k
+				return err
+			}
+			places[k.SessionID] = len(keys)
+			keys = append(keys, k)
+			return err
+		})
+		if err == nil && !isObject {
+			err = mxerr.BadJSON("sessions must be an object")
+		}
+		return err
 	})
-	return keys, err
+	if err == nil && !isObject {
+		err = mxerr.BadJSON("%s must be an object", what)
+	}
+	return keys, has, err
 }
 
 // putKey is PUT /room_keys/keys/{roomId}/{sessionId}.
@@ -85,24 +100,11 @@ func (e *endpoints) putKey(ctx context.Context, r *httputil.Request) (any, error
 	if err != nil {
 		return nil, err
 	}
-	k, err := readSession(room, r.Var("sessionID"), raw)
+	k, err := readSession(room, r.Var("sessionID"), rawjson.NewReader(raw))
 	if err != nil {
 		return nil, err
 	}
-	return e.backUp(ctx, r, []storage.BackupKey{k})
-}
-
-// requiredObject reads the body, and returns a member that must be there.
-func requiredObject(r *httputil.Request, name string) (json.RawMessage, error) {
-	raw, err := r.Object()
-	if err != nil {
-		return nil, err
-	}
-	value, err := httputil.Member("the body", raw, name)
-	if err == nil && isNull(value) {
-		err = lacks(raw, name, "an object")
-	}
-	return value, err
+	return e.backUp(ctx, r, []backups.Session{k})
 }
 
 // putRoomKeys is PUT /room_keys/keys/{roomId}.
@@ -111,11 +113,14 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 	if err != nil {
 		return nil, err
 	}
-	sessions, err := requiredObject(r, "sessions")
+	raw, err := r.Object()
 	if err != nil {
 		return nil, err
 	}
-	keys, err := readSessions(room, sessions, nil)
+	keys, has, err := readSessions("the body", room, rawjson.NewReader(raw), nil)
+	if err == nil && !has {
+		err = lacks(raw, "sessions", "an object")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -124,32 +129,53 @@ func (e *endpoints) putRoomKeys(ctx context.Context, r *httputil.Request) (any, 
 
 // putAllKeys is PUT /room_keys/keys.
 func (e *endpoints) putAllKeys(ctx context.Context, r *httputil.Request) (any, error) {
-	rooms, err := requiredObject(r, "rooms")
+	raw, err := r.Object()
 	if err != nil {
 		return nil, err
 	}
-	of := make(map[id.RoomID]json.RawMessage)
-	err = httputil.Members("rooms", rooms, func(name string, value json.RawMessage) error {
-		room, err := id.ParseRoomID(name)
-		if err != nil {
-			return mxerr.BadJSON("%v", err)
-		}
-		of[room], err = httputil.Member("a room", value, "sessions")
-		return err
-	})
+	keys, has, err := readRooms(rawjson.NewReader(raw))
+	if err == nil && !has {
+		err = lacks(raw, "rooms", "an object")
+	}
 	if err != nil {
 		return nil, err
-	}
-	var keys []storage.BackupKey
-	for room, sessions := range of {
-		if keys, err = readSessions(room, sessions, keys); err != nil {
-			return nil, err
-		}
 	}
 	return e.backUp(ctx, r, keys)
 }
 
-func (e *endpoints) backUp(ctx context.Context, r *httputil.Request, keys []storage.BackupKey) (any, error) {
+// readRooms reads the keys of rooms. Of two for one room, and of two lists of rooms, the last counts. has tells
+// whether there is one.
+func readRooms(r *rawjson.Reader) (keys []backups.Session, has bool, err error) {
+	_, err = r.Object(func(name []byte) error {
+		if string(name) != "rooms" {
+			return nil
+		}
+		has, keys = true, keys[:0]
+		seen := make(map[id.RoomID]bool)
+		isObject, err := r.Object(func(name []byte) error {
+			room, err := id.ParseRoomID(string(name))
+			if err != nil {
+				return mxerr.BadJSON("%v", err)
+			}
+			if seen[room] {
+				keys = slices.DeleteFunc(keys, func(k backups.Session) bool { return k.RoomID == room })
+			}
+			seen[room] = true
+			all, has, err := readSessions("a room", room, r, keys)
+			if keys = all; err == nil && !has {
+				err = mxerr.BadJSON("a room must have sessions")
+			}
+			return err
+		})
+		if err == nil && !isObject {
+			err = mxerr.BadJSON("rooms must be an object")
+		}
+		return err
+	})
+	return keys, has, err
+}
+
+func (e *endpoints) backUp(ctx context.Context, r *httputil.Request, keys []backups.Session) (any, error) {
 	version, err := backupVersion(r)
 	if err != nil {
 		return nil, err

@@ -12,8 +12,8 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// serviceOf is the application service whose token came to POST /register or POST /login (Application Service API, § Server
-// admin style permissions).
+// serviceOf is the application service whose token came to POST /register or POST /login (Application Service API, §
+// Server admin style permissions).
 func serviceOf(r *httputil.Request) (*registration.Registration, error) {
 	switch {
 	case r.Service != nil:
@@ -25,16 +25,19 @@ func serviceOf(r *httputil.Request) (*registration.Registration, error) {
 		"only application services use %s: send the as_token as Authorization: Bearer TOKEN", byService)
 }
 
-// mayLogIn refuses logins of services that make their devices themselves (MSC4190): they would get tokens that nobody needs.
+// mayLogIn refuses logins of services that make their devices themselves (MSC4190): they would get tokens that nobody
+// needs.
 func mayLogIn(service *registration.Registration) error {
 	if !service.DeviceManagement {
 		return nil
 	}
 	return mxerr.New(http.StatusBadRequest, "IO.ELEMENT.MSC4190.M_APPSERVICE_LOGIN_UNSUPPORTED",
-		"the registration of %s has io.element.msc4190: make devices with PUT /devices, and register with inhibit_login", service.ID)
+		"the registration of %s has io.element.msc4190: make devices with PUT /devices, and register with inhibit_login",
+		service.ID)
 }
 
-// registerByService is POST /register of an application service, which needs no authentication and no open registration.
+// registerByService is POST /register of an application service, which needs no authentication and no open
+// registration.
 func (e *endpoints) registerByService(ctx context.Context, r *httputil.Request, body registerRequest) (any, error) {
 	service, err := serviceOf(r)
 	if err != nil {
@@ -48,7 +51,8 @@ func (e *endpoints) registerByService(ctx context.Context, r *httputil.Request, 
 	if body.Username == "" {
 		return nil, mxerr.MissingParam("username is missing")
 	}
-	session, err := e.Accounts.Register(ctx, accounts.Registration{Localpart: body.Username, Service: service, Device: body.device(r)})
+	session, err := e.Accounts.Register(ctx,
+		accounts.Registration{Localpart: body.Username, Service: service, Device: body.device(r)})
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +60,9 @@ func (e *endpoints) registerByService(ctx context.Context, r *httputil.Request, 
 }
 
 // loginByService is POST /login of an application service (Client-Server API, § Appservice Login).
-func (e *endpoints) loginByService(ctx context.Context, r *httputil.Request, login *passwordLogin, device accounts.DeviceRequest) (any, error) {
+func (e *endpoints) loginByService(
+	ctx context.Context, r *httputil.Request, login *passwordLogin, device accounts.DeviceRequest,
+) (any, error) {
 	service, err := serviceOf(r)
 	if err != nil {
 		return nil, err
@@ -78,8 +84,8 @@ func (e *endpoints) loginByService(ctx context.Context, r *httputil.Request, log
 	return e.sessionAnswer(session), nil
 }
 
-// noService refuses what belongs to account management, which application services do not do for their users (Application
-// Service API, § Identity assertion).
+// noService refuses what belongs to account management, which application services do not do for their users
+// (Application Service API, § Identity assertion).
 func noService(r *httputil.Request) error {
 	if r.Caller.AppService != "" {
 		return mxerr.Forbidden("application services do not manage accounts in the name of their users")
@@ -87,21 +93,22 @@ func noService(r *httputil.Request) error {
 	return nil
 }
 
-// mayHaveAlias fails with M_EXCLUSIVE for aliases that the caller may neither make nor remove: services have those of their
-// namespaces, and everybody else those that no service has for itself.
+// mayHaveAlias fails with M_EXCLUSIVE for aliases that the caller may neither make nor remove: services have those of
+// their namespaces, and everybody else those that no service has for itself.
 func (e *endpoints) mayHaveAlias(r *httputil.Request, alias id.RoomAlias) error {
 	set, service := e.Accounts.Registrations.Load(), e.Accounts.Service(r.Caller)
 	switch {
 	case service != nil && !set.OwnsAlias(service, alias):
-		return mxerr.New(http.StatusBadRequest, "M_EXCLUSIVE", "the namespaces of the application service %s do not have the alias %s", service.ID, alias)
+		return mxerr.New(http.StatusBadRequest, "M_EXCLUSIVE",
+			"the namespaces of the application service %s do not have the alias %s", service.ID, alias)
 	case set.ReservedAlias(alias, service):
 		return mxerr.New(http.StatusBadRequest, "M_EXCLUSIVE", "the alias %s is reserved by an application service", alias)
 	}
 	return nil
 }
 
-// joinedFor lists the members of a room for who is in it, and for an application service that has a user in it (Client-Server
-// API, GET /rooms/{roomId}/joined_members).
+// joinedFor lists the members of a room for who is in it, and for an application service that has a user in it
+// (Client-Server API, GET /rooms/{roomId}/joined_members).
 func (e *endpoints) joinedFor(ctx context.Context, r *httputil.Request, room id.RoomID) ([]roomserver.Event, error) {
 	query := roomserver.QueryMembersRequest{Viewer: viewer(r), RoomID: room, Membership: "join"}
 	service := e.Accounts.Service(r.Caller)

@@ -20,17 +20,16 @@ CREATE TABLE clientapi_backup_versions (
 CREATE TABLE clientapi_backup_sweeps (
     nid BIGINT PRIMARY KEY
 );
-CREATE TABLE clientapi_backup_keys (
+-- The keys of a backup, in blocks: some sessions of a room together, as they are answered.
+CREATE TABLE clientapi_backup_blocks (
     nid BIGINT NOT NULL,
     room_id TEXT NOT NULL,
-    session_id TEXT NOT NULL,
-    is_verified BOOLEAN NOT NULL,
-    first_message_index BIGINT NOT NULL,
-    forwarded_count BIGINT NOT NULL,
-    session_data TEXT NOT NULL, -- a JSON object
-    replaced BIGINT NOT NULL, -- bytes of the session data that this one took the place of; 0: it was the first
-    PRIMARY KEY (nid, room_id, session_id)
+    block BIGINT NOT NULL, -- counts up within the room
+    ranks BYTEA NOT NULL, -- which sessions are in it, and how good their keys are
+    sessions BYTEA NOT NULL, -- the members of a JSON object: session ids and their keys
+    PRIMARY KEY (nid, room_id, block)
 );
+ALTER TABLE clientapi_backup_blocks ALTER COLUMN sessions SET STORAGE EXTERNAL; -- only: postgres
 -- What the owner of a dehydrated device (MSC3814) needs to rehydrate it: a JSON object. A user has one such device at
 -- most.
 ALTER TABLE clientapi_devices ADD COLUMN device_data TEXT NOT NULL DEFAULT '';

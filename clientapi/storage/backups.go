@@ -19,11 +19,13 @@ type Backup struct {
 	ETag      int64
 	Sessions  int64 // how many keys it has
 	Bytes     int64 // of their session data
+	// OtherSessions and OtherBytes are those of the user's other backups. Only LockLatest knows them.
+	OtherSessions, OtherBytes int64
 }
 
 type backupStatements struct {
 	nextBackup, insertBackup, surplusBackup, oneBackup, latestBackup, lockBackup, lockLatest, updateBackup, moveBackup,
-	emptyBackup, deleteBackup, deleteBackups, deleteVersions, lastVersion, totalBackups *sqlutil.Stmt
+	emptyBackup, deleteBackup, deleteBackups, deleteVersions, lastVersion *sqlutil.Stmt
 	insertSweep, selectSweep, deleteSweep *sqlutil.Stmt
 }
 
@@ -40,30 +42,35 @@ func prepareBackups(db *sqlutil.DB) backupStatements {
 		oneBackup:    db.Stmt(selected + `AND version = $2`),
 		latestBackup: db.Stmt(selected + `ORDER BY version DESC LIMIT 1`),
 		lockBackup:   db.Stmt(selected + `AND version = $2 FOR UPDATE`),
-		lockLatest: db.Stmt(selected + `AND version = $2 AND NOT EXISTS (SELECT 1 FROM clientapi_backups newer
-			WHERE newer.user_id = $1 AND newer.version > $2) FOR UPDATE`),
+		lockLatest: db.Stmt(`SELECT version, nid, algorithm, auth_data, etag, sessions, bytes,
+				(SELECT COALESCE(SUM(sessions), 0)::bigint FROM clientapi_backups other
+					WHERE other.user_id = $1 AND other.version < $2),
+				(SELECT COALESCE(SUM(bytes), 0)::bigint FROM clientapi_backups other
+					WHERE other.user_id = $1 AND other.version < $2)
+			FROM clientapi_backups WHERE user_id = $1 AND version = $2 AND NOT EXISTS (
+				SELECT 1 FROM clientapi_backups newer WHERE newer.user_id = $1 AND newer.version > $2) FOR UPDATE`),
 		updateBackup: db.Stmt(`UPDATE clientapi_backups SET auth_data = $4
 			WHERE user_id = $1 AND version = $2 AND algorithm = $3`),
-		moveBackup: db.Stmt(`UPDATE clientapi_backups SET etag = etag + 1, sessions = sessions + $4, bytes = bytes + $5
-			WHERE user_id = $1 AND version = $2 AND nid = $3 RETURNING etag, sessions`),
+		moveBackup: db.Stmt(`UPDATE clientapi_backups SET etag = etag + 1, sessions = sessions + $5, bytes = bytes + $6
+			WHERE user_id = $1 AND version = $2 AND nid = $3 AND etag = $4 RETURNING etag, sessions`),
 		emptyBackup: db.Stmt(`UPDATE clientapi_backups SET nid = $4, etag = etag + 1, sessions = 0, bytes = 0
 			WHERE user_id = $1 AND version = $2 AND nid = $3 RETURNING etag, sessions`),
 		deleteBackup:   db.Stmt(`DELETE FROM clientapi_backups WHERE user_id = $1 AND version = $2 RETURNING nid`),
 		deleteBackups:  db.Stmt(`DELETE FROM clientapi_backups WHERE user_id = $1 RETURNING nid`),
 		deleteVersions: db.Stmt(`DELETE FROM clientapi_backup_versions WHERE user_id = $1`),
 		lastVersion:    db.Stmt(`SELECT last FROM clientapi_backup_versions WHERE user_id = $1`),
-		totalBackups: db.Stmt(`SELECT COALESCE(SUM(sessions), 0)::bigint, COALESCE(SUM(bytes), 0)::bigint
-			FROM clientapi_backups WHERE user_id = $1`),
-		insertSweep: db.Stmt(`INSERT INTO clientapi_backup_sweeps (nid) VALUES ($1)`),
-		selectSweep: db.Stmt(`SELECT nid FROM clientapi_backup_sweeps ORDER BY nid LIMIT 1`),
-		deleteSweep: db.Stmt(`DELETE FROM clientapi_backup_sweeps WHERE nid = $1`),
+		insertSweep:    db.Stmt(`INSERT INTO clientapi_backup_sweeps (nid) VALUES ($1)`),
+		selectSweep:    db.Stmt(`SELECT nid FROM clientapi_backup_sweeps ORDER BY nid LIMIT 1`),
+		deleteSweep:    db.Stmt(`DELETE FROM clientapi_backup_sweeps WHERE nid = $1`),
 	}
 }
 
-func scanBackup(row *sqlutil.Row) (*Backup, error) {
-	b := new(Backup)
+func scanBackup(row *sqlutil.Row) (*Backup, error) { return scanInto(new(Backup), row) }
+
+func scanInto(b *Backup, row *sqlutil.Row, more ...any) (*Backup, error) {
 	var authData string
-	err := row.Scan(&b.Version, &b.NID, &b.Algorithm, &authData, &b.ETag, &b.Sessions, &b.Bytes)
+	err := row.Scan(append([]any{&b.Version, &b.NID, &b.Algorithm, &authData, &b.ETag, &b.Sessions, &b.Bytes},
+		more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}
@@ -97,7 +104,8 @@ func (s *Store) LockBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, 
 
 // LockLatest is LockBackup for a version that must be the newest; nil also if it is not.
 func (s *Store) LockLatest(ctx context.Context, tx *sqlutil.Tx, user id.UserID, version int64) (*Backup, error) {
-	return scanBackup(s.lockLatest.QueryRow(ctx, tx, user, version))
+	b := new(Backup)
+	return scanInto(b, s.lockLatest.QueryRow(ctx, tx, user, version), &b.OtherSessions, &b.OtherBytes)
 }
 
 // SurplusBackup is the newest of a user's versions beyond so many; 0 if there is none.
@@ -116,10 +124,11 @@ func (s *Store) UpdateBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID
 	return n == 1, err
 }
 
-// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone.
+// MoveBackup counts what has changed of a backup's keys, and gives it another ETag. It is false if the backup is gone,
+// or its keys have changed since it was read.
 func (s *Store) MoveBackup(ctx context.Context, tx *sqlutil.Tx, user id.UserID, b *Backup,
 	sessions, bytes int64) (bool, error) {
-	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, sessions, bytes), b)
+	return moved(s.moveBackup.QueryRow(ctx, tx, user, b.Version, b.NID, b.ETag, sessions, bytes), b)
 }
 
 // EmptyBackup has a backup begin anew with no keys, under another nid. It is false if the backup is gone.
@@ -179,11 +188,6 @@ func (s *Store) LastVersion(ctx context.Context, tx *sqlutil.Tx, user id.UserID)
 		return 0, nil
 	}
 	return version, err
-}
-
-// TotalBackups counts the keys of all backups of a user, and the bytes of their session data.
-func (s *Store) TotalBackups(ctx context.Context, tx *sqlutil.Tx, user id.UserID) (sessions, bytes int64, err error) {
-	return sessions, bytes, s.totalBackups.QueryRow(ctx, tx, user).Scan(&sessions, &bytes)
 }
 
 // NextSweep names keys that are still to be deleted. It is false if there are none.

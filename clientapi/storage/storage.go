@@ -30,7 +30,7 @@ type Store struct {
 	reportStatements
 	delayedStatements
 	backupStatements
-	backupKeyStatements
+	backupBlockStatements
 	dehydratedStatements
 	deviceKeyStatements
 	crossSigningStatements
@@ -57,7 +57,7 @@ func Open(ctx context.Context, db *sqlutil.DB) (*Store, error) {
 		reportStatements:       prepareReports(db),
 		delayedStatements:      prepareDelayed(db),
 		backupStatements:       prepareBackups(db),
-		backupKeyStatements:    prepareBackupKeys(db),
+		backupBlockStatements:  prepareBackupBlocks(db),
 		dehydratedStatements:   prepareDehydrated(db),
 		deviceKeyStatements:    prepareDeviceKeys(db),
 		crossSigningStatements: prepareCrossSigning(db),

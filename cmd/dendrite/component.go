@@ -5,6 +5,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/matrix-org/dendrite/cmd/dendrite/tools"
 	"github.com/matrix-org/dendrite/common/config"
 )
 
@@ -34,6 +35,7 @@ To add a replica, start one more: on another machine, with peers.%s naming both,
 			return launch(c.Context(), options{process: r.name, components: []string{r.name}, config: cfg, addresses: addresses})
 		},
 	}
+	c.AddCommand(tools.Of(r.name)...)
 	c.Flags().StringVar(&file, "config", "dendrite-config.yaml", "configuration file")
 	c.Flags().StringVar(&public, "public-listen", "", "public address, in place of listen."+r.name+".public")
 	c.Flags().StringVar(&internal, "internal-listen", "", "internal address, in place of listen."+r.name+".internal")

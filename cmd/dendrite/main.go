@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 )
@@ -15,9 +16,15 @@ import (
 // and a tenth less CPU where much is read. The environment's GOGC overrides it.
 const garbage = 60
 
+// leastGarbage is about how many bytes of garbage there are before it is collected, however little is in use. Without
+// it, a small server that is asked much spends a third of its CPU on that.
+const leastGarbage = 16 << 20
+
 func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(garbage)
+		// What is in use has this much more, of which no byte is ever touched: it takes no memory.
+		defer runtime.KeepAlive(make([]byte, leastGarbage*100/garbage))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	// After the first signal the process drains; a second one ends it at once.

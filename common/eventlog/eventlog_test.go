@@ -20,14 +20,8 @@ import (
 
 // shared gives all processes of a test the same transport.
 func shared[T eventlog.Transport](make func(t *testing.T) T) func(t *testing.T) eventlog.Transport {
-	var transport T
-	var of string
-	return func(t *testing.T) eventlog.Transport {
-		if of != t.Name() {
-			of, transport = t.Name(), make(t)
-		}
-		return transport
-	}
+	each := eventlogtest.Each(make)
+	return func(t *testing.T) eventlog.Transport { return each(t) }
 }
 
 func TestEmbedded(t *testing.T) {

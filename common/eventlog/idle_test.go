@@ -14,7 +14,8 @@ func TestAnIdleConsumerPassesRecordsOver(t *testing.T) {
 	db := open(t)
 	_, topic := newTopic(t, db, true)
 	idle, handled := true, []int64(nil)
-	config := eventlog.ConsumerConfig{Name: "reader", Topic: "things", Component: "test", DB: db, Idle: func() bool { return idle },
+	config := eventlog.ConsumerConfig{Name: "reader", Topic: "things", Component: "test", DB: db,
+		Idle:   func() bool { return idle },
 		Source: eventlog.Source{Read: topic.Read, Heads: topic.Heads},
 		Handle: func(_ context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 			return func(context.Context, *sqlutil.Tx) error {

@@ -15,6 +15,13 @@ import (
 // reportEvery is how often, at most, a consumer that goes on tells the producer how far it is.
 const reportEvery = time.Minute
 
+// Begin registers a consumer before it is run, so that one that starts with the next record starts now. It does nothing
+// where that was done.
+func (c *Consumer) Begin(ctx context.Context) error {
+	_, err := c.begin(ctx)
+	return err
+}
+
 // begin returns the heads. The first time in a process it also registers the consumer, so that from here on the producer keeps what
 // the consumer has not applied, and gives an offset to the partitions that have none.
 func (c *Consumer) begin(ctx context.Context) (HeadsResponse, error) {

@@ -69,7 +69,9 @@ func (r *Router) write(w http.ResponseWriter, q *Request, result any) int {
 	if stream, is := result.(Stream); is {
 		if err := stream(w); err != nil {
 			r.deps.Log.WithError(err).WithField("endpoint", q.route.Name).Debug("answer broke off")
+			return http.StatusOK // with what is lent: over HTTP/2 the server may still be reading it
 		}
+		q.takeBack()
 		return http.StatusOK
 	}
 	answer, is := result.(Raw)

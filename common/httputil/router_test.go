@@ -15,6 +15,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/registration"
 )
 
 // tokens knows the users of tests: a token is the user's name.
@@ -26,8 +27,8 @@ func (tokens) Authenticate(_ context.Context, token string, _ *http.Request) (Ca
 		return Caller{UserID: "@alice:test"}, nil
 	case "guest":
 		return Caller{UserID: "@1:test", Guest: true}, nil
-	case "bridge":
-		return Caller{UserID: "@bridge:test", AppService: "irc"}, nil
+	case "unlimited":
+		return Caller{UserID: "@bridge:test", AppService: "irc", Unlimited: true}, nil
 	}
 	return Caller{}, mxerr.New(http.StatusUnauthorized, "M_UNKNOWN_TOKEN", "nobody has this token")
 }
@@ -41,7 +42,12 @@ func quiet() *logrus.Entry {
 func router(t *testing.T, routes ...Route) *Router {
 	t.Helper()
 	limits := NewLimits(config.RateLimits{ByName: map[string]config.RateLimit{"slow": {PerSecond: 0.001, Burst: 2}}})
-	r, err := NewRouter(routes, RouterDeps{Auth: tokens{}, Limits: limits, Log: quiet()})
+	services, err := registration.NewSet("test", []*registration.Registration{{ID: "free", ASToken: "free", Sender: "@free:test"},
+		{ID: "limited", ASToken: "limited", Sender: "@limited:test", RateLimited: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewRouter(routes, RouterDeps{Auth: tokens{}, Limits: limits, Services: registration.NewHolder(services), Log: quiet()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -198,11 +204,34 @@ func TestRateLimitSaysWhenToComeBack(t *testing.T) {
 		t.Errorf("another user is limited: %d", w.Code)
 	}
 	for range 4 {
-		if w := get("bridge"); w.Code != 200 {
-			t.Errorf("an application service is limited: %d", w.Code)
+		if w := get("unlimited"); w.Code != 200 {
+			t.Errorf("who has no limits is limited: %d", w.Code)
 		}
 		if w := ask(r, "GET", "/free", ""); w.Code != 200 {
 			t.Errorf("what has no limit is limited: %d", w.Code)
+		}
+	}
+}
+
+func TestAServiceIsKnownWhereNobodyIsAsked(t *testing.T) {
+	r := router(t, Route{Method: "GET", Path: "/slow", Name: "slow", Limit: "slow", Handler: func(_ context.Context, r *Request) (any, error) {
+		if r.Service == nil {
+			return Object{"service": "", "token": r.HasToken()}, nil
+		}
+		return Object{"service": r.Service.ID, "token": r.HasToken()}, nil
+	}})
+	for _, c := range []struct {
+		token, want string
+		limited     bool
+	}{
+		{"free", `{"service":"free","token":true}`, false}, {"limited", `{"service":"limited","token":true}`, true},
+		{"alice", `{"service":"","token":true}`, true}, // by the address
+	} {
+		for i := range 4 {
+			w := ask(r, "GET", "/slow", "", "Authorization", "Bearer "+c.token)
+			if limited := w.Code == 429; limited != (c.limited && i >= 2) || !limited && w.Body.String() != c.want {
+				t.Errorf("request %d of %s: %d %s, want %s", i, c.token, w.Code, w.Body, c.want)
+			}
 		}
 	}
 }

@@ -8,27 +8,8 @@ import (
 // Members calls visit for each member of an object, as they come: the same name may come again, and the last one counts then.
 // Values are parts of the text. false says that it is no object. The text must be JSON, as Check tells.
 func Members(text []byte, visit func(name string, value json.RawMessage) error) (isObject bool, err error) {
-	i := space(text, 0)
-	if i >= len(text) || text[i] != '{' {
-		return false, nil
-	}
-	i = space(text, i+1)
-	for i < len(text) && text[i] == '"' {
-		end := skipString(text, i)
-		name, is := Text(text[i:end])
-		if i = space(text, end); !is || i >= len(text) || text[i] != ':' {
-			return false, nil
-		}
-		i = space(text, i+1)
-		end = skipValue(text, i)
-		if err := visit(name, json.RawMessage(text[i:end:end])); err != nil {
-			return true, err
-		}
-		if i = space(text, end); i < len(text) && text[i] == ',' {
-			i = space(text, i+1)
-		}
-	}
-	return true, nil
+	r := Reader{text: text}
+	return r.Object(func(name []byte) error { return visit(string(name), r.Value()) })
 }
 
 // Text decodes a string; false if the value is none.
@@ -41,6 +22,15 @@ func Text(value []byte) (text string, isString bool) {
 	}
 	err := json.Unmarshal(value, &text)
 	return text, err == nil
+}
+
+// textBytes is Text that is a part of the value, where nothing in it is escaped.
+func textBytes(value []byte) (text []byte, isString bool) {
+	if len(value) >= 2 && value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
+		return value[1 : len(value)-1], true
+	}
+	decoded, is := Text(value)
+	return []byte(decoded), is
 }
 
 // skipValue is where the value ends that begins at i.

@@ -85,7 +85,7 @@ func (a *answering) beginInitialRoom(o *out, r *room) {
 	o.raw(`{"room_id":`)
 	o.text(string(r.id))
 	o.key("membership")
-	o.text(a.window.View.MembershipAt(r.id, a.window.UpTo).Membership)
+	o.text(r.own.Membership)
 }
 
 func (a *answering) writeInitialRoom(o *out, r *room, published bool) {

@@ -63,7 +63,7 @@ type room struct {
 	kind kind
 	// membership is up to which the user sees the room: their own, now, or the one by which they left it.
 	membership *storage.Membership
-	// own is the user's membership now. It is not membership where that changed after they had left, as by a ban after
+	// own is the user's membership now, as far as it is shown. It is not membership where that changed after they had left, as by a ban after
 	// a kick: this change is all that they see of the time since.
 	own  *storage.Membership
 	full bool // the client gets the whole state
@@ -71,7 +71,8 @@ type room struct {
 	rowsFrom, receiptsFrom source
 	rows                   []storage.TimelineRow // of the timeline; before settle all after the token, or the newest
 	limited                bool
-	rootSince              *roomserver.Root // state that the client has, where it has one
+	rootSince              *roomserver.Root // state that the client has, where it has one that is known
+	unsure                 bool             // it has one, of which it is not known from when it is
 	root                   roomserver.Root  // state at the end
 	lastOrder              roomserver.OrderKey
 	now                    *storage.Room
@@ -141,7 +142,7 @@ func (a *answering) joinedRoom(name id.RoomID) *room {
 }
 
 func (a *answering) planRoom(name id.RoomID) {
-	now := a.window.View.MembershipAt(name, a.window.UpTo)
+	now := a.window.View.ShownAt(name, a.window.UpTo)
 	if now == nil || !a.Filter.WantsRoom(name) {
 		return
 	}
@@ -187,15 +188,11 @@ func sourceOf(changed, known bool) source {
 }
 
 func (a *answering) planInvited(r *room) bool {
-	if _, ignored := a.window.View.Ignored[r.own.Sender]; ignored || !a.isNew(r) {
-		return false
-	}
 	r.kind, r.stripped = knocked, r.own.Stripped
 	if r.own.Membership == invite {
 		r.kind = invited
-		return !a.window.View.BlocksInvites
 	}
-	return true
+	return a.isNew(r)
 }
 
 func (a *answering) planLeft(r *room) bool {
@@ -249,6 +246,20 @@ func (a *answering) joinedSince(name id.RoomID) (atSomeTime, always bool) {
 // knew tells whether the client may have the state of the room from a time before the token.
 func (a *answering) knew(r *room) bool {
 	return a.before(r, func(m storage.Membership) bool { return m.Membership == join })
+}
+
+// leftWith is the state with which the client, which knew the room before the token, left it. It is nil where the client
+// may not have been told of that: with an invite or a knock it is told nothing else, and nothing where no event says that
+// the user left.
+func (a *answering) leftWith(r *room) *roomserver.Root {
+	leaving := a.window.View.LeftAt(r.id, a.since.Pos)
+	untold := leaving.EventID == "" || slices.ContainsFunc(a.window.View.Rooms[r.id], func(m storage.Membership) bool {
+		return m.Pos >= leaving.Pos && m.Pos <= a.since.Pos && (m.Membership == invite || m.Membership == knock)
+	})
+	if untold {
+		return nil
+	}
+	return &leaving.Root
 }
 
 // saw tells whether the client may have got events of the room before the token, if only that of the user's own

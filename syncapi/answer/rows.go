@@ -17,7 +17,8 @@ func (a *answering) settle(r *room) {
 	complete := r.rowsFrom != stored || len(r.rows) < read
 	r.bound(complete)
 	if r.kind.anew() && r.rootSince == nil && a.knew(r) && !a.joinedAt(r.id, a.since.Pos) {
-		r.rootSince = &a.window.View.LeftAt(r.id, a.since.Pos).Root
+		r.rootSince = a.leftWith(r)
+		r.unsure = r.rootSince == nil
 	}
 	// What comes anew does not follow on what the client may have of the room, unless that is nothing, and it begins
 	// with the room.

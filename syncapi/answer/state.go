@@ -105,7 +105,7 @@ func (a *answering) stateBefore(ctx context.Context, r *room) ([]*roomserver.Eve
 	for _, e := range r.timeline {
 		delete(unseen, keyOf(e))
 	}
-	if r.full && r.rootSince == nil && a.Filter.LazyLoadMembers() {
+	if r.full && r.rootSince == nil && !r.unsure && a.Filter.LazyLoadMembers() {
 		wanted := append(a.membersOf(r), a.UserID)
 		maps.DeleteFunc(unseen, func(key roomserver.StateKeyTuple, _ *roomserver.Event) bool {
 			return key.Type == member && !slices.Contains(wanted, id.UserID(key.StateKey))
@@ -131,9 +131,10 @@ func (a *answering) stateAt(ctx context.Context, r *room, to roomserver.Root) ([
 }
 
 // wholeState is the state at a root. Members whom a lazily loading client does not need are left out, but for those who
-// changed since it may have got them.
+// changed since it may have got them: the client keeps the member events that it has (Client-Server API, § Lazy-loading
+// room members). Where it is not known since when, that may be all.
 func (a *answering) wholeState(ctx context.Context, r *room, to roomserver.Root) ([]*roomserver.Event, error) {
-	lazy := a.Filter.LazyLoadMembers()
+	lazy := a.Filter.LazyLoadMembers() && !r.unsure
 	state, err := a.Events.State(ctx, r.id, to, lazy, append(a.membersOf(r), a.UserID))
 	if err != nil || !lazy || r.rootSince == nil {
 		return state, err

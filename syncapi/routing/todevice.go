@@ -7,6 +7,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/rawjson"
 	"github.com/matrix-org/dendrite/syncapi/answer"
 	"github.com/matrix-org/dendrite/syncapi/api"
 	"github.com/matrix-org/dendrite/syncapi/todevice"
@@ -37,22 +38,39 @@ func readMessages(r *httputil.Request) (messages map[id.UserID]map[id.DeviceID]j
 	if err != nil {
 		return nil, err
 	}
-	all, err := httputil.Member("the body", body, "messages")
-	if err != nil {
-		return nil, err
+	in := rawjson.NewReader(body)
+	_, err = in.Object(func(name []byte) error {
+		if string(name) != "messages" {
+			return nil
+		}
+		messages, err = readUsers(in)
+		return err
+	})
+	if err == nil && messages == nil {
+		err = mxerr.MissingParam("messages is missing: an object of users, their devices, and a message for each")
 	}
-	if all == nil {
-		return nil, mxerr.MissingParam("messages is missing: an object of users, their devices, and a message for each")
-	}
+	return messages, err
+}
+
+// readUsers reads what there is for each user. Of two for one user or device the last counts.
+func readUsers(in *rawjson.Reader) (messages map[id.UserID]map[id.DeviceID]json.RawMessage, err error) {
 	messages = make(map[id.UserID]map[id.DeviceID]json.RawMessage)
-	return messages, httputil.Members("messages", all, func(user string, value json.RawMessage) error {
-		devices := make(map[id.DeviceID]json.RawMessage)
-		messages[id.UserID(user)] = devices
-		return httputil.Members("messages for "+user, value, func(device string, content json.RawMessage) error {
-			devices[id.DeviceID(device)] = content
+	isObject, err := in.Object(func(name []byte) error {
+		user, devices := id.UserID(name), make(map[id.DeviceID]json.RawMessage)
+		messages[user] = devices
+		isObject, err := in.Object(func(name []byte) error {
+			devices[id.DeviceID(name)] = in.Value()
 			return nil
 		})
+		if err == nil && !isObject {
+			err = mxerr.BadJSON("messages for %s must be an object", user)
+		}
+		return err
 	})
+	if err == nil && !isObject {
+		err = mxerr.BadJSON("messages must be an object")
+	}
+	return messages, err
 }
 
 // dehydratedEvents is GET /dehydrated_device/{deviceId}/events of MSC3814. Clients name the token in two ways.

@@ -35,6 +35,7 @@ type committer struct {
 	// unknown counts the transactions of which it is not known whether they took place, settled those of them that it
 	// was found out of.
 	unknown, settled atomic.Int64
+	underWay         atomic.Int64 // transactions that have begun, and of which onCommit was not told
 }
 
 type write struct {
@@ -163,6 +164,8 @@ func (d *Database) commitGroup(group []*write) {
 func (d *Database) commitOnce(group []*write) error {
 	ctx, cancel := context.WithTimeout(context.Background(), sqlutil.DefaultTimeout)
 	defer cancel()
+	d.committer.underWay.Add(1)
+	defer d.committer.underWay.Add(-1) // onCommit has been called
 	err := d.db.Write(ctx, group[0].name, func(ctx context.Context, tx *sqlutil.Tx) error {
 		for _, w := range group {
 			if err := w.fn(ctx, tx); err != nil {
@@ -179,10 +182,10 @@ func (d *Database) commitOnce(group []*write) error {
 	return err
 }
 
-// Uncertain tells whether there may be a commit of this process that onCommit was not told of, because its answer was
-// lost.
+// Uncertain tells whether there may be a commit of this process that onCommit was not told of: its answer was lost, or is
+// on its way, while whoever reads the database sees the commit already.
 func (d *Database) Uncertain() bool {
-	return d.committer.unknown.Load() != d.committer.settled.Load()
+	return d.committer.underWay.Load() > 0 || d.committer.unknown.Load() != d.committer.settled.Load()
 }
 
 // Settle takes a position for nothing where there may be such a commit. It waits for that one's end, and onCommit sees

@@ -86,16 +86,14 @@ func newToDeviceTable(db *sqlutil.DB) toDeviceTable {
 			jsonCol("content", func(m *ToDevice) *json.RawMessage { return &m.Content }),
 		}}.on(db)}
 	t.shared = db.Insert("syncapi_to_device_shared", []string{"id", "refs", "content"}, "")
-	// Contents are joined only to those that the answer has room for: before is the size of those before.
 	t.page = db.Stmt(`SELECT one.user_id, one.device_id, one.pos, one.sender, one.type, one.size, one.shared,
 			COALESCE(shared.content, one.content)
-		FROM (SELECT first.*, SUM(first.size) OVER (ORDER BY first.pos) - first.size AS before FROM (
-			SELECT * FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2 AND pos <= $4 AND pos > GREATEST($3,
-				COALESCE((SELECT MAX(gone.pos) FROM syncapi_gone_devices gone
-					WHERE gone.user_id = $1 AND gone.device_id IN ($2, '')), 0))
-			ORDER BY pos LIMIT $5) first) one
-		LEFT JOIN syncapi_to_device_shared shared ON shared.id = one.shared
-		WHERE one.before < $6::bigint ORDER BY one.pos`)
+		FROM syncapi_to_device one
+		LEFT JOIN syncapi_to_device_shared shared ON one.shared <> 0 AND shared.id = one.shared
+		WHERE one.user_id = $1 AND one.device_id = $2 AND one.pos <= $4 AND one.pos > GREATEST($3,
+			COALESCE((SELECT MAX(gone.pos) FROM syncapi_gone_devices gone
+				WHERE gone.user_id = $1 AND gone.device_id IN ($2, '')), 0))
+		ORDER BY one.pos LIMIT $5`)
 	// A range, which can only be looked for in one way.
 	t.remove = db.Stmt(`DELETE FROM syncapi_to_device WHERE user_id = $1 AND device_id = $2
 		AND pos <= LEAST($3::bigint, COALESCE((SELECT pos FROM syncapi_to_device
@@ -137,9 +135,18 @@ func (d *Database) ToDevice(
 	ctx context.Context, user id.UserID, device id.DeviceID, after, upTo int64, limit, maxBytes int,
 ) (messages []ToDevice, err error) {
 	err = d.db.ReadOne(ctx, "messages to a device", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-		messages, err = d.toDevice.read(ctx, tx, d.toDevice.page, user, device, after, upTo, limit, maxBytes)
+		messages, err = d.toDevice.read(ctx, tx, d.toDevice.page, user, device, after, upTo, limit)
 		return err
 	})
+	// The statement does not cut by size: to sum up the rows before each, SQLite would copy all of them.
+	var size int64
+	for i := range messages {
+		if size >= int64(maxBytes) {
+			messages = messages[:i]
+			break
+		}
+		size += messages[i].Size
+	}
 	if err != nil {
 		return nil, fmt.Errorf("messages to device %s of %s: %w", device, user, err)
 	}

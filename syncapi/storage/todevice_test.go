@@ -179,7 +179,7 @@ func TestAPageOfALargeInboxCostsTheSame(t *testing.T) {
 		}
 		for _, after := range []int64{0, messages / 2, messages - 100} {
 			for what, stmt := range map[string]string{"page": d.toDevice.page.String(), "remove": d.toDevice.remove.String()} {
-				args := []any{alice, "A", after, messages, 101, 1 << 20}
+				args := []any{alice, "A", after, messages, 101}
 				if what == "remove" {
 					args = []any{alice, "A", messages, emptyBatch}
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
@@ -50,6 +51,21 @@ func (v *View) LeftAt(room id.RoomID, pos int64) *storage.Membership {
 	return nil
 }
 
+// ShownAt is what the user was in a room at a position as far as their clients are told; nil if nothing yet. Invites by
+// whom they ignore now (Client-Server API, § Ignoring Users), and all where they block them (§ Invite permission), are
+// not shown: the room is what it was before.
+func (v *View) ShownAt(room id.RoomID, pos int64) *storage.Membership {
+	history := v.Rooms[room]
+	for i := len(history) - 1; i >= 0; i-- {
+		m := &history[i]
+		_, ignored := v.Ignored[m.Sender]
+		if hidden := m.Membership == "invite" && (ignored || v.BlocksInvites); m.Pos <= pos && !hidden {
+			return m
+		}
+	}
+	return nil
+}
+
 // joinedAfter tells whether the user, who is joined, was not at a position.
 func (v *View) joinedAfter(room id.RoomID, pos int64) bool {
 	history := v.Rooms[room]
@@ -72,9 +88,6 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 			return err
 		}
 		for _, m := range history {
-			if before := v.Rooms[m.RoomID]; len(before) > 0 {
-				before[len(before)-1].Stripped = nil // only the last is an invite that may be shown
-			}
 			v.Rooms[m.RoomID] = append(v.Rooms[m.RoomID], m)
 		}
 		data, err := h.o.Storage.AccountDataOf(ctx, tx, name, storage.PushRules, storage.IgnoredUsers, storage.InvitePermission)
@@ -97,6 +110,12 @@ func (h *Hub) loadView(ctx context.Context, name id.UserID) (*View, int64, error
 		return nil, 0, fmt.Errorf("user %s: %w", name, err)
 	}
 	for room, history := range v.Rooms {
+		shown := v.ShownAt(room, math.MaxInt64)
+		for i := range history {
+			if &history[i] != shown {
+				history[i].Stripped = nil // only the last that is shown may be an invite of which clients are told
+			}
+		}
 		if history[len(history)-1].Membership == "join" {
 			v.Joined = append(v.Joined, room)
 		}

@@ -6,6 +6,7 @@ package todevice
 
 import (
 	"context"
+	"hash/maphash"
 	"sync"
 
 	"github.com/sirupsen/logrus"
@@ -39,6 +40,7 @@ type Deps struct {
 // Service sends, shows and removes messages.
 type Service struct {
 	Deps
+	seed maphash.Seed
 
 	mu      sync.Mutex
 	waiting map[inbox]int64 // positions up to which inboxes are to be emptied
@@ -55,6 +57,6 @@ type inbox struct {
 
 // New makes a Service.
 func New(deps Deps) *Service {
-	return &Service{Deps: deps, waiting: make(map[inbox]int64), trims: make(map[inbox]struct{}),
+	return &Service{Deps: deps, seed: maphash.MakeSeed(), waiting: make(map[inbox]int64), trims: make(map[inbox]struct{}),
 		work: make(chan struct{}, 1), gone: make(chan struct{}, 1)}
 }

@@ -42,11 +42,13 @@ func ownPostgres(t *testing.T, kind deploy.Kind) (*deployment, *parts.Postgres) 
 // While Postgres is away, for a moment or for longer than a lease lasts, requests are answered with 503; when it is
 // back, the same processes go on, and nothing is lost.
 func TestAPostgresThatIsAwayEndsNobody(t *testing.T) {
+	t.Parallel()
 	for kind, away := range map[deploy.Kind][]time.Duration{
 		deploy.MonolithPostgres: {3 * time.Second, 9 * time.Second},
 		polylith:                {9 * time.Second},
 	} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			d, postgres := ownPostgres(t, kind)
 			seed := test.Seed(t)
 			l := newLoad(t, d, seed)
@@ -106,6 +108,7 @@ func (d *deployment) processNames() []string {
 
 // A monolith whose lease another one has taken has nothing to say any more, and says so.
 func TestAMonolithEndsWhenAnotherHasTakenOver(t *testing.T) {
+	t.Parallel()
 	deploy.Chosen(t, deploy.MonolithPostgres)
 	d := own(t, deploy.MonolithPostgres, nil)
 	db, err := sql.Open("postgres", d.config.Database.ConnectionString)

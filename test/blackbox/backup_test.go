@@ -57,8 +57,10 @@ func installCommands(t *testing.T, d *deployment, backup string) (save, restore 
 // began, with the key, the configuration and the media, and a server that lost everything goes on from it, also for
 // clients that have newer sync tokens.
 func TestABackupHasEverything(t *testing.T) {
+	t.Parallel()
 	for _, kind := range deploy.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			deploy.Chosen(t, kind)
 			databases := 1
 			var edit func(*config.Config)

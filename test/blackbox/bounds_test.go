@@ -15,7 +15,9 @@ import (
 
 // Every public listener ends connections whose body never comes, whether the answer needs it or not.
 func TestABodyThatNeverComesEndsItsConnection(t *testing.T) {
+	t.Parallel()
 	run(t, func(t *testing.T, d *deployment) {
+		t.Parallel()
 		const length, chunked = "Content-Length: 100\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"
 		requests := []string{"POST /nope HTTP/1.1\r\n" + length, "POST /nope HTTP/1.1\r\n" + chunked,
 			"POST " + at("createRoom") + " HTTP/1.1\r\n" + length, "GET /_matrix/client/versions HTTP/1.1\r\n" + length,

@@ -39,15 +39,25 @@ func (d *deployment) process(t *testing.T, name string) *parts.Server {
 	return server
 }
 
-// shared are the deployments that tests share, by kind.
-var shared deploy.Shared
+var (
+	// shared are the deployments that tests share, by kind. The polylith has two processes of every component.
+	shared = &deploy.Shared{Options: deploy.Options{Replicas: config.Components()}}
+	// switched are others, where what a configuration switches on is on, and what it switches off is off.
+	switched = &deploy.Shared{Options: deploy.Options{Edit: func(c *config.Config) {
+		c.Matrix.Registration.Guests = true
+		c.Matrix.UserDirectory.SearchAllUsers = true
+		c.Matrix.ServerNotices.Localpart = ""
+	}}}
+)
 
-func TestMain(m *testing.M) { shared.Main(m) }
+func TestMain(m *testing.M) { deploy.Main(m, shared, switched) }
 
 // run runs a test's body against each kind of deployment. Tests share these deployments: a test makes users and rooms of its own.
-func run(t *testing.T, body func(t *testing.T, d *deployment)) {
+func run(t *testing.T, body func(t *testing.T, d *deployment)) { t.Helper(); runOn(t, shared, body) }
+
+func runOn(t *testing.T, all *deploy.Shared, body func(t *testing.T, d *deployment)) {
 	t.Helper()
-	shared.Run(t, func(t *testing.T, d *deploy.Deployment) {
+	all.Run(t, func(t *testing.T, d *deploy.Deployment) {
 		t.Helper()
 		body(t, deployed(d))
 	})

@@ -38,6 +38,7 @@ func disk(t *testing.T, dir, size string) (resize func(size string)) {
 // A server whose disk is full says so with an answer that tells to try again, goes on answering what it has, keeps what it has acknowledged
 // and goes on where it was as soon as there is room.
 func TestAFullDiskLosesNothing(t *testing.T) {
+	t.Parallel()
 	deploy.Chosen(t, monolithSQLite)
 	dir := t.TempDir()
 	resize := disk(t, dir, "12m")

@@ -19,6 +19,7 @@ import (
 // Processes of a polylith with two of each component are killed again and again. No message to a device, no one-time
 // key and no change of a device list is lost, and none is given twice.
 func TestKillsLoseNothingOfEncryption(t *testing.T) {
+	t.Parallel()
 	deploy.Chosen(t, polylith)
 	d := deployed(deploy.Own(t, polylith, deploy.Options{Replicas: config.Components()}))
 	seed := test.Seed(t)

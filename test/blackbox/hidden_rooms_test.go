@@ -6,46 +6,46 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/httputil"
 )
 
 // Whether there is a room that they may not know of, nobody learns by any endpoint that names a room: it answers the
 // same, to the letter, as if there were none.
 func TestARoomThatIsHiddenIsNoRoom(t *testing.T) {
-	d := own(t, monolithSQLite, func(c *config.Config) { c.Matrix.Registration.Guests = true })
-	all := routes(t)
-	for _, version := range []string{"5", "11", "12"} {
-		alice, bob, guest := d.user(t, "alice"), d.user(t, "bob"), d.anybody(t)
-		guest.took(guest.must("POST", at("register")+"?kind=guest", object{}))
-		room := alice.createRoom(object{"room_version": version, "preset": "private_chat"})
-		restricted := alice.createRoom(object{"initial_state": []object{{"type": "m.room.join_rules",
-			"content": object{"join_rule": "restricted",
-				"allow": []object{{"type": "m.room_membership", "room_id": room}}}}}})
-		event := alice.say(room, "hidden")
-		alice.must("PUT", at("directory", "room", "#secret-"+alice.localpart+":test.example"), object{"room_id": room})
-		none := "!" + strings.Repeat("A", 43)
-		if strings.Contains(room, ":") {
-			none = "!AAAAAAAAAAAAAAAAAAAAAAAAAA:test.example"
-		}
-		for _, who := range []*client{bob, guest} {
-			for i := range all {
-				if who == guest && all[i].Auth != httputil.AuthGuest {
-					continue
-				}
-				for _, q := range questionsOf(t, &all[i], who, alice, event) {
-					hidden, absent := q.about(room), q.about(none)
-					if hidden != absent {
-						t.Errorf("version %s, %s %s %v:\n\tis there:     %s\n\tis not there: %s", version, q.method,
-							q.path, q.body, hidden, absent)
+	oneOf(t, switched, func(t *testing.T, d *deployment) {
+		all := routes(t)
+		for _, version := range []string{"5", "11", "12"} {
+			alice, bob, guest := d.user(t, "alice"), d.user(t, "bob"), d.anybody(t)
+			guest.took(guest.must("POST", at("register")+"?kind=guest", object{}))
+			room := alice.createRoom(object{"room_version": version, "preset": "private_chat"})
+			restricted := alice.createRoom(object{"initial_state": []object{{"type": "m.room.join_rules",
+				"content": object{"join_rule": "restricted",
+					"allow": []object{{"type": "m.room_membership", "room_id": room}}}}}})
+			event := alice.say(room, "hidden")
+			alice.must("PUT", at("directory", "room", "#secret-"+alice.localpart+":test.example"), object{"room_id": room})
+			none := "!" + strings.Repeat("A", 43)
+			if strings.Contains(room, ":") {
+				none = "!AAAAAAAAAAAAAAAAAAAAAAAAAA:test.example"
+			}
+			for _, who := range []*client{bob, guest} {
+				for i := range all {
+					if who == guest && all[i].Auth != httputil.AuthGuest {
+						continue
 					}
-					if version == "12" && strings.Contains("join room_join knock", all[i].Name) {
-						equal(t, "the answer for a restricted room", q.about(restricted), absent)
+					for _, q := range questionsOf(t, &all[i], who, alice, event) {
+						hidden, absent := q.about(room), q.about(none)
+						if hidden != absent {
+							t.Errorf("version %s, %s %s %v:\n\tis there:     %s\n\tis not there: %s", version, q.method,
+								q.path, q.body, hidden, absent)
+						}
+						if version == "12" && strings.Contains("join room_join knock", all[i].Name) {
+							equal(t, "the answer for a restricted room", q.about(restricted), absent)
+						}
 					}
 				}
 			}
 		}
-	}
+	})
 }
 
 // question is a request about a room, which is !room in it.

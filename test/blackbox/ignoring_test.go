@@ -50,3 +50,64 @@ func TestIgnoring(t *testing.T) {
 		}
 	})
 }
+
+// An invite that clients are not shown hides nothing else: they are told what the user's membership was before it.
+func TestAHiddenInviteHidesNothingElse(t *testing.T) {
+	befores := map[string]struct { // by section
+		membership string
+		live       func(bob *client, room string)
+	}{
+		"leave": {"leave", func(bob *client, room string) {
+			bob.must("POST", at("rooms", room, "leave"), object{})
+		}},
+		"knock": {"knock", func(bob *client, room string) {
+			bob.must("POST", at("rooms", room, "leave"), object{})
+			bob.must("POST", at("knock", room), object{})
+		}},
+	}
+	hides := map[string]func(bob, noisy *client){
+		"ignored": func(bob, noisy *client) {
+			bob.must("PUT", at("user", bob.userID, "account_data", "m.ignored_user_list"),
+				object{"ignored_users": object{noisy.userID: object{}}})
+		},
+		"blocked": func(bob, _ *client) {
+			bob.must("PUT", at("user", bob.userID, "account_data", "m.invite_permission_config"),
+				object{"default_action": "block"})
+		},
+	}
+	archive := filtered(object{"room": object{"include_leave": true}})
+	run(t, func(t *testing.T, d *deployment) {
+		for section, before := range befores {
+			for how, hide := range hides {
+				t.Run(how+" after a "+section, func(t *testing.T) {
+					bob, noisy := d.user(t, "bob"), d.user(t, "noisy")
+					room := noisy.createRoom(object{"preset": "public_chat", "room_version": "11"})
+					bob.join(room)
+					noisy.setState(room, "m.room.join_rules", "", object{"join_rule": "knock"})
+					since := bob.now()
+					before.live(bob, room)
+					noisy.invite(room, bob)
+					hide(bob, noisy)
+					for _, token := range []string{since, ""} {
+						answer := bob.sync(token, archive...)
+						said := roomIn(answer, section, room)
+						own := find(said.Get("knock_state.events"), "m.room.member", bob.userID)
+						if section == "leave" {
+							own = stateIn(said, "m.room.member", bob.userID)
+						}
+						equal(t, "the membership", own.Get("content.membership").Str, before.membership)
+						for _, other := range []string{"join", "invite"} {
+							if roomIn(answer, other, room).Exists() {
+								t.Errorf("since %q, the room is in %q: %s", token, other, answer.Get("rooms").Raw)
+							}
+						}
+						since = answer.Get("next_batch").Str
+					}
+					if again := bob.sync(since).Get("rooms." + section); len(again.Map()) > 0 {
+						t.Errorf("it is told twice: %s", again.Raw)
+					}
+				})
+			}
+		}
+	})
+}

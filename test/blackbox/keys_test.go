@@ -9,9 +9,6 @@ import (
 	"testing"
 
 	"github.com/tidwall/gjson"
-
-	"github.com/matrix-org/dendrite/common/config"
-	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 // canonical is JSON in one spelling.
@@ -152,8 +149,7 @@ func TestOneTimeKeysComeInTheirOrderAndThenTheFallbackKey(t *testing.T) {
 }
 
 func TestKeysOfGuests(t *testing.T) {
-	for _, kind := range deploy.Kinds()[:1] {
-		d := own(t, kind, func(c *config.Config) { c.Matrix.Registration.Guests = true })
+	oneOf(t, switched, func(t *testing.T, d *deployment) {
 		guest := d.anybody(t)
 		guest.took(guest.must("POST", at("register")+"?kind=guest", object{}))
 		k := guest.encrypted(1)
@@ -162,7 +158,7 @@ func TestKeysOfGuests(t *testing.T) {
 		equal(t, "a guest asks", in(guest.query(guest.userID), "device_keys", guest.userID, guest.deviceID).Exists(), true)
 		guest.refused(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", at("keys", "device_signing", "upload"), object{})
 		guest.refused(403, "M_GUEST_ACCESS_FORBIDDEN", "POST", at("keys", "signatures", "upload"), object{})
-	}
+	})
 }
 
 // with is an object with another member, which nil removes.

@@ -26,14 +26,17 @@ var kills = test.Soak(20, 200)
 // would; once the broker loses all that it has. Nothing else is done: whatever was acknowledged is there once, every reader gets it
 // once, in the order that the room has, and clients see only errors that tell them to try again.
 func TestAKillOfAnyPartLosesNothing(t *testing.T) {
-	t.Run("one of each", func(t *testing.T) { killParts(t, nil, test.Soak(0, kills)) })
-	t.Run("two of each", func(t *testing.T) { killParts(t, config.Components(), kills) })
+	t.Parallel()
+	t.Run("one of each", func(t *testing.T) { t.Parallel(); killParts(t, nil, test.Soak(0, kills)) })
+	t.Run("two of each", func(t *testing.T) { t.Parallel(); killParts(t, config.Components(), kills) })
 }
 
 // The same for the server that is one process.
 func TestAKillOfTheMonolithLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []deploy.Kind{monolithSQLite, deploy.MonolithPostgres} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			deploy.Chosen(t, kind)
 			d := own(t, kind, nil)
 			monolith := &victim{Server: d.process(t, "monolith")}
@@ -44,8 +47,10 @@ func TestAKillOfTheMonolithLosesNothing(t *testing.T) {
 
 // Postgres drops all connections at once, again and again, with whatever they are at, a COMMIT among it.
 func TestAKillOfAllConnectionsLosesNothing(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []deploy.Kind{deploy.MonolithPostgres, polylith} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			deploy.Chosen(t, kind)
 			d := own(t, kind, nil)
 			db, err := sql.Open("postgres", d.config.Database.ConnectionString)
@@ -302,6 +307,7 @@ func (l *load) checkEphemeral(t *testing.T) {
 // While the broker is away, components read each other's logs: who got a 200 finds the event in the next sync, whoever sleeps in a sync is
 // woken, and when the broker is back nothing comes twice.
 func TestAKillOfTheBrokerStopsNobody(t *testing.T) {
+	t.Parallel()
 	d, broker := ownBroker(t, t.TempDir(), config.Components())
 	alice, bob := d.user(t, "alice"), d.user(t, "bob")
 	rooms := []string{alice.publicRoom(), alice.publicRoom(), alice.publicRoom()}
@@ -352,6 +358,7 @@ func TestAKillOfTheBrokerStopsNobody(t *testing.T) {
 
 // A syncapi that was away while thousands of events came has them all when it is back, each once and in order.
 func TestAKillOfSyncapiLeavesABacklog(t *testing.T) {
+	t.Parallel()
 	deploy.Chosen(t, polylith)
 	d := own(t, polylith, nil)
 	const backlog = 3000

@@ -77,7 +77,8 @@ func TestAServiceRegistersAndLogsItsUsersIn(t *testing.T) {
 	})
 }
 
-// Application Service API, § Registration: nobody else makes users or aliases of an exclusive namespace, nor removes them.
+// Application Service API, § Registration: nobody else makes users or aliases of an exclusive namespace, nor removes
+// them.
 func TestExclusiveNamespaces(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		s, other := newService(t, d, nil), newService(t, d, nil)

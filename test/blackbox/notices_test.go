@@ -4,9 +4,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-
-	"github.com/matrix-org/dendrite/common/config"
-	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 const noticePath = "/_synapse/admin/v1/send_server_notice"
@@ -86,11 +83,8 @@ func TestServerNotices(t *testing.T) {
 }
 
 func TestServerNoticesMayBeOff(t *testing.T) {
-	for _, k := range deploy.Kinds() {
-		t.Run(string(k), func(t *testing.T) {
-			d := own(t, k, func(c *config.Config) { c.Matrix.ServerNotices.Localpart = "" })
-			admin := d.admin(t)
-			admin.refused(403, "M_FORBIDDEN", "POST", noticePath, object{"user_id": admin.userID, "content": object{"body": "x"}})
-		})
-	}
+	runOn(t, switched, func(t *testing.T, d *deployment) {
+		admin := d.admin(t)
+		admin.refused(403, "M_FORBIDDEN", "POST", noticePath, object{"user_id": admin.userID, "content": object{"body": "x"}})
+	})
 }

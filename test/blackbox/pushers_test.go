@@ -346,8 +346,10 @@ func TestTheListOfNotifications(t *testing.T) {
 
 // Whatever is killed, every notification reaches the gateway, in order, and only one that was under way may come twice.
 func TestPushesSurviveKills(t *testing.T) {
+	t.Parallel()
 	for _, kind := range deploy.Kinds() {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			o := deploy.Options{}
 			parts := []string{"monolith"}
 			if kind == polylith {

@@ -9,6 +9,7 @@ import (
 	clientapi "github.com/matrix-org/dendrite/clientapi/routing"
 	"github.com/matrix-org/dendrite/common/httputil"
 	syncapi "github.com/matrix-org/dendrite/syncapi/routing"
+	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 // routes are all endpoints, with paths of v3 and one word of each choice.
@@ -49,9 +50,11 @@ func fill(t *testing.T, path string, vars map[string]string) string {
 
 // one runs a test's body against the monolith on SQLite that tests share: what it looks for does not depend on how a
 // server is deployed.
-func one(t *testing.T, body func(t *testing.T, d *deployment)) {
+func one(t *testing.T, body func(t *testing.T, d *deployment)) { t.Helper(); oneOf(t, shared, body) }
+
+func oneOf(t *testing.T, all *deploy.Shared, body func(t *testing.T, d *deployment)) {
 	t.Helper()
-	run(t, func(t *testing.T, d *deployment) {
+	runOn(t, all, func(t *testing.T, d *deployment) {
 		t.Helper()
 		if d.kind != monolithSQLite {
 			t.Skip("one deployment proves it")

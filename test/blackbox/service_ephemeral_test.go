@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tidwall/gjson"
 
@@ -36,6 +37,22 @@ func (s *service) typing(room string, nth int, want ...*client) {
 	})
 }
 
+// follows makes sure that appservice follows what is said in a room: it begins some time after the first start.
+func (s *service) follows(room string, who *client) {
+	s.t.Helper()
+	for deadline := time.Now().Add(serviceWait); len(s.eventsOf(room)) == 0; {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the service gets nothing of %s", room)
+		}
+		_, changed := s.sent()
+		who.say(room, "is anybody there?")
+		select {
+		case <-changed:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
 func TestAServiceGetsWhatIsEphemeral(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		for _, name := range []string{"receive_ephemeral", "push_ephemeral", "de.sorunome.msc2409.push_ephemeral"} {
@@ -45,7 +62,7 @@ func TestAServiceGetsWhatIsEphemeral(t *testing.T) {
 			for _, c := range []*client{ghost, other} {
 				c.join(room)
 			}
-			s.event(alice.say(room, "the room is known"))
+			s.follows(room, alice)
 
 			alice.types(elsewhere)
 			alice.types(room)
@@ -96,7 +113,7 @@ func TestTypingOfAServiceEndsOverARestart(t *testing.T) {
 			alice, ghost := d.user(t, "alice"), s.ghost("ghost")
 			room := alice.publicRoom()
 			ghost.join(room)
-			s.event(alice.say(room, "the room is known"))
+			s.follows(room, alice)
 			alice.types(room)
 			s.typing(room, 1, alice)
 			for _, server := range d.Processes() {

@@ -47,8 +47,8 @@ type service struct {
 	handle   func(w http.ResponseWriter, r *http.Request) bool
 }
 
-// newService registers an application service, with exclusive namespaces of users and aliases, until the test's end. edit
-// changes the registration, which has the members of the specification.
+// newService registers an application service, with exclusive namespaces of users and aliases, until the test's end.
+// edit changes the registration, which has the members of the specification.
 func newService(t *testing.T, d *deployment, edit func(s *service, registration object)) *service {
 	t.Helper()
 	s := unregistered(t, d)
@@ -68,8 +68,9 @@ func newService(t *testing.T, d *deployment, edit func(s *service, registration 
 func unregistered(t *testing.T, d *deployment) *service {
 	t.Helper()
 	name := strings.ToLower(rand.Text()[:8])
-	s := &service{t: t, d: d, id: "service-" + name, prefix: "_" + name + "_", token: "as-" + rand.Text(), changed: make(chan struct{}),
-		bodies: make(map[string]string)}
+	s := &service{t: t, d: d, id: "service-" + name, prefix: "_" + name + "_", token: "as-" + rand.Text(),
+		changed: make(chan struct{}),
+		bodies:  make(map[string]string)}
 	s.sender = s.user("bot")
 	s.Server = httptest.NewServer(s)
 	t.Cleanup(s.Close)
@@ -111,12 +112,14 @@ func (s *service) As(userID string) *client {
 // ghost registers a user of the service, and acts as the user.
 func (s *service) ghost(name string) *client {
 	s.t.Helper()
-	s.As("").must("POST", at("register"), object{"type": "m.login.application_service", "username": s.prefix + name, "inhibit_login": true})
+	s.As("").must("POST", at("register"), object{"type": "m.login.application_service", "username": s.prefix + name,
+		"inhibit_login": true})
 	return s.As(s.user(name))
 }
 
 // answers says how transactions are answered from now on. Status 0: the answer was written already.
-func (s *service) answers(answer func(w http.ResponseWriter, r *http.Request, txn transaction) (status int, body string)) {
+func (s *service) answers(answer func(w http.ResponseWriter, r *http.Request, txn transaction) (
+	status int, body string)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.answer = answer
@@ -224,7 +227,8 @@ func (s *service) await(what string, is func(attempts []transaction) bool) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			s.t.Fatalf("%s: the service has got %d transactions with %d events, and not that", what, len(taken(attempts)),
+			s.t.Fatalf("%s: the service has got %d transactions with %d events, and not that", what,
+				len(taken(attempts)),
 				len(entries(attempts, "events")))
 		}
 	}

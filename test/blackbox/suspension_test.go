@@ -71,7 +71,9 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 // What somebody delays is not sent while they are suspended or locked, whenever they delayed it and whoever asks for
 // it.
 func TestDelayedEventsOfASuspendedAccount(t *testing.T) {
+	t.Parallel()
 	run(t, func(t *testing.T, d *deployment) {
+		t.Parallel()
 		admin, alice, nobody := d.admin(t), d.user(t, "alice"), d.anybody(t)
 		room := alice.publicRoom()
 		for _, what := range []string{"suspend", "lock"} {

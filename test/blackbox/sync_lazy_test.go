@@ -156,3 +156,90 @@ func TestLazyMembersOfPages(t *testing.T) {
 		}
 	})
 }
+
+// A client that loads members lazily keeps the member events that it has, so it gets those that changed since; also
+// where it joins a room again of which it was not told in which state it left it.
+func TestLazyMembersOfARejoin(t *testing.T) {
+	post := func(c *client, room, what string) { c.must("POST", at("rooms", room, what), object{}) }
+	// next syncs bob's client, which may not be told all in between.
+	lives := map[string]func(alice, bob *client, room string, next func()){
+		"a leave that it does not see": func(_, bob *client, room string, _ func()) {
+			post(bob, room, "leave")
+		},
+		"a leave that it sees": func(_, bob *client, room string, next func()) {
+			post(bob, room, "leave")
+			next()
+		},
+		"an invite in place of the leave": func(alice, bob *client, room string, next func()) {
+			post(bob, room, "leave")
+			alice.invite(room, bob)
+			next()
+		},
+		"an invite after the leave": func(alice, bob *client, room string, next func()) {
+			post(bob, room, "leave")
+			next()
+			alice.invite(room, bob)
+			next()
+		},
+		"an invite that is rejected": func(alice, bob *client, room string, next func()) {
+			post(bob, room, "leave")
+			alice.invite(room, bob)
+			next()
+			post(bob, room, "leave")
+			next()
+		},
+		"a knock in place of the leave": func(alice, bob *client, room string, next func()) {
+			alice.setState(room, "m.room.join_rules", "", object{"join_rule": "knock"})
+			post(bob, room, "leave")
+			bob.must("POST", at("knock", room), object{})
+			next()
+			alice.setState(room, "m.room.join_rules", "", object{"join_rule": "public"})
+		},
+		"a ban in place of the leave": func(alice, bob *client, room string, next func()) {
+			for _, what := range []string{"ban", "unban"} {
+				alice.must("POST", at("rooms", room, what), object{"user_id": bob.userID})
+				next()
+			}
+		},
+		"an invite by somebody who is ignored": func(alice, bob *client, room string, next func()) {
+			bob.must("PUT", at("user", bob.userID, "account_data", "m.ignored_user_list"),
+				object{"ignored_users": object{alice.userID: object{}}})
+			post(bob, room, "leave")
+			alice.invite(room, bob)
+			next()
+		},
+	}
+	run(t, func(t *testing.T, d *deployment) {
+		for name, live := range lives {
+			for _, after := range []string{"false", "true"} {
+				t.Run(name+", use_state_after "+after, func(t *testing.T) {
+					alice, bob, carol := d.user(t, "alice"), d.user(t, "bob"), d.user(t, "carol")
+					room := alice.createRoom(object{"preset": "public_chat", "name": "Named", "room_version": "11"})
+					bob.join(room)
+					carol.join(room)
+					since, state := "", make(map[stateKey]string)
+					next := func() {
+						answer := bob.sync(since, append(lazy(false, 2), "use_state_after", after)...)
+						since = answer.Get("next_batch").Str
+						apply(state, roomIn(answer, "join", room))
+						apply(state, roomIn(answer, "leave", room))
+					}
+					next()
+					key := stateKey{"m.room.member", carol.userID}
+					if state[key] == "" {
+						t.Fatal("the client does not know who sent the last event")
+					}
+					carol.setState(room, "m.room.member", carol.userID,
+						object{"membership": "join", "displayname": "Carol"})
+					live(alice, bob, room, next)
+					bob.join(room)
+					for range 3 {
+						bob.say(room, "x")
+					}
+					next()
+					equal(t, "the member event", state[key], bob.serverState(room)[key])
+				})
+			}
+		}
+	})
+}

@@ -56,6 +56,7 @@ type syncWorld struct {
 	rooms  []string
 	events map[string][]string            // of a room, that were sent
 	is     map[string]map[*client]string  // memberships, by room and user
+	before map[string]map[*client]string  // what those who are invited were before
 	joined map[string]map[*client][]int64 // when they were joined last: from and to, on the world's clock
 	// forgot has who has forgotten which room, and ignores whom users ignore.
 	forgot  map[string]map[*client]bool
@@ -71,7 +72,7 @@ type syncView struct {
 	room         object // the filter's
 	lazy, after  bool
 	includeLeave bool
-	only         string // the one sender or type of state that the filter of the state leaves out, if any
+	selects      func(eventType, sender string) bool // what the filter of the state does; nil: all
 	since        string
 	clock        int64 // of the last sync
 	rooms        map[string]*syncedRoom
@@ -86,8 +87,8 @@ type syncedRoom struct {
 
 func newSyncWorld(t *testing.T, d *deployment, chance *rand.Rand) *syncWorld {
 	w := &syncWorld{t: t, chance: chance, events: make(map[string][]string), is: make(map[string]map[*client]string),
-		joined: make(map[string]map[*client][]int64), forgot: make(map[string]map[*client]bool),
-		ignores: make(map[*client]map[string]bool)}
+		before: make(map[string]map[*client]string), joined: make(map[string]map[*client][]int64),
+		forgot: make(map[string]map[*client]bool), ignores: make(map[*client]map[string]bool)}
 	for _, name := range []string{"alice", "bob", "carol", "dave"} {
 		w.users = append(w.users, d.user(t, name))
 	}
@@ -97,24 +98,34 @@ func newSyncWorld(t *testing.T, d *deployment, chance *rand.Rand) *syncWorld {
 		{"limit": 50, "not_types": []string{"m.room.member"}}, {"limit": 10, "not_senders": []string{other}},
 		{"limit": 10, "types": []string{"m.room.message", "m.room.topic"}}, {"limit": 3, "senders": []string{other}},
 	}
-	states := []object{{}, {}, {"lazy_load_members": true},
-		{"lazy_load_members": true, "include_redundant_members": true},
-		{"not_types": []string{"m.room.topic"}}, {"not_senders": []string{other}}}
+	by := func(_, sender string) bool { return sender == other }
+	notBy := func(_, sender string) bool { return sender != other }
+	states := []struct {
+		filter  object
+		selects func(eventType, sender string) bool
+	}{
+		{object{}, nil}, {object{}, nil}, {object{"lazy_load_members": true}, nil},
+		{object{"lazy_load_members": true, "include_redundant_members": true}, nil},
+		{object{"not_types": []string{"m.room.topic"}}, func(eventType, _ string) bool {
+			return eventType != "m.room.topic"
+		}},
+		{object{"types": []string{"m.room.member", "x.*"}}, func(eventType, _ string) bool {
+			return eventType == "m.room.member" || strings.HasPrefix(eventType, "x.")
+		}},
+		{object{"senders": []string{other}}, by}, {object{"not_senders": []string{other}}, notBy},
+		{object{"lazy_load_members": true, "not_senders": []string{other}}, notBy},
+	}
 	for _, user := range w.users {
 		for i, timeline := range timelines {
 			state := states[chance.IntN(len(states))]
 			v := &syncView{client: user, user: user, after: chance.IntN(4) == 0, includeLeave: chance.IntN(3) == 0,
 				rooms: make(map[string]*syncedRoom)}
-			v.lazy, _ = state["lazy_load_members"].(bool)
+			v.lazy, _ = state.filter["lazy_load_members"].(bool)
+			v.selects = state.selects
 			if v.lazy {
 				v.client = user.login() // what is redundant is so for a device
 			}
-			if state["not_types"] != nil {
-				v.only = "m.room.topic"
-			} else if state["not_senders"] != nil {
-				v.only = other
-			}
-			v.room = object{"timeline": timeline, "state": state, "include_leave": v.includeLeave}
+			v.room = object{"timeline": timeline, "state": state.filter, "include_leave": v.includeLeave}
 			v.name = fmt.Sprintf("%s %d, %v, use_state_after %v", user.localpart, i, v.room, v.after)
 			w.views = append(w.views, v)
 		}
@@ -228,8 +239,8 @@ func (w *syncWorld) create(user *client) {
 	room := user.createRoom(request)
 	w.log = append(w.log, fmt.Sprintf("%d: %s makes %s of version %s", w.clock, user.localpart, room, version))
 	w.rooms = append(w.rooms, room)
-	w.is[room], w.joined[room] = make(map[*client]string), make(map[*client][]int64)
-	w.forgot[room] = make(map[*client]bool)
+	w.is[room], w.before[room] = make(map[*client]string), make(map[*client]string)
+	w.joined[room], w.forgot[room] = make(map[*client][]int64), make(map[*client]bool)
 	w.became(room, user, "join")
 }
 
@@ -256,6 +267,9 @@ func (w *syncWorld) became(room string, user *client, membership string) {
 	if membership != was {
 		delete(w.forgot[room], user)
 	}
+	if membership == "invite" && was != "invite" {
+		w.before[room][user] = was
+	}
 	w.is[room][user] = membership
 	w.clock++
 	switch {
@@ -280,6 +294,13 @@ func (w *syncWorld) syncOf(v *syncView) {
 	full := w.chance.IntN(15) == 0
 	if full {
 		parameters = append(parameters, "full_state", "true")
+	}
+	if w.chance.IntN(8) == 0 {
+		lost := v.sync(v.since, parameters...)
+		w.log = append(w.log, fmt.Sprintf("%d: sync of %s that is lost: %s", w.clock, v.name, lost.Get("next_batch").Str))
+		if w.chance.IntN(2) == 0 {
+			w.act()
+		}
 	}
 	answer := v.sync(v.since, parameters...)
 	w.log = append(w.log, fmt.Sprintf("%d: sync of %s, full_state %v, since %q: %s", w.clock, v.name, full, v.since,
@@ -309,11 +330,6 @@ func (w *syncWorld) take(v *syncView, room, section string, r gjson.Result) {
 		own := find(r.Get(section+"_state.events"), "m.room.member", v.userID)
 		if own.Get("content.membership").Str != section {
 			w.t.Errorf("%s: %s_state of %s does not say so: %s", v.name, section, room, r.Raw)
-		}
-		if v.lazy && came { // it was not told the state in which the user left, if they had joined before
-			maps.DeleteFunc(k.state, func(key stateKey, _ gjson.Result) bool {
-				return key.eventType == "m.room.member"
-			})
 		}
 		return
 	}
@@ -384,17 +400,19 @@ func (w *syncWorld) pageBack(v *syncView, room string, timeline gjson.Result) {
 func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 	w.t.Helper()
 	is, k := w.is[room][v.user], v.rooms[room]
-	section := map[string]string{
-		"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}[is]
+	sections := map[string]string{
+		"join": "join", "invite": "invite", "knock": "knock", "leave": "leave", "ban": "leave"}
+	section := sections[is]
+	hidden := is == "invite" && w.ignores[v.user] != nil // it may be from somebody whom they ignored then
 	if k == nil {
-		hidden := section == "invite" && w.ignores[v.user] != nil || section == "leave" && w.forgot[room][v.user]
-		if !hidden && (section != "" && section != "leave" || section == "leave" && v.includeLeave && v.since == "") {
+		archived := section == "leave" && v.includeLeave && v.since == "" && !w.forgot[room][v.user]
+		if !hidden && (section != "" && section != "leave" || archived) {
 			w.t.Errorf("%s: the user's membership of %s is %q, and there is nothing of it", v.name, room, is)
 		}
 		return
 	}
-	if k.section != section && section == "invite" && w.ignores[v.user] != nil {
-		return // it may be from somebody whom they ignored then
+	if hidden && k.section == sections[w.before[room][v.user]] {
+		return
 	}
 	if k.section != section {
 		w.t.Errorf("%s: the user's membership of %s is %q, and it is in %q", v.name, room, is, k.section)
@@ -404,7 +422,7 @@ func (w *syncWorld) compare(v *syncView, room string, answer gjson.Result) {
 		return
 	}
 	own := k.state[stateKey{"m.room.member", v.userID}]
-	if v.only == "" && own.Get("content.membership").Str != is {
+	if v.selects == nil && own.Get("content.membership").Str != is {
 		w.t.Errorf("%s: the user's membership of %s is %q, and the client has %s", v.name, room, is, own.Raw)
 	}
 	spans := w.joined[room][v.user]
@@ -425,7 +443,7 @@ func (w *syncWorld) compareState(v *syncView, room string, k *syncedRoom, sectio
 		has, known := k.state[key]
 		isMember := key.eventType == "m.room.member"
 		switch {
-		case v.only != "" && (v.only == key.eventType || v.only == e.Get("sender").Str):
+		case v.selects != nil && !v.selects(key.eventType, e.Get("sender").Str):
 			continue // the filter leaves it out
 		case isMember && section == "leave" && key.key == v.userID:
 			continue // it may have changed after they left, which compare looks at

@@ -276,6 +276,7 @@ func TestASuspendedAccountSendsToItsOwnDevices(t *testing.T) {
 
 // What is not acknowledged outlives a kill, and comes once.
 func TestMessagesToDevicesOutliveAKill(t *testing.T) {
+	t.Parallel()
 	for _, kind := range []string{"monolith", "syncapi"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()

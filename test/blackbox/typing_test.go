@@ -119,7 +119,7 @@ func TestTypingEndsOverARestart(t *testing.T) {
 
 // The death of a replica ends at most who types at the moment, and nobody is shown to type for ever.
 func TestTypingOverTheDeathOfAReplica(t *testing.T) {
-	d := own(t, deploy.Polylith, nil)
+	d := deployed(deploy.Own(t, deploy.Polylith, deploy.Options{Replicas: []string{"typingserver"}}))
 	alice, bob := d.user(t, "alice"), d.user(t, "bob")
 	var rooms []string
 	for range 4 { // which two replicas share

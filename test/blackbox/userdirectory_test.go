@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-
-	"github.com/matrix-org/dendrite/common/config"
-	"github.com/matrix-org/dendrite/test/deploy"
 )
 
 // found are the names of users that a search finds, those of this test only.
@@ -71,12 +68,9 @@ func TestTheUserDirectoryHasWhoMayBeSeen(t *testing.T) {
 }
 
 func TestTheUserDirectoryMayHaveAllUsers(t *testing.T) {
-	for _, k := range deploy.Kinds() {
-		t.Run(string(k), func(t *testing.T) {
-			d := own(t, k, func(c *config.Config) { c.Matrix.UserDirectory.SearchAllUsers = true })
-			alice, bob := d.user(t, "alice"), d.user(t, "bob")
-			bob.must("PUT", at("profile", bob.userID, "displayname"), object{"displayname": "Bobby"})
-			equal(t, "found", alice.found("bobb", 10), "Bobby")
-		})
-	}
+	runOn(t, switched, func(t *testing.T, d *deployment) {
+		alice, bob := d.user(t, "alice"), d.user(t, "bob")
+		bob.must("PUT", at("profile", bob.userID, "displayname"), object{"displayname": "Bobby"})
+		equal(t, "found", alice.found("bobb", 10), "Bobby")
+	})
 }

@@ -9,12 +9,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-var shared deploy.Shared
+var shared = &deploy.Shared{Options: deploy.Options{Replicas: config.Components()}}
 
-func TestMain(m *testing.M) { shared.Main(m) }
+func TestMain(m *testing.M) { deploy.Main(m, shared) }
 
 // within is how long a client may take for the whole story.
 const within = 90 * time.Second

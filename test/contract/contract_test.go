@@ -15,6 +15,7 @@ import (
 
 	"github.com/tidwall/gjson"
 
+	appservice "github.com/matrix-org/dendrite/appservice/routing"
 	clientapi "github.com/matrix-org/dendrite/clientapi/routing"
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/httputil"
@@ -22,14 +23,8 @@ import (
 	"github.com/matrix-org/dendrite/test/deploy"
 )
 
-// shared has no deployment: it removes the server's binary in the end.
-var shared deploy.Shared
-
-func TestMain(m *testing.M) { shared.Main(m) }
-
-// bridge is the registration of an application service.
-const bridge = `{"id": "bridge", "url": null, "as_token": "the as_token", "hs_token": "the hs_token", "sender_localpart": "bridge",
-	"rate_limited": false, "namespaces": {"users": [{"exclusive": true, "regex": "@_bridge_.*"}]}}`
+// TestMain removes the server's binary in the end.
+func TestMain(m *testing.M) { deploy.Main(m) }
 
 const (
 	msc3814 = "/_matrix/client/unstable/org.matrix.msc3814.v1/dehydrated_device"
@@ -56,8 +51,9 @@ var unspecified = map[string]string{
 	"GET /_matrix/client/v3/pushrules/global/{kind}/":                                    "part of the whole, for clients of r0",
 
 	// What clients ask for that know no other, or an older form.
-	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms": "MSC2666",
-	"POST /_matrix/client/v3/keys/upload/{deviceID}":                      "of r0",
+	"GET /_matrix/client/unstable/uk.half-shot.msc2666/user/mutual_rooms":      "MSC2666",
+	"POST /_matrix/client/unstable/fi.mau.msc2659/appservice/{serviceID}/ping": "MSC2659",
+	"POST /_matrix/client/v3/keys/upload/{deviceID}":                           "of r0",
 	"GET " + msc4133:               "MSC4133",
 	"GET " + msc4133 + "/{key}":    "MSC4133",
 	"PUT " + msc4133 + "/{key}":    "MSC4133",
@@ -81,7 +77,7 @@ func routes(t *testing.T) map[string]httputil.Route {
 		t.Fatal(err)
 	}
 	all := make(map[string]httputil.Route)
-	for _, r := range append(list, clientapi.Routes(clientapi.Deps{})...) {
+	for _, r := range slices.Concat(list, clientapi.Routes(clientapi.Deps{}), appservice.Routes(appservice.Deps{})) {
 		for _, path := range expand(sameVersion.ReplaceAllString(r.Path, "v3")) {
 			all[r.Method+" "+path] = r
 		}
@@ -285,7 +281,8 @@ func (w *walk) send(method, path, token string, body []byte) (int, []byte) {
 
 func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 	documents, operations := specification(t)
-	d := deploy.Own(t, deploy.MonolithSQLite, deploy.Options{Registrations: map[string]string{"bridge": bridge}, Edit: func(c *config.Config) {
+	b := newBridge(t)
+	d := deploy.Own(t, deploy.MonolithSQLite, deploy.Options{Registrations: map[string]string{"bridge": text(b.registration)}, Edit: func(c *config.Config) {
 		m := &c.Matrix
 		m.PublicBaseURL = "https://test.example"
 		m.WellKnown = config.WellKnown{Client: "https://test.example", Server: "test.example:443",
@@ -306,7 +303,8 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 	}
 	w := &walk{t: t, base: d.URL(), documents: documents, operations: operations, driven: make(map[string]*calledWays), vars: map[string]string{
 		"a": "@alice:test.example", "b": "@bob:test.example", "userId": "@alice:test.example", "alias": "#room:test.example", "other": "#other:test.example",
-		"service": "the as_token"}}
+		"service": bridgeToken}}
+	b.homeserver.Store(d.URL())
 	status, guest := w.send("POST", "/_matrix/client/v3/register?kind=guest", "", []byte("{}"))
 	if status != http.StatusOK {
 		t.Fatalf("register a guest: %d %s", status, guest)
@@ -328,5 +326,6 @@ func TestEveryEndpointAnswersAsItsSchemaSays(t *testing.T) {
 			t.Errorf("no step drives %s", name)
 		}
 	}
+	b.mustHaveGotAll()
 	compareList(t, operations, w.driven)
 }

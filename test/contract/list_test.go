@@ -12,7 +12,6 @@ import (
 // elsewhere are the capabilities that are to come, by the files of the specification that describe them.
 var elsewhere = map[string]string{
 	"content-repo": "media", "authed-content-repo": "media",
-	"appservice_ping": "application services", "third_party_lookup": "application services",
 	"sso_login_redirect": "single sign-on and OAuth", "oauth_server_metadata": "single sign-on and OAuth",
 	"third_party_membership": "third-party identifiers",
 }

@@ -29,8 +29,14 @@ type documents struct {
 	read map[string]object
 }
 
-// specification reads all endpoints, by method and path with the names of variables left out.
+// specification reads the endpoints for clients, by method and path with the names of variables left out.
 func specification(t *testing.T) (*documents, map[string]*operation) {
+	t.Helper()
+	return specificationOf(t, "client-server/*.yaml", "server-server/wellknown.yaml")
+}
+
+// specificationOf reads the endpoints that some files have.
+func specificationOf(t *testing.T, patterns ...string) (*documents, map[string]*operation) {
 	t.Helper()
 	dir := os.Getenv("MATRIX_SPEC_DIR")
 	if dir == "" {
@@ -40,12 +46,16 @@ func specification(t *testing.T) (*documents, map[string]*operation) {
 		t.Skipf("there is no specification to compare with: set MATRIX_SPEC_DIR to a checkout of matrix-spec (%v)", err)
 	}
 	d := &documents{dir: dir, read: make(map[string]object)}
-	files, err := filepath.Glob(filepath.Join(dir, "data/api/client-server/*.yaml"))
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range patterns {
+		found, err := filepath.Glob(filepath.Join(dir, "data/api", pattern))
+		if err != nil || len(found) == 0 {
+			t.Fatalf("%s: %d files, %v", pattern, len(found), err)
+		}
+		files = append(files, found...)
 	}
 	all := make(map[string]*operation)
-	for _, file := range append(files, filepath.Join(dir, "data/api/server-server/wellknown.yaml")) {
+	for _, file := range files {
 		document, err := d.load(file)
 		if err != nil {
 			t.Fatal(err)

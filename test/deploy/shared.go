@@ -8,13 +8,15 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/test"
 )
 
 // Shared are the deployments that the tests of a package share, one of each kind, started when the first test wants it. Tests that
-// share one make users and rooms of their own. The polylith has two processes of every component, and its listeners take turns.
+// share one make users and rooms of their own. The polylith's listeners take turns.
 type Shared struct {
+	// Options are those of each of them. A monolith has no replicas.
+	Options Options
+
 	mutex   sync.Mutex
 	started map[Kind]result
 }
@@ -26,15 +28,17 @@ type result struct {
 
 // Main is what TestMain does: it runs the tests and exits, after ending what they shared. It is a failure if a process does not end in
 // order, whatever the tests did to it.
-func (s *Shared) Main(m *testing.M) {
+func Main(m *testing.M, all ...*Shared) {
 	code := m.Run()
-	for kind, r := range s.started {
-		if r.err != nil {
-			continue
-		}
-		if err := r.deployment.Stop(code != 0); err != nil {
-			fmt.Fprintln(os.Stderr, "FAIL: ending", kind, err)
-			code = max(code, 1)
+	for _, s := range all {
+		for kind, r := range s.started {
+			if r.err != nil {
+				continue
+			}
+			if err := r.deployment.Stop(code != 0); err != nil {
+				fmt.Fprintln(os.Stderr, "FAIL: ending", kind, err)
+				code = max(code, 1)
+			}
 		}
 	}
 	if path, err := binary(); err == nil && os.Getenv(EnvBinary) == "" {
@@ -72,9 +76,9 @@ func (s *Shared) get(kind Kind) (*Deployment, error) {
 	defer s.mutex.Unlock()
 	r, is := s.started[kind]
 	if !is {
-		var o Options
-		if kind == Polylith {
-			o.Replicas = config.Components()
+		o := s.Options
+		if kind != Polylith {
+			o.Replicas = nil
 		}
 		r.deployment, r.err = Start(kind, o)
 		if s.started == nil {

@@ -86,16 +86,15 @@ func (f *Follower) Run(ctx context.Context) error {
 		})
 	})
 	group.Go(func() error {
-		ticker := time.NewTicker(CheckEvery)
-		defer ticker.Stop()
-		for {
+		// Soon after the begin more often: what is told before the subscription counts is lost.
+		for wait := time.Second; ; wait = min(2*wait, CheckEvery) {
 			if err := f.check(ctx); err != nil && ctx.Err() == nil {
 				f.Log.WithError(err).Warn("the typingserver cannot be asked now")
 			}
 			select {
 			case <-ctx.Done():
 				return nil
-			case <-ticker.C:
+			case <-time.After(wait):
 			}
 		}
 	})

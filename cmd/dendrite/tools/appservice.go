@@ -16,21 +16,17 @@ import (
 	"github.com/matrix-org/dendrite/common/rpc"
 )
 
-func appserviceCommand() *cobra.Command {
-	c := &cobra.Command{
-		Use:     "appservice",
-		Aliases: []string{"appservices"},
-		GroupID: Group,
-		Short:   "See how far application services are, and settle what they do not take",
-		Long: `What happens in rooms is sent to application services (bridges and bots) in order. Where one does not answer, or takes a
-transaction with an error, everything that comes after waits. These commands ask the running server.`,
+// Of are the tools that are commands of a component's own command.
+func Of(component string) []*cobra.Command {
+	if component == "appservice" {
+		return []*cobra.Command{serviceStatusCommand(), retryServiceCommand(), skipServiceCommand()}
 	}
-	c.AddCommand(serviceStatusCommand(), retryServiceCommand(), skipServiceCommand())
-	return c
+	return nil
 }
 
 // askAppservice calls the component appservice of the server that runs in a place.
-func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context, api *appservice.AppserviceAPI) error) error {
+func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context,
+	api *appservice.AppserviceAPI) error) error {
 	cfg, err := p.Existing()
 	if err != nil {
 		return err
@@ -44,7 +40,8 @@ func askAppservice(p place.Place, c *cobra.Command, ask func(ctx context.Context
 		}
 		urls = append([]string{url}, urls...)
 	}
-	client, err := rpc.NewClient(rpc.ClientOptions{Secret: cfg.InternalSecret, Peers: map[string][]string{"appservice": urls}})
+	client, err := rpc.NewClient(rpc.ClientOptions{Secret: cfg.InternalSecret,
+		Peers: map[string][]string{"appservice": urls}})
 	if err != nil {
 		return err
 	}
@@ -65,6 +62,8 @@ func serviceStatusCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status [SERVICE…]",
 		Short: "Show what waits for application services, and since when",
+		Long: `Asks the running server what waits for application services (bridges and bots). What happens in rooms is sent to them
+in order: where one does not answer, or refuses a transaction, everything that comes after waits.`,
 		RunE: func(c *cobra.Command, args []string) error {
 			return askAppservice(p, c, func(ctx context.Context, api *appservice.AppserviceAPI) error {
 				res, err := api.QueryStatus(ctx, appservice.QueryStatusRequest{Services: args})
@@ -72,11 +71,14 @@ func serviceStatusCommand() *cobra.Command {
 					return err
 				}
 				w := tabwriter.NewWriter(c.OutOrStdout(), 0, 0, 2, ' ', 0)
-				fmt.Fprintln(w, "SERVICE\tSTATE\tSINCE\tBACKLOG\tOLDEST\tTRANSACTION\tATTEMPTS\tNEXT\tLAST SUCCESS\tLAST ERROR")
+				fmt.Fprintln(w, "SERVICE\tSTATE\tSINCE\tBACKLOG\tOLDEST\t"+
+					"TRANSACTION\tATTEMPTS\tNEXT\tLAST SUCCESS\tLAST ERROR")
 				for i := range res.Services {
 					s := &res.Services[i]
-					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Service, stateOf(s), moment(s.Since), s.Backlog, moment(s.Oldest),
-						cmp.Or(s.TransactionID, "-"), s.Attempts, moment(s.NextAttempt), moment(s.LastSuccess), cmp.Or(s.LastError, "-"))
+					fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\t%s\t%d\t%s\t%s\t%s\n", s.Service, stateOf(s),
+						moment(s.Since), s.Backlog, moment(s.Oldest),
+						cmp.Or(s.TransactionID, "-"), s.Attempts, moment(s.NextAttempt), moment(s.LastSuccess),
+						cmp.Or(s.LastError, "-"))
 				}
 				return w.Flush()
 			})
@@ -129,7 +131,8 @@ func skipServiceCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "skip SERVICE",
 		Short: "Drop the transaction that a service does not take",
-		Long: `Drops the transaction that a service does not take, or everything that waits for it. The service never gets these events.
+		Long: `Drops the transaction that a service does not take, or everything that waits for it. The service never
+gets these events.
 Without --yes it only says what it would drop.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(c *cobra.Command, args []string) error {
@@ -142,7 +145,8 @@ Without --yes it only says what it would drop.`,
 					if len(res.Services) == 0 {
 						return errors.New("it told nothing")
 					}
-					what := "the transaction " + cmp.Or(res.Services[0].TransactionID, "under way, of which there is none,")
+					what := "the transaction " + cmp.Or(res.Services[0].TransactionID,
+						"under way, of which there is none,")
 					if all {
 						what = fmt.Sprintf("%d events", res.Services[0].Backlog)
 					}

@@ -9,5 +9,5 @@ const Group = "tools"
 // Commands are all of them, in the order of the help text.
 func Commands() []*cobra.Command {
 	return []*cobra.Command{generateConfigCommand(), generateKeysCommand(), createAccountCommand(), checkConfigCommand(),
-		healthCommand(), backupCommand(), restoreCommand(), consumersCommand(), deadLettersCommand(), appserviceCommand()}
+		healthCommand(), backupCommand(), restoreCommand(), consumersCommand(), deadLettersCommand()}
 }

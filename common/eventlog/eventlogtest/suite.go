@@ -50,15 +50,37 @@ var suite = [...]test{
 	{name: "the broker is wiped", body: wiped, with: func(h Harness) func(t *testing.T) { return h.Wipe }},
 }
 
-// Run is the conformance suite.
+// Run is the conformance suite. Its tests mostly wait, and have tables and topics of their own, so they run at the same time, after
+// those in which what lies between the processes is restarted.
 func Run(t *testing.T, h Harness) {
 	Databases(t, func(t *testing.T, open func(*testing.T) *sqlutil.DB) {
 		for _, test := range suite {
 			if test.with == nil || test.with(h) != nil {
-				t.Run(test.name, func(t *testing.T) { test.body(t, newWorld(t, h, open)) })
+				t.Run(test.name, func(t *testing.T) {
+					if test.with == nil {
+						t.Parallel()
+					}
+					test.body(t, newWorld(t, h, open))
+				})
 			}
 		}
 	})
+}
+
+// Each makes one of something for each test. Whoever calls what it returns with the same test gets the same one.
+func Each[T any](make func(t *testing.T) T) func(t *testing.T) T {
+	var mu sync.Mutex
+	of := map[string]T{}
+	return func(t *testing.T) T {
+		mu.Lock()
+		defer mu.Unlock()
+		one, has := of[t.Name()]
+		if !has {
+			one = make(t)
+			of[t.Name()] = one
+		}
+		return one
+	}
 }
 
 // RunOutages is the part of the suite in which what lies between the processes is restarted and wiped, on SQLite, for a broker that

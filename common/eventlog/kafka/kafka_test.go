@@ -23,12 +23,13 @@ import (
 // fake is a broker in the test's process, which can be restarted at the same address.
 type fake struct {
 	cluster *kfake.Cluster
+	newDir  func() string // that is there for the whole test
 	dir     string
 	port    int
 }
 
 func newFake(t *testing.T) *fake {
-	f := &fake{dir: t.TempDir()}
+	f := &fake{newDir: t.TempDir, dir: t.TempDir()}
 	f.start(t)
 	t.Cleanup(func() { f.cluster.Close() })
 	return f
@@ -55,7 +56,7 @@ func (f *fake) restart(t *testing.T) {
 
 func (f *fake) wipe(t *testing.T) {
 	f.cluster.Close()
-	f.dir = t.TempDir()
+	f.dir = f.newDir()
 	f.start(t)
 }
 
@@ -83,13 +84,7 @@ func transport(t *testing.T, address, prefix string) *Transport {
 
 // prefixes gives each test topics of its own.
 func prefixes() func(t *testing.T) string {
-	var of, prefix string
-	return func(t *testing.T) string {
-		if of != t.Name() {
-			of, prefix = t.Name(), "t"+rand.Text()[:12]+"_"
-		}
-		return prefix
-	}
+	return eventlogtest.Each(func(*testing.T) string { return "t" + rand.Text()[:12] + "_" })
 }
 
 var relayFailpoints = []string{"relay.read", "relay.produced"}

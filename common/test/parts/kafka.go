@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,29 +112,62 @@ func probeKafka(address string) error {
 	return errors.Join(err, client.Close())
 }
 
-// DropTopics removes the topics of a broker whose names begin so: many thousands of partitions make it slow.
+// dropWithin is how long a broker may take to forget topics. It answers when their removal is decided; then it moves the folders of
+// one partition after the other out of the way, also those of whoever else removes topics, which takes a busy disk minutes.
+const dropWithin = 5 * time.Minute
+
+// DropTopics removes the topics of a broker whose names begin so, because many thousands of partitions make it slow. Nobody may use them
+// any more. When it returns, the broker has forgotten them: who makes topics of these names then, gets new ones.
 func DropTopics(address, prefix string) error {
-	admin, err := sarama.NewClusterAdmin([]string{address}, sarama.NewConfig())
+	c := sarama.NewConfig()
+	c.Metadata.AllowAutoTopicCreation = false
+	client, err := sarama.NewClient([]string{address}, c)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
 	}
-	names, err := topicsOf(admin, prefix)
-	for _, name := range names {
-		err = errors.Join(err, admin.DeleteTopic(name))
-	}
-	// The broker forgets them a little later: who comes meanwhile finds the old ones.
-	for deadline := time.Now().Add(startWithin); err == nil && len(names) > 0; time.Sleep(50 * time.Millisecond) {
-		if names, err = topicsOf(admin, prefix); len(names) > 0 && time.Now().After(deadline) {
-			err = fmt.Errorf("kafka still has the topics %s", strings.Join(names, ", "))
+	var names []string
+	pause := 50 * time.Millisecond
+	for deadline := time.Now().Add(dropWithin); err == nil; time.Sleep(pause) {
+		// A process that was killed may have asked for a topic just before, so each round removes what there is.
+		if names, err = topicsOf(client, prefix); err != nil || len(names) == 0 {
+			break
 		}
+		if time.Now().After(deadline) {
+			err = fmt.Errorf("kafka still has the topics %s after %v", strings.Join(names, ", "), dropWithin)
+			break
+		}
+		err = deleteTopics(client, names)
+		pause = min(2*pause, time.Second)
 	}
-	return errors.Join(err, admin.Close())
+	return errors.Join(err, client.Close())
 }
 
-func topicsOf(admin sarama.ClusterAdmin, prefix string) ([]string, error) {
-	topics, err := admin.ListTopics()
-	names := slices.Collect(maps.Keys(topics))
+func topicsOf(client sarama.Client, prefix string) ([]string, error) {
+	if err := client.RefreshMetadata(); err != nil {
+		return nil, fmt.Errorf("kafka: listing topics: %w", err)
+	}
+	names, err := client.Topics()
 	return slices.DeleteFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) }), err
+}
+
+// deleteTopics asks for the removal of topics. Those that are gone, or whose removal is not decided in time, are no error.
+func deleteTopics(client sarama.Client, names []string) error {
+	controller, err := client.Controller()
+	if err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	answer, err := controller.DeleteTopics(sarama.NewDeleteTopicsRequest(client.Config().Version, names, client.Config().Net.ReadTimeout/2))
+	if err != nil {
+		return fmt.Errorf("kafka: removing topics: %w", err)
+	}
+	for name, code := range answer.TopicErrorCodes {
+		switch code {
+		case sarama.ErrNoError, sarama.ErrUnknownTopicOrPartition, sarama.ErrRequestTimedOut:
+		default:
+			err = errors.Join(err, fmt.Errorf("kafka: removing the topic %s: %w", name, code))
+		}
+	}
+	return err
 }
 
 // kafkaJars is the folder with Kafka's programs, downloaded by Maven if it is not there.
