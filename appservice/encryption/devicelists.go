@@ -27,12 +27,14 @@ const (
 // present are the memberships of users whose keys others in the room must know.
 var present = []string{"join", "invite"}
 
-// RoomsChanged is told, in the transaction that applies changes of rooms, of users whose membership has changed in a room in
-// which a service has users before or after that, and of rooms in which a service has users now and had none, or the other
-// way round. What services must hear of it is found out later.
+// RoomsChanged is told, in the transaction that applies changes of rooms, of users whose membership has changed in a
+// room in which a service has users before or after that, and of rooms in which a service has users now and had none,
+// or the other way round. What services must hear of it is found out later.
 //
-// Whether a user shares a room with a service is always found out from what is so now, and noted only if nothing has changed
-// meanwhile. So neither the order of changes nor an interrupted process matters: after the last change it is looked again.
+// Whether a user shares a room with a service is always found out from what is so now, and noted only if nothing has
+// changed meanwhile. So neither the order of changes nor an interrupted process matters: after the last change it is
+// looked again. Rooms come with the root of their state then: whoever leaves after the last user of a service is one of
+// those who are looked at.
 func (s *Service) RoomsChanged(
 	ctx context.Context, tx *sqlutil.Tx, users []storage.ServiceUser, rooms []storage.ServiceRoom,
 ) error {
@@ -171,38 +173,33 @@ func (s *Service) lookAll(ctx context.Context) error {
 	}
 }
 
-// noteMembers notes all members of a room. They may have left it since there was a reason to look at it: then it is looked
-// again at those whom the service knows.
+// noteMembers notes all members of a room.
 func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) error {
-	all, departed, err := s.membersOf(ctx, room)
-	if err != nil {
-		return fmt.Errorf("members of %s: %w", room.RoomID, err)
-	}
-	note := func(users []id.UserID, known bool) error {
-		for some := range slices.Chunk(users, noteOnce) {
-			err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
-				some := some
-				if known {
-					if some, err = s.Store.KnownListUsers(ctx, tx, room.Service, some); err != nil {
-						return err
-					}
-				}
-				of := make([]storage.ServiceUser, len(some))
-				for i, user := range some {
-					of[i] = storage.ServiceUser{Service: room.Service, UserID: user}
-				}
-				return s.Store.PutListUsers(ctx, tx, of)
-			})
-			if err != nil {
-				return fmt.Errorf("members of %s: %w", room.RoomID, err)
+	set := s.Registrations.Load()
+	service := set.ByID(room.Service)
+	var users []storage.ServiceUser
+	if service != nil {
+		members, err := s.members(ctx, room)
+		if err != nil {
+			return fmt.Errorf("members of %s: %w", room.RoomID, err)
+		}
+		for i := range members {
+			key, _ := members[i].PDU.StateKey()
+			user := id.UserID(key)
+			if slices.Contains(present, members[i].PDU.Membership()) && !set.Owns(service, user) {
+				users = append(users, storage.ServiceUser{Service: room.Service, UserID: user})
 			}
 		}
-		return nil
 	}
-	if err := errors.Join(note(all, false), note(departed, true)); err != nil {
-		return err
+	for some := range slices.Chunk(users, noteOnce) {
+		err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
+			return s.Store.PutListUsers(ctx, tx, some)
+		})
+		if err != nil {
+			return fmt.Errorf("members of %s: %w", room.RoomID, err)
+		}
 	}
-	err = s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
+	err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
 		return s.Store.EndListRoom(ctx, tx, room)
 	})
 	if err != nil {
@@ -211,34 +208,22 @@ func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) err
 	return nil
 }
 
-// membersOf lists those in a room who are not the service's, and those who were.
-func (s *Service) membersOf(ctx context.Context, room storage.ServiceRoom) (all, departed []id.UserID, err error) {
-	set := s.Registrations.Load()
-	service := set.ByID(room.Service)
-	if service == nil {
-		return nil, nil, nil
+// members are the member events of a room. The server sees all: services get no more of it than users of theirs see.
+func (s *Service) members(ctx context.Context, room storage.ServiceRoom) ([]roomserver.Event, error) {
+	if !room.Root.IsZero() {
+		state, err := s.Room.QueryState(ctx, roomserver.QueryStateRequest{RoomID: room.RoomID, Root: &room.Root,
+			Filter: &roomserver.EventFilter{Types: []string{"m.room.member"}}})
+		return state.Events, err
 	}
-	// The zero Viewer sees everything; clients get no more of it than users of theirs see.
 	members, err := s.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{RoomID: room.RoomID})
 	if mxerr.Is(err, "M_FORBIDDEN") || mxerr.Is(err, "M_NOT_FOUND") {
-		return nil, nil, nil // this server has never been in the room
+		return nil, nil // this server has never been in the room
 	}
-	for i := range members.Events {
-		event := members.Events[i].PDU
-		key, _ := event.StateKey()
-		user := id.UserID(key)
-		switch {
-		case set.Owns(service, user):
-		case slices.Contains(present, event.Membership()):
-			all = append(all, user)
-		default:
-			departed = append(departed, user)
-		}
-	}
-	return all, departed, err
+	return members.Events, err
 }
 
-// look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out stay.
+// look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out
+// stay.
 func (s *Service) look(ctx context.Context, users []storage.ServiceUser) error {
 	found := make([]storage.Found, len(users))
 	errs := make([]error, len(users))

@@ -11,7 +11,8 @@ import (
 	"github.com/matrix-org/dendrite/common/test"
 )
 
-// Where everything is sent after each change, a service hears exactly who has come, who has gone, and whose keys have changed.
+// Where everything is sent after each change, a service hears exactly who has come, who has gone, and whose keys have
+// changed.
 func TestDeviceListsAreExact(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		for range test.Soak(150, 2000) {
@@ -53,8 +54,8 @@ func TestDeviceListsAreExact(t *testing.T) {
 	})
 }
 
-// However changes, looks, transactions and crashes follow each other, a service knows in the end who shares a room with it,
-// and has heard of each user after the last change of their keys.
+// However changes, looks, transactions and crashes follow each other, a service knows in the end who shares a room with
+// it, and has heard of each user after the last change of their keys.
 func TestDeviceListsConverge(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		for range test.Soak(15, 200) {
@@ -130,8 +131,8 @@ func TestOwnKeysAreTold(t *testing.T) {
 	})
 }
 
-// A service that begins to encrypt hears of all who share rooms with it; one that ceases to, of nobody; and one that begins
-// again, of all again.
+// A service that begins to encrypt hears of all who share rooms with it; one that ceases to, of nobody; and one that
+// begins again, of all again.
 func TestServicesBeginAndEndToEncrypt(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		irc, plain := w.bridges["irc"], w.bridges["plain"]
@@ -191,6 +192,26 @@ func TestWhoLeavesAfterTheServiceIsNotForgotten(t *testing.T) {
 		w.settle()
 		if len(irc.knows) != 0 {
 			t.Errorf("irc, which has left, still knows %v", irc.knows)
+		}
+	})
+}
+
+// Whoever leaves a room after the last user of a service, and before that was looked at, has left for the service too.
+func TestWhoeverLeavesAfterAServiceHasLeft(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		const ghost, user = id.UserID("@irc_0:test.example"), id.UserID("@user0:test.example")
+		irc := w.bridges["irc"]
+		for range 2 {
+			irc.changed, irc.left = nil, nil
+			w.member(w.rooms[0], ghost, "join")
+			w.member(w.rooms[0], user, "join")
+			w.settle()
+			w.member(w.rooms[0], ghost, "leave")
+			w.member(w.rooms[0], user, "leave")
+			w.settle()
+			if !slices.Equal(irc.changed, []id.UserID{user}) || !slices.Equal(irc.left, []id.UserID{user}) {
+				t.Fatalf("irc was told that %v changed and %v left", irc.changed, irc.left)
+			}
 		}
 	})
 }

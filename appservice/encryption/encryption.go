@@ -1,5 +1,5 @@
-// Package encryption collects what a bridge that encrypts needs in its transactions (MSC3202, MSC4203), for services that
-// ask for it in their registration:
+// Package encryption collects what a bridge that encrypts needs in its transactions (MSC3202, MSC4203), for services
+// that ask for it in their registration:
 //
 //   - Messages to devices of all its users arrive at least once, those of one sender in their order. They wait in rows of
 //     their own until a transaction has them. They wait for the /sync of their devices too (syncapi/todevice).

@@ -13,8 +13,8 @@ import (
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 )
 
-// Messages come to the services of their users, all of them, once where the transaction is stored once, and in the order in
-// which each sender sent them; in parts that have a bound.
+// Messages come to the services of their users, all of them, once where the transaction is stored once, and in the
+// order in which each sender sent them; in parts that have a bound.
 func TestMessagesComeOnceAndInOrder(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		sent := make(map[string][]string) // by service

@@ -2,6 +2,7 @@ package encryption
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -39,7 +40,8 @@ type world struct {
 	mu      sync.Mutex
 	chance  *rand.Rand
 	members map[id.RoomID]map[id.UserID]string
-	during  func() // runs while it is found out which rooms a user is in
+	states  []map[id.UserID]string // members of a room, by root
+	during  func()                 // runs while it is found out which rooms a user is in
 
 	users, ghosts []id.UserID
 	rooms         []id.RoomID
@@ -111,7 +113,7 @@ func newWorld(t *testing.T, url string) *world {
 // restart begins anew with what is stored.
 func (w *world) restart() {
 	w.s = New(Options{Store: w.store, Registrations: w.held, Wake: func(string) {}, Log: logrus.NewEntry(logrus.New()),
-		Room: &roomserver.RoomserverAPI{QueryMemberships: w.memberships, QueryMembers: w.inRoom}})
+		Room: &roomserver.RoomserverAPI{QueryMemberships: w.memberships, QueryMembers: w.inRoom, QueryState: w.atRoot}})
 	w.must(w.s.follow(w.t.Context()))
 }
 
@@ -161,19 +163,30 @@ func (w *world) inRoom(
 ) (res roomserver.QueryMembersResponse, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for user, membership := range w.members[req.RoomID] {
-		if req.Membership != "" && membership != req.Membership {
-			continue
-		}
-		text := fmt.Sprintf(`{"type":"m.room.member","room_id":%q,"sender":%q,"state_key":%q,"content":{"membership":%q},`+
-			`"origin_server_ts":1,"depth":1,"prev_events":[],"auth_events":[]}`, req.RoomID, user, user, membership)
+	res.Events, err = memberEvents(req.RoomID, w.members[req.RoomID])
+	return res, err
+}
+
+func (w *world) atRoot(
+	_ context.Context, req roomserver.QueryStateRequest,
+) (res roomserver.QueryStateResponse, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	res.Events, err = memberEvents(req.RoomID, w.states[binary.BigEndian.Uint64(req.Root[:])-1])
+	return res, err
+}
+
+func memberEvents(room id.RoomID, members map[id.UserID]string) (all []roomserver.Event, err error) {
+	for user, membership := range members {
+		text := fmt.Sprintf(`{"type":"m.room.member","room_id":%q,"sender":%q,"state_key":%q,"origin_server_ts":1,"depth":1,`+
+			`"content":{"membership":%q},"prev_events":[],"auth_events":[]}`, room, user, user, membership)
 		event, err := pdu.ParseTrusted("11", "$event", json.RawMessage(text))
 		if err != nil {
-			return res, err
+			return nil, err
 		}
-		res.Events = append(res.Events, roomserver.Event{PDU: event})
+		all = append(all, roomserver.Event{PDU: event})
 	}
-	return res, nil
+	return all, nil
 }
 
 // member changes a membership, as the consumer of rooms tells it.
@@ -191,6 +204,9 @@ func (w *world) member(room id.RoomID, user id.UserID, membership string) {
 	for name := range w.bridges {
 		after[name] = w.has(name, room)
 	}
+	w.states = append(w.states, maps.Clone(w.members[room]))
+	var root roomserver.Root
+	binary.BigEndian.PutUint64(root[:], uint64(len(w.states)))
 	w.mu.Unlock()
 	var users []storage.ServiceUser
 	var rooms []storage.ServiceRoom
@@ -199,7 +215,7 @@ func (w *world) member(room id.RoomID, user id.UserID, membership string) {
 			users = append(users, storage.ServiceUser{Service: name, UserID: user})
 		}
 		if before[name] != after[name] {
-			rooms = append(rooms, storage.ServiceRoom{Service: name, RoomID: room})
+			rooms = append(rooms, storage.ServiceRoom{Service: name, RoomID: room, Root: root})
 		}
 	}
 	w.must(w.store.DB.Write(w.t.Context(), "rooms", func(ctx context.Context, tx *sqlutil.Tx) error {
@@ -234,8 +250,8 @@ func (w *world) record(
 	}
 }
 
-// send collects what there is for a service, and gives it to the bridge if the transaction is stored. It returns false if
-// there was nothing.
+// send collects what there is for a service, and gives it to the bridge if the transaction is stored. It returns false
+// if there was nothing.
 func (w *world) send(b *bridge, crash bool, about ...id.UserID) bool {
 	w.t.Helper()
 	part, err := w.s.Collect(w.t.Context(), b.Registration, about)

@@ -31,10 +31,11 @@ type batch struct {
 // room is one whose records are in a batch.
 type room struct {
 	kept
-	counted bool        // Users is right for the namespaces that are in force
-	before  kept        // as it was before the batch
-	anew    bool        // it was counted anew
-	moved   []id.UserID // whose membership has changed
+	counted bool            // Users is right for the namespaces that are in force
+	before  kept            // as it was before the batch
+	anew    bool            // it was counted anew
+	moved   []id.UserID     // whose membership has changed
+	root    roomserver.Root // the state after the last record
 	aliases []id.RoomAlias
 	asked   bool // whether aliases is known
 }
@@ -108,6 +109,7 @@ func (b *batch) event(ctx context.Context, o *roomserver.OutputEvent) error {
 			return err
 		}
 	}
+	r.root = o.RootAfter
 	var to recipients
 	to.addUsers(b.set, r.Users)
 	var target id.UserID
@@ -295,7 +297,7 @@ func (b *batch) tellRooms(ctx context.Context, tx *sqlutil.Tx) error {
 				continue
 			}
 			if was != is {
-				rooms = append(rooms, storage.ServiceRoom{Service: service.ID, RoomID: roomID})
+				rooms = append(rooms, storage.ServiceRoom{Service: service.ID, RoomID: roomID, Root: r.root})
 			}
 			for _, user := range r.moved {
 				if !b.set.Owns(service, user) {

@@ -18,9 +18,11 @@ CREATE TABLE appservice_list_users (
     service TEXT NOT NULL, user_id TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (user_id, service)
 );
 CREATE INDEX appservice_list_users_service ON appservice_list_users (service);
+-- root is that of the state which has the members; zero: they are those of now.
 CREATE TABLE appservice_list_rooms (
-    service TEXT NOT NULL, room_id TEXT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (service, room_id)
+    version BIGINT PRIMARY KEY, service TEXT NOT NULL, room_id TEXT NOT NULL, root BYTEA NOT NULL
 );
+CREATE INDEX appservice_list_rooms_service ON appservice_list_rooms (service);
 -- What a service must hear: users whose keys have changed or (has_left) who share no room any more.
 CREATE TABLE appservice_list_changes (
     service TEXT NOT NULL, user_id TEXT NOT NULL, has_left BOOLEAN NOT NULL, version BIGINT NOT NULL,

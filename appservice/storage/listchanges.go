@@ -54,8 +54,8 @@ func (s *Store) PutListChanges(ctx context.Context, tx *sqlutil.Tx, changes []Li
 	return nil
 }
 
-// PutSharedChanges notes that keys of users have changed, for the services with which they share rooms. It returns how many
-// changes these are.
+// PutSharedChanges notes that keys of users have changed, for the services with which they share rooms. It returns how
+// many changes these are.
 func (s *Store) PutSharedChanges(ctx context.Context, tx *sqlutil.Tx, users []id.UserID) (int64, error) {
 	n, err := s.insertSharedChanges.Exec(ctx, tx, sqlutil.Array(users), newVersion())
 	if err != nil {

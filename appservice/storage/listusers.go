@@ -9,6 +9,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
+	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
 // ServiceUser is a user of whom something must be found out for a service.
@@ -19,17 +20,17 @@ type ServiceUser struct {
 	Version int64
 }
 
-// ServiceRoom is a room whose members are all such users.
+// ServiceRoom is a room whose members are all such users: those of the state of a root, or, if that is zero, of now.
 type ServiceRoom struct {
 	Service string
 	RoomID  id.RoomID
+	Root    roomserver.Root
 	Version int64 // as that of a ServiceUser
 }
 
 type listUserStatements struct {
 	insertListUsers                  *sqlutil.Insert
 	selectListUsers, deleteListUsers *sqlutil.Stmt
-	knownListUsers                   *sqlutil.Stmt
 }
 
 func prepareListUsers(db *sqlutil.DB) listUserStatements {
@@ -38,8 +39,6 @@ func prepareListUsers(db *sqlutil.DB) listUserStatements {
 			`ON CONFLICT (user_id, service) DO UPDATE SET version = excluded.version`),
 		selectListUsers: db.Stmt(`SELECT service, user_id, version FROM appservice_list_users
 			ORDER BY user_id, service LIMIT $1`),
-		knownListUsers: db.Stmt(`SELECT user_id FROM appservice_list_shared WHERE service = $1 AND user_id = ANY($2)
-			UNION SELECT user_id FROM appservice_list_users WHERE service = $1 AND user_id = ANY($2)`),
 		deleteListUsers: db.Stmt(`DELETE FROM appservice_list_users
 			WHERE user_id = ANY($1) AND version = ANY($2) RETURNING version`),
 	}
@@ -65,17 +64,8 @@ func (s *Store) PutListUsers(ctx context.Context, tx *sqlutil.Tx, users []Servic
 	return nil
 }
 
-// KnownListUsers returns those of some users who share a room with a service, as it knows, or of whom it is being found out.
-func (s *Store) KnownListUsers(ctx context.Context, tx *sqlutil.Tx, service string, users []id.UserID) ([]id.UserID, error) {
-	rows, err := s.knownListUsers.Query(ctx, tx, service, sqlutil.Array(users))
-	known, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (user id.UserID, err error) { return user, rows.Scan(&user) })
-	if err != nil {
-		return nil, fmt.Errorf("users of device lists: %w", err)
-	}
-	return known, nil
-}
-
-// NextListUsers returns some of these users, all services of one together if there is room. It makes its own transaction.
+// NextListUsers returns some of these users, all services of one together if there is room. It makes its own
+// transaction.
 func (s *Store) NextListUsers(ctx context.Context, most int) (users []ServiceUser, err error) {
 	err = s.DB.ReadOne(ctx, "users of device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
 		rows, err := s.selectListUsers.Query(ctx, tx, most)
@@ -98,8 +88,8 @@ type Found struct {
 	Shares bool // a room with users of the service
 }
 
-// SettleListUsers notes what was found out, and what services must hear of it: users who newly share a room, and who share
-// none any more. What was found out of a user for whom there is a new reason to look, or is none, is left out.
+// SettleListUsers notes what was found out, and what services must hear of it: users who newly share a room, and who
+// share none any more. What was found out of a user for whom there is a new reason to look, or is none, is left out.
 func (s *Store) SettleListUsers(ctx context.Context, tx *sqlutil.Tx, found []Found) error {
 	users, versions := make([]id.UserID, len(found)), make([]int64, len(found))
 	for i := range found {
@@ -156,23 +146,18 @@ type listRoomStatements struct {
 
 func prepareListRooms(db *sqlutil.DB) listRoomStatements {
 	return listRoomStatements{
-		insertListRooms: db.Insert("appservice_list_rooms", []string{"service", "room_id", "version"},
-			`ON CONFLICT (service, room_id) DO UPDATE SET version = excluded.version`),
-		selectListRooms: db.Stmt(`SELECT service, room_id, version FROM appservice_list_rooms LIMIT $1`),
-		deleteListRoom:  db.Stmt(`DELETE FROM appservice_list_rooms WHERE service = $1 AND room_id = $2 AND version = $3`),
+		insertListRooms: db.Insert("appservice_list_rooms", []string{"version", "service", "room_id", "root"}, ""),
+		selectListRooms: db.Stmt(`SELECT service, room_id, root, version FROM appservice_list_rooms LIMIT $1`),
+		deleteListRoom:  db.Stmt(`DELETE FROM appservice_list_rooms WHERE version = $1`),
 	}
 }
 
 // PutListRooms notes that it must be found out of all members of rooms whether they share rooms with services.
 func (s *Store) PutListRooms(ctx context.Context, tx *sqlutil.Tx, rooms []ServiceRoom) error {
-	rooms = slices.Clone(rooms)
-	slices.SortFunc(rooms, func(a, b ServiceRoom) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.RoomID, b.RoomID))
-	})
-	rooms = slices.CompactFunc(rooms, func(a, b ServiceRoom) bool { return a.Service == b.Service && a.RoomID == b.RoomID })
 	rows := make([][]any, len(rooms))
-	for i, r := range rooms {
-		rows[i] = []any{r.Service, r.RoomID, newVersion()}
+	for i := range rooms {
+		r := &rooms[i]
+		rows[i] = []any{newVersion(), r.Service, r.RoomID, r.Root[:]}
 	}
 	if _, err := s.insertListRooms.Exec(ctx, tx, rows); err != nil {
 		return fmt.Errorf("rooms of device lists: %w", err)
@@ -186,7 +171,9 @@ func (s *Store) NextListRooms(ctx context.Context, most int) (rooms []ServiceRoo
 		rows, err := s.selectListRooms.Query(ctx, tx, most)
 		rooms, err = sqlutil.Collect(rows, err, func(rows *sql.Rows) (ServiceRoom, error) {
 			var r ServiceRoom
-			err := rows.Scan(&r.Service, &r.RoomID, &r.Version)
+			var root []byte
+			err := rows.Scan(&r.Service, &r.RoomID, &root, &r.Version)
+			copy(r.Root[:], root)
 			return r, err
 		})
 		return err
@@ -197,8 +184,8 @@ func (s *Store) NextListRooms(ctx context.Context, most int) (rooms []ServiceRoo
 	return rooms, nil
 }
 
-// EndListRoom notes that all members of a room are noted. A room for which there is a new reason stays.
+// EndListRoom notes that all members of a room are noted.
 func (s *Store) EndListRoom(ctx context.Context, tx *sqlutil.Tx, room ServiceRoom) error {
-	_, err := s.deleteListRoom.Exec(ctx, tx, room.Service, room.RoomID, room.Version)
+	_, err := s.deleteListRoom.Exec(ctx, tx, room.Version)
 	return err
 }

@@ -45,8 +45,8 @@ func prepareToDevice(db *sqlutil.DB) toDeviceStatements {
 // trimEach is how many rows come between two looks whether there are too many.
 const trimEach = 1000
 
-// PutToDevice adds messages after all that wait for their services. It gives the rows their numbers. Of more rows than most,
-// the oldest of a service go.
+// PutToDevice adds messages after all that wait for their services. It gives the rows their numbers. Of more rows than
+// most, the oldest of a service go.
 func (s *Store) PutToDevice(ctx context.Context, tx *sqlutil.Tx, rows []ToDevice, most int64) error {
 	of := make(map[string][]*ToDevice)
 	var services []string
@@ -99,7 +99,8 @@ func (s *Store) DropToDevice(ctx context.Context, tx *sqlutil.Tx, service string
 	return nil
 }
 
-// TakeToDevice removes rows of a service. Of one, which is nil if there is none, the messages up to its Taken are taken.
+// TakeToDevice removes rows of a service. Of one, which is nil if there is none, the messages up to its Taken are
+// taken.
 func (s *Store) TakeToDevice(ctx context.Context, tx *sqlutil.Tx, service string, whole []int64, part *ToDevice) error {
 	if len(whole) > 0 {
 		if _, err := s.deleteToDevice.Exec(ctx, tx, service, sqlutil.Array(whole)); err != nil {

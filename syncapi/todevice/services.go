@@ -12,17 +12,17 @@ import (
 )
 
 const (
-	// keepForServices is how long the inbox of a device keeps messages that an application service gets too and that the
-	// device does not fetch, where the device's user is the service's alone.
+	// keepForServices is how long the inbox of a device keeps messages that an application service gets too and that
+	// the device does not fetch, where the device's user is the service's alone.
 	keepForServices = 7 * 24 * time.Hour
 	// trimServicesEach is for how many such messages it is looked once, on average, whether an inbox has older ones.
 	trimServicesEach = 50
 )
 
-// addServices adds what application services get besides. A message to a device of a service's user goes both ways, into a
-// transaction and into the inbox of the device, so that it arrives whether the service reads the one or calls /sync for
-// the other. Where the user is the service's alone, the inbox gives up what nobody fetches (MSC4203, § When to delete a
-// to-device message).
+// addServices adds what application services get besides. A message to a device of a service's user goes both ways,
+// into a transaction and into the inbox of the device, so that it arrives whether the service reads the one or calls
+// /sync for the other. Where the user is the service's alone, the inbox gives up what nobody fetches (MSC4203, § When
+// to delete a to-device message).
 func (d *delivery) addServices(req *Request, services *registration.Set) {
 	if services.Empty() {
 		return

@@ -222,8 +222,8 @@ func TestABridgeActsAsItsDevices(t *testing.T) {
 	})
 }
 
-// Processes are killed while messages are sent: the bridge gets each, in the order of its sender; and what it acknowledged
-// does not come under another transaction id.
+// Processes are killed while messages are sent: the bridge gets each, in the order of its sender; and what it
+// acknowledged does not come under another transaction id.
 func TestKillsLoseNoMessageToABridge(t *testing.T) {
 	deploy.Chosen(t, polylith)
 	d := deployed(deploy.Own(t, polylith, deploy.Options{Replicas: config.Components()}))
