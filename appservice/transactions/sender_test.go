@@ -92,9 +92,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	if took && !f.takes[txn] {
 		f.takes[txn] = true
-		for _, e := range gjson.GetBytes(body, "events.#.event_id").Array() {
-			f.events = append(f.events, e.Str)
-		}
+		f.events = append(f.events, eventsOf(body)...)
 	}
 	close(f.changed)
 	f.changed = make(chan struct{})
@@ -132,7 +130,8 @@ type bench struct {
 	client *http.Client
 	bad    map[id.EventID]error // events that the roomserver cannot tell
 	queued map[string][]string
-	fails  int // how often the roomserver fails from now on, whatever it is asked
+	fails  int    // how often the roomserver fails from now on, whatever it is asked
+	asked  func() // called when the roomserver is asked next
 
 	sender *Sender
 	stop   func()
@@ -220,8 +219,12 @@ func (b *bench) query(_ context.Context, req roomserver.QueryEventsRequest) (
 	res roomserver.QueryEventsResponse, err error) {
 	b.mu.Lock()
 	b.fails--
-	fails := b.fails >= 0
+	fails, asked := b.fails >= 0, b.asked
+	b.asked = nil
 	b.mu.Unlock()
+	if asked != nil {
+		asked()
+	}
 	if fails {
 		return res, errors.New("no statement can be run")
 	}
@@ -357,9 +360,15 @@ func (f *fake) note(txn string) {
 		return
 	}
 	f.takes[txn] = true
-	for _, e := range gjson.GetBytes(f.bodies[txn], "events.#.event_id").Array() {
-		f.events = append(f.events, e.Str)
+	f.events = append(f.events, eventsOf(f.bodies[txn])...)
+}
+
+// eventsOf lists the events of a transaction.
+func eventsOf(body []byte) (ids []string) {
+	for _, e := range gjson.GetBytes(body, "events.#.event_id").Array() {
+		ids = append(ids, e.Str)
 	}
+	return ids
 }
 
 // An event that cannot be read is left out (A1), whether the roomserver does not have it or fails with it.

@@ -132,7 +132,11 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	w.s.mu.Unlock()
 	var t *storage.Transaction
 	var rows []storage.Event
+	var last int64
 	err = w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if last, err = w.s.Store.LastTransaction(ctx, tx, w.service); err != nil {
+			return err
+		}
 		if t, err = w.s.Store.Transaction(ctx, tx, w.service); err != nil || t != nil {
 			return err
 		}
@@ -143,7 +147,7 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		return broken, 0, err
 	}
 	if t == nil {
-		if t, err = w.cut(ctx, r, rows); err != nil {
+		if t, err = w.cut(ctx, r, rows, last); err != nil {
 			return broken, 0, err
 		}
 		if t == nil {
@@ -204,7 +208,8 @@ func (w *worker) noteFailure(ctx context.Context, t *storage.Transaction, next t
 	now, text := w.s.Now(), why.Error()
 	text = text[:min(len(text), maxError)]
 	return w.s.Store.DB.Write(ctx, "transaction was not taken", func(ctx context.Context, tx *sqlutil.Tx) error {
-		if err := w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli()); err != nil {
+		noted, err := w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli())
+		if err != nil || !noted {
 			return err
 		}
 		return w.s.Store.NoteDown(ctx, tx, w.service, now.UnixMilli(), printable(text))
@@ -227,8 +232,8 @@ func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 }
 
 // cut makes the next transaction, of the oldest events that wait, and stores it. It is nil if nothing waits; its ID
-// is 0 if what waited needs none, or if another process made one.
-func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event) (
+// is 0 if what waited needs none, or if another process made one or skipped what waited since last was read.
+func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event, last int64) (
 	*storage.Transaction, error) {
 	t := &storage.Transaction{Service: w.service}
 	events, users, err := w.events(ctx, r, rows, t)
@@ -261,7 +266,7 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 		if empty {
 			return w.s.Store.Settle(ctx, tx, w.service, t.LastNumber)
 		}
-		if err := w.s.Store.Begin(ctx, tx, t, now); err != nil {
+		if err := w.s.Store.Begin(ctx, tx, t, last, now); err != nil {
 			return err
 		}
 		for i := range parts {
