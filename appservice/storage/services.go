@@ -22,7 +22,8 @@ type Service struct {
 type serviceStatements struct {
 	insertServices, insertNumbers                                          *sqlutil.Insert
 	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown *sqlutil.Stmt
-	deleteNumbers, deleteServiceTxn, deleteServiceRows                     *sqlutil.Stmt
+	deleteNumbers, deleteServiceTxn, deleteServiceRows, unknowRooms        *sqlutil.Stmt
+	deleteRooms, deleteInterests                                           *sqlutil.Stmt
 }
 
 func prepareServices(db *sqlutil.DB) serviceStatements {
@@ -44,8 +45,13 @@ func prepareServices(db *sqlutil.DB) serviceStatements {
 			WHERE service = $1`),
 		deleteService: db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0
 			AND removed_ms < $2`),
-		deleteNumbers:     db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
-		deleteServiceTxn:  db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+		deleteNumbers:    db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
+		deleteServiceTxn: db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+		// Rows that go leave their rooms to be counted anew, should the namespaces ever be the same again.
+		unknowRooms: db.Stmt(`UPDATE appservice_rooms SET namespaces = '' WHERE room_id IN
+			(SELECT room_id FROM appservice_interest WHERE service = $1)`),
+		deleteRooms:       db.Stmt(`DELETE FROM appservice_rooms`),
+		deleteInterests:   db.Stmt(`DELETE FROM appservice_interest`),
 		deleteServiceRows: db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
 	}
 }
@@ -90,13 +96,22 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 		return false, err
 	}
 	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn,
-		s.deleteServiceRows,
+		s.unknowRooms, s.deleteServiceRows,
 		s.dropToDevice, s.dropToDeviceLast} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// ForgetRooms forgets who is interested in which room. It is for when no service is remembered.
+func (s *Store) ForgetRooms(ctx context.Context, tx *sqlutil.Tx) error {
+	if _, err := s.deleteRooms.Exec(ctx, tx); err != nil {
+		return err
+	}
+	_, err := s.deleteInterests.Exec(ctx, tx)
+	return err
 }
 
 // NoteUp says that a service has taken a transaction.
