@@ -42,7 +42,7 @@ func prepareServices(db *sqlutil.DB) serviceStatements {
 			last_error = '' WHERE service = $1`),
 		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END,
 			last_error = $3
-			WHERE service = $1`),
+			WHERE service = $1 AND EXISTS (SELECT 1 FROM appservice_transactions t WHERE t.service = $1 AND t.id = $4)`),
 		deleteService: db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0
 			AND removed_ms < $2`),
 		deleteNumbers:    db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
@@ -120,8 +120,8 @@ func (s *Store) NoteUp(ctx context.Context, tx *sqlutil.Tx, service string, nowM
 	return err
 }
 
-// NoteDown says that a service has not taken a transaction, and why.
-func (s *Store) NoteDown(ctx context.Context, tx *sqlutil.Tx, service string, nowMS int64, why string) error {
-	_, err := s.noteDown.Exec(ctx, tx, service, nowMS, why)
-	return err
+// NoteDown says that a service has not taken a transaction, and why. It is false if that is not under way any more.
+func (s *Store) NoteDown(ctx context.Context, tx *sqlutil.Tx, t *Transaction, nowMS int64, why string) (bool, error) {
+	n, err := s.noteDown.Exec(ctx, tx, t.Service, nowMS, why, t.ID)
+	return n > 0, err
 }

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -62,6 +63,14 @@ func (s *Store) LastTransaction(ctx context.Context, tx *sqlutil.Tx, service str
 // Begin stores a transaction and gives it its ID, if LastTransaction is last still: else what is in it may have been
 // sent by another process, or skipped.
 func (s *Store) Begin(ctx context.Context, tx *sqlutil.Tx, t *Transaction, last, nowMS int64) error {
+	if err := s.newID(ctx, tx, t, last, nowMS); err != nil {
+		return err
+	}
+	return s.insert(ctx, tx, t)
+}
+
+// newID comes before everything else that a transaction does with a service: whoever changes its queue waits here.
+func (s *Store) newID(ctx context.Context, tx *sqlutil.Tx, t *Transaction, last, nowMS int64) error {
 	err := s.nextID.QueryRow(ctx, tx, t.Service, nowMS, last).Scan(&t.ID)
 	if errors.Is(err, sql.ErrNoRows) {
 		return ErrUnderWay
@@ -69,6 +78,10 @@ func (s *Store) Begin(ctx context.Context, tx *sqlutil.Tx, t *Transaction, last,
 	if err != nil {
 		return fmt.Errorf("id of a transaction for %s: %w", t.Service, err)
 	}
+	return nil
+}
+
+func (s *Store) insert(ctx context.Context, tx *sqlutil.Tx, t *Transaction) error {
 	n, err := s.insertTxn.Exec(ctx, tx, t.Service, t.ID, string(t.Body), t.LastNumber, t.Events)
 	if err == nil && n == 0 {
 		err = ErrUnderWay
@@ -94,11 +107,21 @@ func (s *Store) Transactions(ctx context.Context, tx *sqlutil.Tx) ([]Transaction
 	})
 }
 
-// NoteAttempt says that a transaction was sent and not taken, and when it is sent next. It is false if that is not under
-// way any more.
-func (s *Store) NoteAttempt(ctx context.Context, tx *sqlutil.Tx, t *Transaction, nextMS int64) (bool, error) {
-	n, err := s.noteAttempt.Exec(ctx, tx, t.Service, t.ID, nextMS)
-	return n > 0, err
+// Replace stores a transaction in place of the one that is under way, which is old, and gives it its ID.
+func (s *Store) Replace(ctx context.Context, tx *sqlutil.Tx, t *Transaction, old, nowMS int64) error {
+	if err := s.newID(ctx, tx, t, old, nowMS); err != nil {
+		return err
+	}
+	if n, err := s.deleteTxn.Exec(ctx, tx, t.Service, old); err != nil || n == 0 {
+		return cmp.Or(err, ErrUnderWay)
+	}
+	return s.insert(ctx, tx, t)
+}
+
+// NoteAttempt says that a transaction was sent and not taken, and when it is sent next.
+func (s *Store) NoteAttempt(ctx context.Context, tx *sqlutil.Tx, t *Transaction, nextMS int64) error {
+	_, err := s.noteAttempt.Exec(ctx, tx, t.Service, t.ID, nextMS)
+	return err
 }
 
 // End removes a transaction and the events that it settles. It is false if that was done before.

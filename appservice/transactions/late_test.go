@@ -2,8 +2,14 @@ package transactions
 
 import (
 	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"path"
+	"slices"
 	"testing"
 
+	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/sqlutil"
 )
 
@@ -72,4 +78,54 @@ func TestATransactionThatIsMadeLateIsNotSent(t *testing.T) {
 			b.queued["one"] = b.queued["one"][:len(b.queued["one"])-3]
 		})
 	})
+}
+
+// What is too large for a service is sent in smaller transactions, with all that rides with it.
+func TestWhatIsTooLargeIsSentInParts(t *testing.T) {
+	benches(t, []string{"one"}, func(t *testing.T, b *bench) {
+		f := b.fakes["one"]
+		const limit = 3000
+		refused := make(map[string]bool)
+		f.does(func(_ int, w http.ResponseWriter, r *http.Request) bool {
+			txn := path.Base(r.URL.Path)
+			f.mu.Lock()
+			body := f.bodies[txn]
+			tooLarge := len(body) > limit
+			if tooLarge {
+				f.takes[txn] = true // another one may come, and it is never sent again
+				if refused[txn] {
+					t.Errorf("%s is sent again, which is too large", txn)
+				}
+				refused[txn] = true
+			}
+			f.mu.Unlock()
+			if tooLarge {
+				w.WriteHeader(http.StatusRequestEntityTooLarge)
+				return false
+			}
+			f.note(txn)
+			_, _ = io.WriteString(w, "{}")
+			return true
+		})
+		b.mu.Lock()
+		b.bad["$one-3"] = nil
+		b.mu.Unlock()
+		b.queue("one", 150)
+		b.queued["one"] = slices.Delete(b.queued["one"], 3, 4)
+		b.has("one")
+		b.settled("one")
+	})
+}
+
+func TestHalfOfATransactionKeepsWhatRides(t *testing.T) {
+	body, err := body([]json.RawMessage{[]byte(`{"event_id":"$1"}`), []byte(`{"event_id":"$2"}`),
+		[]byte(`{"event_id":"$3"}`)}, []Part{{ToDevice: []json.RawMessage{[]byte(`{"type":"a"}`)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shorter, events, err := half(body)
+	want := `{"events":[{"event_id":"$1"}],"de.sorunome.msc2409.to_device":[{"type":"a"}],"to_device":[{"type":"a"}]}`
+	if err != nil || string(shorter) != want || !slices.Equal(events, []id.EventID{"$1"}) {
+		t.Errorf("half of a transaction: %s, %v, %v", shorter, events, err)
+	}
 }

@@ -15,9 +15,10 @@ import (
 )
 
 const (
-	// maxEvents and maxBytes bound the events of a transaction: their number, and the bytes after which none is added.
+	// maxEvents and maxBytes bound the events of a transaction: their number and, if they are more than one, their bytes.
+	// Many services, and servers in front of them, take requests of 1 MiB.
 	maxEvents = 100
-	maxBytes  = 2 << 20
+	maxBytes  = 512 << 10
 	firstWait = time.Second
 	// gather is how long there is at least between two transactions to a service, so that a stream of events does
 	// not become one of transactions. The first of them goes at once.

@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,6 +40,8 @@ type worker struct {
 	forgiven int64
 	poisoned map[int64]int // how often events could not be read, by number
 	full     bool          // the last transaction had as many events as one may have
+	// atMost bounds the bytes of events, where the service did not take so much; else 0.
+	atMost int
 }
 
 // outcome is how a step has ended.
@@ -164,6 +167,12 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		if ctx.Err() != nil {
 			return broken, 0, why
 		}
+		if errors.Is(why, errTooLarge) && t.Events > 1 {
+			if err := w.shorten(ctx, t); err != nil {
+				return broken, 0, err
+			}
+			return done, 0, nil
+		}
 		next := w.s.backoff(t.Attempts - w.forgiven)
 		if err := w.noteFailure(ctx, t, next, why); err != nil {
 			w.log.WithError(err).Warn("the failure of a transaction cannot be noted")
@@ -187,6 +196,46 @@ func (s *Sender) backoff(before int64) time.Duration {
 	return wait*4/5 + rand.N(wait*2/5)
 }
 
+var errTooLarge = errors.New("it answers with status 413, too large")
+
+// shorten replaces a transaction that is too large for the service by one, under another id, with half of its events.
+// The others are left for later transactions, which are smaller too.
+func (w *worker) shorten(ctx context.Context, t *storage.Transaction) error {
+	var rows []storage.Event
+	err := w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	shorter := &storage.Transaction{Service: w.service}
+	var events []id.EventID
+	if shorter.Body, events, err = half(t.Body); err != nil {
+		return err
+	}
+	shorter.Events = int64(len(events))
+	for i := range rows {
+		if len(events) > 0 && rows[i].EventID == events[0] {
+			events, shorter.LastNumber = events[1:], rows[i].Number
+		}
+	}
+	if len(events) > 0 { // what waits was skipped meanwhile
+		return nil
+	}
+	now := w.s.Now().UnixMilli()
+	err = w.s.Store.DB.Write(ctx, "shorter transaction", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return w.s.Store.Replace(ctx, tx, shorter, t.ID, now)
+	})
+	if errors.Is(err, storage.ErrUnderWay) {
+		return nil
+	}
+	w.atMost = len(t.Body) / 2
+	w.log.WithFields(logrus.Fields{"bytes": len(t.Body), "events": t.Events}).
+		Warn("a transaction is too large for the application service: it is sent with half of the events")
+	return err
+}
+
 // send sends a transaction once. The error says why the service has not taken it.
 func (w *worker) send(ctx context.Context, r *registration.Registration, t *storage.Transaction) error {
 	name := strconv.FormatInt(t.ID, 10)
@@ -196,6 +245,8 @@ func (w *worker) send(ctx context.Context, r *registration.Registration, t *stor
 	switch {
 	case err != nil:
 		return err
+	case status == http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%w: it has %d bytes and %d events", errTooLarge, len(t.Body), t.Events)
 	case status != http.StatusOK:
 		return fmt.Errorf("it answers with status %d: %s", status, answer[:min(len(answer), 200)])
 	case !json.Valid(answer):
@@ -208,11 +259,11 @@ func (w *worker) noteFailure(ctx context.Context, t *storage.Transaction, next t
 	now, text := w.s.Now(), why.Error()
 	text = text[:min(len(text), maxError)]
 	return w.s.Store.DB.Write(ctx, "transaction was not taken", func(ctx context.Context, tx *sqlutil.Tx) error {
-		noted, err := w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli())
+		noted, err := w.s.Store.NoteDown(ctx, tx, t, now.UnixMilli(), printable(text))
 		if err != nil || !noted {
 			return err
 		}
-		return w.s.Store.NoteDown(ctx, tx, w.service, now.UnixMilli(), printable(text))
+		return w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli())
 	})
 }
 
@@ -220,14 +271,14 @@ func (w *worker) noteFailure(ctx context.Context, t *storage.Transaction, next t
 func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 	now := w.s.Now().UnixMilli()
 	return w.s.Store.DB.Write(ctx, "transaction was taken", func(ctx context.Context, tx *sqlutil.Tx) error {
-		ended, err := w.s.Store.End(ctx, tx, t)
-		if err != nil {
+		if err := w.s.Store.NoteUp(ctx, tx, w.service, now); err != nil {
 			return err
 		}
+		ended, err := w.s.Store.End(ctx, tx, t)
 		if ended {
 			tx.AfterCommit(func() { w.s.Metrics.took(w.service, t.Events) })
 		}
-		return w.s.Store.NoteUp(ctx, tx, w.service, now)
+		return err
 	})
 }
 
@@ -320,7 +371,7 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 			t.LastNumber = number
 			continue
 		}
-		if size += len(all[i].body); size > maxBytes && len(events) > 0 {
+		if size += len(all[i].body); size > cmp.Or(w.atMost, maxBytes) && len(events) > 0 {
 			break
 		}
 		events = append(events, all[i].body)
