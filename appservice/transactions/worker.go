@@ -55,7 +55,8 @@ const (
 )
 
 func (w *worker) run(ctx context.Context) {
-	wait := localWait
+	first, most := min(localWait, w.s.FirstWait), min(maxLocalWait, w.s.LastWait)
+	wait := first
 	for ctx.Err() == nil {
 		began := time.Now()
 		result, next, err := w.step(ctx)
@@ -63,7 +64,7 @@ func (w *worker) run(ctx context.Context) {
 			break
 		}
 		if result != broken {
-			wait = localWait
+			wait = first
 		}
 		switch result {
 		case idle:
@@ -77,7 +78,7 @@ func (w *worker) run(ctx context.Context) {
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
 			w.pause(ctx, wait)
-			wait = min(2*wait, maxLocalWait)
+			wait = min(2*wait, most)
 		case failed:
 			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).
 				Warn("the application service did not take a transaction")
@@ -351,20 +352,17 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 			users = append(users, user)
 		}
 	}
+	w.asked(rows, bad)
 	size := 0
 	for i := range rows {
 		number := rows[i].Number
 		if why := bad[number]; why != nil {
-			if w.poisoned == nil {
-				w.poisoned = make(map[int64]int)
-			}
-			if w.poisoned[number]++; w.poisoned[number] < asks && !errors.Is(why, errMissing) {
+			if w.poisoned[number] < asks && !errors.Is(why, errMissing) {
 				if len(events) > 0 {
 					break // those before it are sent first
 				}
 				return nil, nil, fmt.Errorf("event %s: %w", rows[i].EventID, why)
 			}
-			delete(w.poisoned, number)
 			w.s.Metrics.Skipped(w.service, 1)
 			w.log.WithError(why).WithField("event", rows[i].EventID).
 				Error("an event is left out of what the application service is sent")
@@ -383,6 +381,18 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 		about(r.Sender)
 	}
 	return events, users, nil
+}
+
+// asked counts how often in a row each event could not be read, all at the same time: many are waited for no longer than
+// one.
+func (w *worker) asked(rows []storage.Event, bad map[int64]error) {
+	before := w.poisoned
+	w.poisoned = make(map[int64]int, len(bad))
+	for i := range rows {
+		if number := rows[i].Number; bad[number] != nil {
+			w.poisoned[number] = before[number] + 1
+		}
+	}
 }
 
 // printable replaces what a database does not take in a text.
