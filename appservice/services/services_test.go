@@ -194,6 +194,44 @@ func TestRoomsOfForgottenServicesAreCountedAnew(t *testing.T) {
 	})
 }
 
+// What is ephemeral goes with all else that waits.
+func TestWhatIsEphemeralGoesToo(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		put := func(ctx context.Context, tx *sqlutil.Tx) error {
+			return w.Store.PutEphemeral(ctx, tx, []storage.Ephemeral{
+				{Service: "irc", Kind: "presence", Name: "@a:here", Version: 1, Body: []byte("{}")},
+				{Service: "irc", Kind: "presence", Name: "@b:here", Version: 2, Body: []byte("{}")},
+				{Service: "xmpp", Kind: "presence", Name: "@a:here", Version: 1, Body: []byte("{}")}}, 10)
+		}
+		left := func(when string) {
+			t.Helper()
+			var waiting []string
+			err := w.Store.DB.Read(t.Context(), "waiting", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+				waiting, err = w.Store.EphemeralWaiting(ctx, tx)
+				return err
+			})
+			if err != nil || !slices.Equal(waiting, []string{"xmpp"}) {
+				t.Errorf("%s, something waits for %v, want xmpp only; %v", when, waiting, err)
+			}
+		}
+		w.register("irc", "xmpp")
+		if err := w.Store.DB.Write(t.Context(), "put", put); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc", All: true}); err != nil {
+			t.Fatal(err)
+		}
+		left("skipped")
+		if err := w.Store.DB.Write(t.Context(), "put", put); err != nil {
+			t.Fatal(err)
+		}
+		w.register("xmpp")
+		w.now = w.now.Add(keepRemoved + time.Hour)
+		w.register("xmpp")
+		left("forgotten")
+	})
+}
+
 func TestOperatorsSkipAndRetry(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		w.register("irc")

@@ -102,7 +102,8 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 			return false, err
 		}
 	}
-	return true, nil
+	_, err = s.trimEphemeral.Exec(ctx, tx, service, 0)
+	return true, err
 }
 
 // ForgetRooms forgets who is interested in which room. It is for when no service is remembered.

@@ -154,6 +154,9 @@ func (s *Store) Skip(ctx context.Context, tx *sqlutil.Tx, service string, all bo
 		if _, err := s.dropToDevice.Exec(ctx, tx, service); err != nil {
 			return 0, err
 		}
+		if _, err := s.trimEphemeral.Exec(ctx, tx, service, 0); err != nil {
+			return 0, err
+		}
 		return s.deleteAllEvents.Exec(ctx, tx, service)
 	case t != nil:
 		return s.deleteEvents.Exec(ctx, tx, service, t.LastNumber)
