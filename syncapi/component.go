@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -141,8 +142,21 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 // of it.
 const maxPresenceRooms = 1000
 
+// presenceOnce is of how many users one transaction tells: thousands become something else at the same time where many
+// clients come back.
+const presenceOnce = 50
+
 // tellPresence writes what users have become into the log.
 func tellPresence(ctx context.Context, db *sqlutil.DB, output *eventlog.Topic, changed []stream.Presence) error {
+	for some := range slices.Chunk(changed, presenceOnce) {
+		if err := tellPresenceOf(ctx, db, output, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tellPresenceOf(ctx context.Context, db *sqlutil.DB, output *eventlog.Topic, changed []stream.Presence) error {
 	return db.Write(ctx, "presence for services", func(ctx context.Context, tx *sqlutil.Tx) error {
 		for i := range changed {
 			p := &changed[i]

@@ -62,5 +62,5 @@ func hearOthers(ctx context.Context, deps component.Deps, tracker *typing.Tracke
 			return
 		}
 		tracker.Hear(&output)
-	})
+	}, nil)
 }

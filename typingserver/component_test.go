@@ -29,7 +29,7 @@ func TestAChangeIsAnnouncedAndCanBeAskedFor(t *testing.T) {
 				t.Error(err)
 			}
 			heard <- output
-		})
+		}, nil)
 	}()
 	// What is published before somebody subscribes is lost: change until the first change is heard.
 	for i := 0; ; i++ {

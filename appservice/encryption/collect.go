@@ -33,6 +33,9 @@ type parcel struct {
 func (s *Service) Collect(
 	ctx context.Context, service *registration.Registration, users []id.UserID,
 ) (part transactions.Part, err error) {
+	if !service.Encrypts() {
+		return s.discard(ctx, service.ID)
+	}
 	var p *parcel
 	err = s.Store.DB.Read(ctx, "encryption for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		p, err = s.read(ctx, tx, service.ID, users)
@@ -58,6 +61,23 @@ func (s *Service) Collect(
 	return part, nil
 }
 
+// discard removes the messages that wait for a service that does not want them any more. Device lists and counts are
+// dropped where it is followed which services encrypt.
+func (s *Service) discard(ctx context.Context, service string) (part transactions.Part, err error) {
+	var some []storage.ToDevice
+	err = s.Store.DB.ReadOne(ctx, "messages that nobody wants", func(ctx context.Context, tx *sqlutil.Tx) error {
+		some, err = s.Store.ToDevice(ctx, tx, service, 1, 1)
+		return err
+	})
+	if err != nil {
+		return part, fmt.Errorf("encryption for %s: %w", service, err)
+	}
+	if len(some) > 0 {
+		part.Taken = func(ctx context.Context, tx *sqlutil.Tx) error { return s.Store.DropToDevice(ctx, tx, service) }
+	}
+	return part, nil
+}
+
 func (s *Service) read(ctx context.Context, tx *sqlutil.Tx, service string, users []id.UserID) (*parcel, error) {
 	rows, err := s.Store.ToDevice(ctx, tx, service, maxMessages, maxMessageBytes)
 	if err != nil {
@@ -75,9 +95,19 @@ func (s *Service) read(ctx context.Context, tx *sqlutil.Tx, service string, user
 	}
 	if about := slices.Concat(p.mail.to, users); len(about) > 0 {
 		slices.Sort(about)
-		p.others, err = s.Store.KeyCountsOf(ctx, tx, service, slices.Compact(about), maxCounts)
+		if p.others, err = s.Store.KeyCountsOf(ctx, tx, service, slices.Compact(about), maxCounts); err != nil {
+			return nil, err
+		}
 	}
-	return p, err
+	if len(p.changes) > 0 {
+		// Bridges of matrix-bot-sdk give device lists to none of their devices but those whose counts are there too.
+		some, err := s.Store.SomeKeyCounts(ctx, tx, service, maxCounts)
+		if err != nil {
+			return nil, err
+		}
+		p.others = append(p.others, some...)
+	}
+	return p, nil
 }
 
 // take removes what is in a transaction from what waits.

@@ -171,45 +171,71 @@ func (s *Service) lookAll(ctx context.Context) error {
 	}
 }
 
-// noteMembers notes all members of a room.
+// noteMembers notes all members of a room. They may have left it since there was a reason to look at it: then it is looked
+// again at those whom the service knows.
 func (s *Service) noteMembers(ctx context.Context, room storage.ServiceRoom) error {
-	set := s.Registrations.Load()
-	service := set.ByID(room.Service)
-	var users []storage.ServiceUser
-	for _, membership := range present {
-		if service == nil {
-			break
-		}
-		// The zero Viewer sees everything; clients get no more of it than users of theirs see.
-		members, err := s.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{RoomID: room.RoomID, Membership: membership})
-		if mxerr.Is(err, "M_FORBIDDEN") || mxerr.Is(err, "M_NOT_FOUND") {
-			break // this server has never been in the room
-		}
-		if err != nil {
-			return fmt.Errorf("members of %s: %w", room.RoomID, err)
-		}
-		for i := range members.Events {
-			key, _ := members.Events[i].PDU.StateKey()
-			if user := id.UserID(key); !set.Owns(service, user) {
-				users = append(users, storage.ServiceUser{Service: room.Service, UserID: user})
+	all, departed, err := s.membersOf(ctx, room)
+	if err != nil {
+		return fmt.Errorf("members of %s: %w", room.RoomID, err)
+	}
+	note := func(users []id.UserID, known bool) error {
+		for some := range slices.Chunk(users, noteOnce) {
+			err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+				some := some
+				if known {
+					if some, err = s.Store.KnownListUsers(ctx, tx, room.Service, some); err != nil {
+						return err
+					}
+				}
+				of := make([]storage.ServiceUser, len(some))
+				for i, user := range some {
+					of[i] = storage.ServiceUser{Service: room.Service, UserID: user}
+				}
+				return s.Store.PutListUsers(ctx, tx, of)
+			})
+			if err != nil {
+				return fmt.Errorf("members of %s: %w", room.RoomID, err)
 			}
 		}
+		return nil
 	}
-	for some := range slices.Chunk(users, noteOnce) {
-		err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
-			return s.Store.PutListUsers(ctx, tx, some)
-		})
-		if err != nil {
-			return fmt.Errorf("members of %s: %w", room.RoomID, err)
-		}
+	if err := errors.Join(note(all, false), note(departed, true)); err != nil {
+		return err
 	}
-	err := s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
+	err = s.Store.DB.Write(ctx, "members for device lists", func(ctx context.Context, tx *sqlutil.Tx) error {
 		return s.Store.EndListRoom(ctx, tx, room)
 	})
 	if err != nil {
 		return fmt.Errorf("members of %s: %w", room.RoomID, err)
 	}
 	return nil
+}
+
+// membersOf lists those in a room who are not the service's, and those who were.
+func (s *Service) membersOf(ctx context.Context, room storage.ServiceRoom) (all, departed []id.UserID, err error) {
+	set := s.Registrations.Load()
+	service := set.ByID(room.Service)
+	if service == nil {
+		return nil, nil, nil
+	}
+	// The zero Viewer sees everything; clients get no more of it than users of theirs see.
+	members, err := s.Room.QueryMembers(ctx, roomserver.QueryMembersRequest{RoomID: room.RoomID})
+	if mxerr.Is(err, "M_FORBIDDEN") || mxerr.Is(err, "M_NOT_FOUND") {
+		return nil, nil, nil // this server has never been in the room
+	}
+	for i := range members.Events {
+		event := members.Events[i].PDU
+		key, _ := event.StateKey()
+		user := id.UserID(key)
+		switch {
+		case set.Owns(service, user):
+		case slices.Contains(present, event.Membership()):
+			all = append(all, user)
+		default:
+			departed = append(departed, user)
+		}
+	}
+	return all, departed, err
 }
 
 // look finds out whether users share rooms with services, and notes what is news. Users of whom it cannot be found out stay.

@@ -170,3 +170,27 @@ func TestServicesBeginAndEndToEncrypt(t *testing.T) {
 		}
 	})
 }
+
+// Who leaves a room that the service's users have left, before it was looked at, shares it no more either.
+func TestWhoLeavesAfterTheServiceIsNotForgotten(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		irc, room := w.bridges["irc"], w.rooms[0]
+		ways := map[id.UserID]string{"@user0:test.example": "leave", "@user1:test.example": "ban", "@user2:test.example": "join"}
+		w.member(room, "@irc_0:test.example", "join")
+		for user := range ways {
+			w.member(room, user, "join")
+		}
+		w.settle()
+		if len(irc.knows) != len(ways) {
+			t.Fatalf("irc knows %v", irc.knows)
+		}
+		w.member(room, "@irc_0:test.example", "leave")
+		for user, way := range ways {
+			w.member(room, user, way)
+		}
+		w.settle()
+		if len(irc.knows) != 0 {
+			t.Errorf("irc, which has left, still knows %v", irc.knows)
+		}
+	})
+}

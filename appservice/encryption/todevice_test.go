@@ -137,3 +137,26 @@ func TestCountsOfKeys(t *testing.T) {
 		}
 	})
 }
+
+// A service that does not encrypt any more gets no messages, and none stays.
+func TestWhoDoesNotEncryptAnyMoreGetsNothing(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		w.record(w.s.TakeSync, syncapi.TypeServiceToDevice, syncapi.OutputServiceToDevice{Sender: "@user0:test.example", Type: "x",
+			Contents: []json.RawMessage{json.RawMessage(`{}`)}, To: []syncapi.ToDeviceRecipient{{UserID: w.ghosts[0], DeviceID: "D"}}})
+		plain := *w.bridges["irc"].Registration
+		plain.Encryption = false
+		for want := range 2 {
+			part, err := w.s.Collect(t.Context(), &plain, nil)
+			w.must(err)
+			if !part.Empty() || (part.Taken == nil) != (want == 1) {
+				t.Fatalf("look %d finds %+v", want, part)
+			}
+			if part.Taken != nil {
+				w.must(w.store.DB.Write(t.Context(), "transaction", part.Taken))
+			}
+		}
+		if w.settle(); len(w.bridges["irc"].mail) > 0 {
+			t.Error("a message waits")
+		}
+	})
+}

@@ -162,7 +162,7 @@ func (w *world) inRoom(
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for user, membership := range w.members[req.RoomID] {
-		if membership != req.Membership {
+		if req.Membership != "" && membership != req.Membership {
 			continue
 		}
 		text := fmt.Sprintf(`{"type":"m.room.member","room_id":%q,"sender":%q,"state_key":%q,"content":{"membership":%q},`+

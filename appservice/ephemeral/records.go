@@ -52,10 +52,8 @@ func (s *Service) TakeSync(ctx context.Context, records []eventlog.Record) (even
 			return nil, err
 		}
 	}
-	for i := range f.presence {
-		if err := s.addPresence(ctx, waiting, &f.presence[i]); err != nil {
-			return nil, err
-		}
+	if err := s.addPresence(ctx, waiting, f.presence); err != nil {
+		return nil, err
 	}
 	all := waiting.all()
 	if len(all) == 0 {
@@ -102,23 +100,33 @@ func (s *Service) addReceipt(to *rows, r *timed[receipt], inRooms map[id.RoomID]
 	return s.add(to, services, kindReceipt, name, r.at, r.value)
 }
 
-// addPresence adds a user's presence for those whose user it is, or who have users in the user's rooms.
-func (s *Service) addPresence(ctx context.Context, to *rows, p *timed[syncapi.OutputPresence]) error {
-	services := slices.Clone(s.Registrations.Load().Users(p.value.UserID))
-	inRooms, err := s.interested(ctx, p.value.Rooms, false)
+// addPresence adds users' presence for those whose users they are, or who have users in the users' rooms.
+func (s *Service) addPresence(ctx context.Context, to *rows, all []timed[syncapi.OutputPresence]) error {
+	var rooms []id.RoomID
+	for i := range all {
+		rooms = append(rooms, all[i].value.Rooms...)
+	}
+	slices.Sort(rooms)
+	inRooms, err := s.interested(ctx, slices.Compact(rooms), false)
 	if err != nil {
 		return err
 	}
-	for _, more := range inRooms {
-		for _, service := range more {
-			if !slices.Contains(services, service) {
-				services = append(services, service)
+	for i := range all {
+		body := all[i].value
+		services := slices.Clone(s.Registrations.Load().Users(body.UserID))
+		for _, room := range body.Rooms {
+			for _, service := range inRooms[room] {
+				if !slices.Contains(services, service) {
+					services = append(services, service)
+				}
 			}
 		}
+		body.Rooms = nil
+		if err := s.add(to, services, kindPresence, string(body.UserID), all[i].at, body); err != nil {
+			return err
+		}
 	}
-	body := p.value
-	body.Rooms = nil
-	return s.add(to, services, kindPresence, string(body.UserID), p.at, body)
+	return nil
 }
 
 // add adds a row for each of the services that were registered when something happened.

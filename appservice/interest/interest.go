@@ -18,6 +18,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
@@ -42,6 +43,8 @@ type Options struct {
 	Log           *logrus.Entry
 	// Registered tells when a service was registered, in ms: it is not sent what happened before. 0: not known, so now.
 	Registered func(service string) int64
+	// AtOnce says that streams are not gathered.
+	AtOnce bool
 	// Queued is told for which services a commit has queued something.
 	Queued func(services []string)
 	// RoomsChanged is told, in the transaction, of users whose membership has changed in a room of a service's
@@ -56,6 +59,8 @@ type Judge struct {
 	wanted  atomic.Pointer[wanted]
 	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
 	streaks streaks
+	// paces gather the records of a stream into fewer batches. Each is its partition's.
+	paces [eventlog.Partitions]pace.Pace
 }
 
 // New makes a Judge.
@@ -133,6 +138,9 @@ type kept struct {
 func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 	w := j.now()
 	first, last := &records[0], &records[len(records)-1]
+	if !j.AtOnce {
+		j.paces[first.Partition].Wait(ctx)
+	}
 	b := &batch{j: j, wanted: w, rooms: make(map[id.RoomID]*room), partition: first.Partition,
 		followed: followed{last.Seq, j.streaks.of(first.Partition, first.Seq)}, nowMS: time.Now().UnixMilli()}
 	if last.Seq-first.Seq != int64(len(records)-1) {

@@ -51,7 +51,7 @@ func newWorld(t testing.TB, rooms *roomtest.World, url string, replicas int, all
 		w.judges = append(w.judges, New(Options{Server: roomtest.Server, Registrations: w.held,
 			Room: rooms.RoomserverAPI, Store: w.store,
 			Log: logrus.NewEntry(logrus.New()), Registered: func(string) int64 { return 0 },
-			Queued: func([]string) {}}))
+			Queued: func([]string) {}, AtOnce: true}))
 	}
 	return w
 }

@@ -44,9 +44,10 @@ func (r *routes) set(kind string, legacy bool, now time.Time) {
 	r.known[kind] = route{legacy, now.Add(tryAnew)}
 }
 
-// choose sends a request to the path that the service knows: first to the one that it was seen to know in the last hour, else to
-// that of the specification; and to the other if the service says that it has no such route. A service that has answered well on
-// the specification's path within the hour is not asked elsewhere: what stands in front of it may answer in its place.
+// choose sends a request to the path that the service knows: first to the one that it was seen to know in the last
+// hour, else to that of the specification; and to the other if the service says that it has no such route. A service
+// that has answered well on the specification's path within the hour is not asked elsewhere: what stands in front of
+// it may answer in its place.
 func (r *routes) choose(now func() time.Time, method, path, legacyPath string, send func(path string) (int, []byte, error)) (
 	status int, answer []byte, err error) {
 	k, known := r.get(kind(legacyPath), now())
@@ -83,11 +84,13 @@ func (r *routes) choose(now func() time.Time, method, path, legacyPath string, s
 
 func success(status int) bool { return status >= 200 && status < 300 }
 
-// unknownRoute tells whether a service says that it has no such endpoint, so that it has done nothing: M_UNRECOGNIZED, and the
-// statuses 404, 405 and 501. A question that is answered with 404 and another errcode is answered: there is no such user.
+// unknownRoute tells whether a service says that it has no such endpoint, so that it has done nothing:
+// M_UNRECOGNIZED, and the statuses 404, 405 and 501. A question that is answered with 404 and another errcode is
+// answered: there is no such user.
 //
-// The specification would also try the other path after a 500. That could be a service that has the endpoint and failed in it: it
-// would get a transaction twice, under two paths, and one that knows no other path would seem to have no such user.
+// The specification would also try the other path after a 500. That could be a service that has the endpoint and
+// failed in it: it would get a transaction twice, under two paths, and one that knows no other path would seem to
+// have no such user.
 func unknownRoute(method string, status int, answer []byte) bool {
 	switch {
 	case status < 400:

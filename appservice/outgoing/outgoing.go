@@ -1,8 +1,9 @@
-// Package outgoing sends requests to application services (Application Service API, § Homeserver -> Application Service API).
+// Package outgoing sends requests to application services (Application Service API, § Homeserver -> Application
+// Service API).
 //
-// What a service does (hang, answer without end, send on to elsewhere) costs only those who wait for this service: each has
-// connections of its own and a bound on requests under way, and each answer has a bound in size and time. Only appservice uses
-// the package.
+// What a service does (hang, answer without end, send on to elsewhere) costs only those who wait for this service:
+// each has connections of its own and a bound on requests under way, and each answer has a bound in size and time.
+// Only appservice uses the package.
 package outgoing
 
 import (
@@ -27,8 +28,8 @@ const (
 	MaxAnswer = 1 << 20
 	// MaxWait is how long a request takes at most, from the first connection to the last byte.
 	MaxWait = time.Minute
-	// maxQuestions and maxOthers are how many requests to a service are under way in this process: of those with GET, and of
-	// others. Questions that hang never keep a transaction waiting.
+	// maxQuestions and maxOthers are how many requests to a service are under way in this process: of those with GET,
+	// and of others. Questions that hang never keep a transaction waiting.
 	maxQuestions = 16
 	maxOthers    = 4
 )
@@ -60,10 +61,11 @@ func New(deps component.Deps) *Client {
 		services: make(map[string]*service)}
 }
 
-// Do sends a request to a service and returns the status and at most MaxAnswer bytes of the answer. Any status is an answer;
-// redirections are not followed. path begins with a slash, and what is variable in it is escaped. legacyPath is where drafts of
-// the specification had the endpoint, empty if they had not: it is tried if the service does not know path (see unknownRoute).
-// The error is ErrNoURL, or why there is no answer (see TimedOut); it has no token in it.
+// Do sends a request to a service and returns the status and at most MaxAnswer bytes of the answer. Any status is an
+// answer; redirections are not followed. path begins with a slash, and what is variable in it is escaped. legacyPath
+// is where drafts of the specification had the endpoint, empty if they had not: it is tried if the service does not
+// know path (see unknownRoute). The error is ErrNoURL, or why there is no answer (see TimedOut); it has no token in
+// it.
 func (c *Client) Do(ctx context.Context, r *registration.Registration, method, path, legacyPath string, query url.Values,
 	body []byte) (status int, answer []byte, err error) {
 	if r.URL == "" {

@@ -38,8 +38,8 @@ type Service struct {
 	Wait time.Duration
 }
 
-// Ping is of the contract. A ping that fails changes nothing about what is sent to the service: it may be one that knows no
-// pings.
+// Ping is of the contract. A ping that fails changes nothing about what is sent to the service: it may be one that
+// knows no pings.
 func (s *Service) Ping(ctx context.Context, req api.PingRequest) (api.PingResponse, error) {
 	var none api.PingResponse
 	r := s.Services.Load().ByID(req.Service)

@@ -1,8 +1,8 @@
-// Package questions asks application services whether an alias or a user of their namespaces exists, so that they make what
-// does (Application Service API, § Querying).
+// Package questions asks application services whether an alias or a user of their namespaces exists, so that they
+// make what does (Application Service API, § Querying).
 //
-// A question is asked outside of every lock and transaction. Within a process it is under way once at a time, however many wait
-// for its answer; and for a moment after a service has declined, it is not asked again.
+// A question is asked outside of every lock and transaction. Within a process it is under way once at a time, however
+// many wait for its answer; and for a moment after a service has declined, it is not asked again.
 package questions
 
 import (
@@ -23,11 +23,11 @@ import (
 )
 
 const (
-	// MaxWait is how long the answers of all services together are waited for. Callers in other processes wait a little longer
-	// (rpc.DefaultTimeout).
+	// MaxWait is how long the answers of all services together are waited for. Callers in other processes wait a
+	// little longer (rpc.DefaultTimeout).
 	MaxWait = 25 * time.Second
-	// attempts is how often a service is asked that does not answer, attemptWait how long one attempt takes at most, and pause
-	// how long it is waited between the first two. Later pauses double.
+	// attempts is how often a service is asked that does not answer, attemptWait how long one attempt takes at most,
+	// and pause how long it is waited between the first two. Later pauses double.
 	attempts    = 3
 	attemptWait = 10 * time.Second
 	pause       = 500 * time.Millisecond
@@ -75,8 +75,8 @@ func (s *Service) QueryUser(ctx context.Context, req api.QueryUserRequest) (api.
 	return s.ask(ctx, s.services.Load().Users(req.UserID), req.By, "/users/"+url.PathEscape(string(req.UserID)))
 }
 
-// ask asks one service after the other, until one has made what is asked for: if two made it at once, one would fail. by is
-// not asked: it waits for this server.
+// ask asks one service after the other, until one has made what is asked for: if two made it at once, one would fail.
+// by is not asked: it waits for this server.
 func (s *Service) ask(ctx context.Context, services []*registration.Registration, by, path string) (api.QueryAnswer, error) {
 	var asked []*registration.Registration
 	for _, r := range services {

@@ -50,8 +50,8 @@ func always(status int) func(context.Context, string, string, int) (int, error) 
 	return func(context.Context, string, string, int) (int, error) { return status, nil }
 }
 
-// newService makes a Service with two services, of which each has the aliases and users with its name and those with "both",
-// and one without a url that has all.
+// newService makes a Service with two services, of which each has the aliases and users with its name and those with
+// "both", and one without a url that has all.
 func newService(t *testing.T, answer func(ctx context.Context, service, path string, nth int) (int, error)) (*Service, *asked) {
 	t.Helper()
 	var all []*registration.Registration

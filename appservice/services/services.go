@@ -122,7 +122,7 @@ func (s *Services) Run(ctx context.Context) error {
 				return
 			}
 			s.hear(w)
-		})
+		}, nil)
 	})
 	return group.Wait()
 }

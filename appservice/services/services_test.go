@@ -2,6 +2,7 @@ package services
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -91,15 +92,18 @@ func (w *world) register(names ...string) {
 	}
 }
 
-func (w *world) queue(service string, events int) {
+func (w *world) write(do func(context.Context, *sqlutil.Tx) error) {
 	w.t.Helper()
-	err := w.Store.DB.Write(w.t.Context(), "queue", func(ctx context.Context, tx *sqlutil.Tx) error {
-		return w.Store.Queue(ctx, tx, slices.Repeat([]storage.Event{{Service: service, RoomID: "!r", EventID: "$e",
-			QueuedMS: 5}}, events), 1)
-	})
-	if err != nil {
+	if err := w.Store.DB.Write(w.t.Context(), "test", do); err != nil {
 		w.t.Fatal(err)
 	}
+}
+
+func (w *world) queue(service string, events int) {
+	w.t.Helper()
+	w.write(func(ctx context.Context, tx *sqlutil.Tx) error {
+		return w.Store.Queue(ctx, tx, slices.Repeat([]storage.Event{{Service: service, RoomID: "!r", EventID: "$e", QueuedMS: 5}}, events), 1)
+	})
 }
 
 func (w *world) backlog(service string) int64 {
@@ -118,6 +122,13 @@ func TestWhatWaitsOutlivesAMistakeOfTheOperator(t *testing.T) {
 			t.Errorf("irc was registered at %d, want %d", at, w.now.UnixMilli())
 		}
 		w.queue("irc", 3)
+		w.write(func(ctx context.Context, tx *sqlutil.Tx) error {
+			if err := w.Store.NoteTyping(ctx, tx, []storage.TypingRoom{{RoomID: "!a:here", Service: "irc"}}, nil); err != nil {
+				return err
+			}
+			return w.Store.PutEphemeral(ctx, tx, []storage.Ephemeral{{Service: "irc", Kind: "typing", Name: "!a:here",
+				Version: 1, Body: []byte("{}")}}, 10)
+		})
 		began := w.now
 		w.register()
 		w.now = began.Add(keepRemoved - time.Hour)
@@ -136,6 +147,14 @@ func TestWhatWaitsOutlivesAMistakeOfTheOperator(t *testing.T) {
 		if n := w.backlog("irc"); n != 0 {
 			t.Errorf("%d events wait for a service that was gone for long, want none", n)
 		}
+		w.write(func(ctx context.Context, tx *sqlutil.Tx) error {
+			waiting, err := w.Store.EphemeralWaiting(ctx, tx)
+			rooms, failed := w.Store.TypingRooms(ctx, tx)
+			if len(waiting)+len(rooms) > 0 {
+				t.Errorf("what is ephemeral waits for %v, who are gone, and typing in %v", waiting, rooms)
+			}
+			return errors.Join(err, failed)
+		})
 		w.queue("irc", 1)
 		if n := w.backlog("irc"); n != 1 {
 			t.Errorf("%d events wait, want 1", n)

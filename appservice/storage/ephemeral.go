@@ -21,6 +21,7 @@ type Ephemeral struct {
 type ephemeralStatements struct {
 	putEphemeral                                                      *sqlutil.Insert
 	selectEphemeral, deleteEphemeral, trimEphemeral, ephemeralWaiting *sqlutil.Stmt
+	dropEphemeral                                                     *sqlutil.Stmt
 }
 
 func prepareEphemeral(db *sqlutil.DB) ephemeralStatements {
@@ -31,6 +32,7 @@ func prepareEphemeral(db *sqlutil.DB) ephemeralStatements {
 			WHERE service = $1 ORDER BY version LIMIT $2`),
 		deleteEphemeral: db.Stmt(`DELETE FROM appservice_ephemeral
 			WHERE service = $1 AND kind = $2 AND name = $3 AND version = $4`),
+		dropEphemeral: db.Stmt(`DELETE FROM appservice_ephemeral WHERE service = $1`),
 		// Of more rows than $2 those go that have waited longest.
 		trimEphemeral: db.Stmt(`DELETE FROM appservice_ephemeral WHERE service = $1 AND version <= (SELECT version FROM
 			appservice_ephemeral WHERE service = $1 ORDER BY version DESC LIMIT 1 OFFSET $2)`),

@@ -18,6 +18,7 @@ type TypingRoom struct {
 type typingStatements struct {
 	putTyping                  *sqlutil.Insert
 	selectTyping, deleteTyping *sqlutil.Stmt
+	dropTyping                 *sqlutil.Stmt
 }
 
 func prepareTyping(db *sqlutil.DB) typingStatements {
@@ -25,6 +26,7 @@ func prepareTyping(db *sqlutil.DB) typingStatements {
 		putTyping: db.Insert("appservice_typing", []string{"room_id", "service"},
 			`ON CONFLICT (room_id, service) DO NOTHING`),
 		selectTyping: db.Stmt(`SELECT room_id, service FROM appservice_typing ORDER BY room_id, service`),
+		dropTyping:   db.Stmt(`DELETE FROM appservice_typing WHERE service = $1`),
 		deleteTyping: db.Stmt(`DELETE FROM appservice_typing WHERE room_id = $1 AND service = $2`),
 	}
 }

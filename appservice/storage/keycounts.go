@@ -22,8 +22,8 @@ type KeyCounts struct {
 }
 
 type keyCountStatements struct {
-	insertKeyCounts                                               *sqlutil.Insert
-	selectUntoldCounts, selectCountsOf, dropKeyCounts, tellCounts *sqlutil.Stmt
+	insertKeyCounts                                                             *sqlutil.Insert
+	selectUntoldCounts, selectCountsOf, selectCounts, dropKeyCounts, tellCounts *sqlutil.Stmt
 }
 
 func prepareKeyCounts(db *sqlutil.DB) keyCountStatements {
@@ -35,6 +35,7 @@ func prepareKeyCounts(db *sqlutil.DB) keyCountStatements {
 			SET one_time = excluded.one_time, fallback = excluded.fallback, version = excluded.version`),
 		selectUntoldCounts: db.Stmt(columns + `WHERE service = $1 AND version <> 0 LIMIT $2`),
 		selectCountsOf:     db.Stmt(columns + `WHERE service = $1 AND user_id = ANY($2) LIMIT $3`),
+		selectCounts:       db.Stmt(columns + `WHERE service = $1 LIMIT $2`),
 		dropKeyCounts:      db.Stmt(`DELETE FROM appservice_key_counts WHERE user_id = $1 AND ($2 = '' OR device_id = $2)`),
 		tellCounts: db.Stmt(`UPDATE appservice_key_counts SET version = 0
 			WHERE service = $1 AND version <> 0 AND version = ANY($2)`),
@@ -73,6 +74,11 @@ func (s *Store) KeyCountsOf(
 	ctx context.Context, tx *sqlutil.Tx, service string, users []id.UserID, most int,
 ) ([]KeyCounts, error) {
 	return keyCounts(service)(s.selectCountsOf.Query(ctx, tx, service, sqlutil.Array(users), most))
+}
+
+// SomeKeyCounts returns the counts of some devices of a service.
+func (s *Store) SomeKeyCounts(ctx context.Context, tx *sqlutil.Tx, service string, most int) ([]KeyCounts, error) {
+	return keyCounts(service)(s.selectCounts.Query(ctx, tx, service, most))
 }
 
 func keyCounts(service string) func(*sql.Rows, error) ([]KeyCounts, error) {

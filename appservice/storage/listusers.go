@@ -29,6 +29,7 @@ type ServiceRoom struct {
 type listUserStatements struct {
 	insertListUsers                  *sqlutil.Insert
 	selectListUsers, deleteListUsers *sqlutil.Stmt
+	knownListUsers                   *sqlutil.Stmt
 }
 
 func prepareListUsers(db *sqlutil.DB) listUserStatements {
@@ -37,6 +38,8 @@ func prepareListUsers(db *sqlutil.DB) listUserStatements {
 			`ON CONFLICT (user_id, service) DO UPDATE SET version = excluded.version`),
 		selectListUsers: db.Stmt(`SELECT service, user_id, version FROM appservice_list_users
 			ORDER BY user_id, service LIMIT $1`),
+		knownListUsers: db.Stmt(`SELECT user_id FROM appservice_list_shared WHERE service = $1 AND user_id = ANY($2)
+			UNION SELECT user_id FROM appservice_list_users WHERE service = $1 AND user_id = ANY($2)`),
 		deleteListUsers: db.Stmt(`DELETE FROM appservice_list_users
 			WHERE user_id = ANY($1) AND version = ANY($2) RETURNING version`),
 	}
@@ -60,6 +63,16 @@ func (s *Store) PutListUsers(ctx context.Context, tx *sqlutil.Tx, users []Servic
 		return fmt.Errorf("users of device lists: %w", err)
 	}
 	return nil
+}
+
+// KnownListUsers returns those of some users who share a room with a service, as it knows, or of whom it is being found out.
+func (s *Store) KnownListUsers(ctx context.Context, tx *sqlutil.Tx, service string, users []id.UserID) ([]id.UserID, error) {
+	rows, err := s.knownListUsers.Query(ctx, tx, service, sqlutil.Array(users))
+	known, err := sqlutil.Collect(rows, err, func(rows *sql.Rows) (user id.UserID, err error) { return user, rows.Scan(&user) })
+	if err != nil {
+		return nil, fmt.Errorf("users of device lists: %w", err)
+	}
+	return known, nil
 }
 
 // NextListUsers returns some of these users, all services of one together if there is room. It makes its own transaction.

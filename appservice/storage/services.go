@@ -95,15 +95,13 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn,
-		s.unknowRooms, s.deleteServiceRows,
-		s.dropToDevice, s.dropToDeviceLast} {
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn, s.unknowRooms,
+		s.deleteServiceRows, s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}
 	}
-	_, err = s.trimEphemeral.Exec(ctx, tx, service, 0)
-	return true, err
+	return true, nil
 }
 
 // ForgetRooms forgets who is interested in which room. It is for when no service is remembered.

@@ -91,6 +91,14 @@ func (s *Store) ToDevice(ctx context.Context, tx *sqlutil.Tx, service string, mo
 	})
 }
 
+// DropToDevice removes all that waits for a service. Rows that come later have greater numbers than those before.
+func (s *Store) DropToDevice(ctx context.Context, tx *sqlutil.Tx, service string) error {
+	if _, err := s.dropToDevice.Exec(ctx, tx, service); err != nil {
+		return fmt.Errorf("messages to devices: %w", err)
+	}
+	return nil
+}
+
 // TakeToDevice removes rows of a service. Of one, which is nil if there is none, the messages up to its Taken are taken.
 func (s *Store) TakeToDevice(ctx context.Context, tx *sqlutil.Tx, service string, whole []int64, part *ToDevice) error {
 	if len(whole) > 0 {

@@ -154,7 +154,7 @@ func (s *Store) Skip(ctx context.Context, tx *sqlutil.Tx, service string, all bo
 		if _, err := s.dropToDevice.Exec(ctx, tx, service); err != nil {
 			return 0, err
 		}
-		if _, err := s.trimEphemeral.Exec(ctx, tx, service, 0); err != nil {
+		if _, err := s.dropEphemeral.Exec(ctx, tx, service); err != nil {
 			return 0, err
 		}
 		return s.deleteAllEvents.Exec(ctx, tx, service)

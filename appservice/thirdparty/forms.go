@@ -59,8 +59,8 @@ func (p *Protocol) with(other *Protocol) *Protocol {
 	return &merged
 }
 
-// parseProtocol reads what a service says of a protocol. Members of another type are taken for those that are not there: bridges
-// write null for what they have not.
+// parseProtocol reads what a service says of a protocol. Members of another type are taken for those that are not
+// there: bridges write null for what they have not.
 func parseProtocol(r *registration.Registration, body []byte) (*Protocol, error) {
 	all, err := objectOf(body)
 	if err != nil {
@@ -83,7 +83,8 @@ func parseProtocol(r *registration.Registration, body []byte) (*Protocol, error)
 	return p, nil
 }
 
-// complete gives an instance what every instance has. Its instance_id names the network to clients: it is unique on this server.
+// complete gives an instance what every instance has. Its instance_id names the network to clients: it is unique on
+// this server.
 func complete(r *registration.Registration, instance Result) Result {
 	network := text(instance["network_id"])
 	for name, value := range map[string]string{"network_id": network, "desc": text(instance["desc"]), "instance_id": r.ID + "|" + network} {
@@ -116,8 +117,8 @@ var (
 	}}
 )
 
-// parseResults reads what a service has found. Results that name nothing in Matrix are left out. protocol is the one that was
-// asked for, empty if none was.
+// parseResults reads what a service has found. Results that name nothing in Matrix are left out. protocol is the one
+// that was asked for, empty if none was.
 func parseResults(r *registration.Registration, k kind, protocol string, body []byte) ([]Result, error) {
 	if len(body) == 0 || body[0] != '[' {
 		return nil, fmt.Errorf("what the application service %s has found is no list", r.ID)

@@ -1,8 +1,8 @@
-// Package thirdparty asks application services about third-party networks, and puts together what they answer (Application
-// Service API, § Third-party networks).
+// Package thirdparty asks application services about third-party networks, and puts together what they answer
+// (Application Service API, § Third-party networks).
 //
-// All services that are asked are asked at once. What does not answer in time, or not in the form of the specification, is left
-// out; nothing a service answers is larger than a bound.
+// All services that are asked are asked at once. What does not answer in time, or not in the form of the
+// specification, is left out; nothing a service answers is larger than a bound.
 package thirdparty
 
 import (
@@ -32,7 +32,8 @@ const (
 	MaxWait = 5 * time.Second
 	// MaxResults is how many results of one service are taken; the others are left out.
 	MaxResults = 1000
-	// keepProtocol is how long it is remembered what a service says of a protocol, and keepSilence that it does not answer.
+	// keepProtocol is how long it is remembered what a service says of a protocol, and keepSilence that it does not
+	// answer.
 	keepProtocol = time.Minute
 	keepSilence  = 10 * time.Second
 	// protocolBytes is how much is remembered of that.
@@ -190,8 +191,8 @@ func (s *Service) get(ctx context.Context, r *registration.Registration, path st
 	return answer, nil
 }
 
-// Locations are the rooms that lead to a place of a network, as the services with the protocol find them by fields. M_NOT_FOUND
-// if there is none.
+// Locations are the rooms that lead to a place of a network, as the services with the protocol find them by fields.
+// M_NOT_FOUND if there is none.
 func (s *Service) Locations(ctx context.Context, protocol string, fields url.Values) ([]Result, error) {
 	return s.results(ctx, s.having(protocol), locations, "/location/"+url.PathEscape(protocol), protocol, fields)
 }

@@ -23,8 +23,8 @@ type Part struct {
 	// OneTimeKeyCounts and UnusedFallbackKeyTypes are those of devices that the transaction has to do with (MSC3202).
 	OneTimeKeyCounts       map[id.UserID]map[id.DeviceID]map[string]int
 	UnusedFallbackKeyTypes map[id.UserID]map[id.DeviceID][]string
-	// Taken removes from its queues what is in this part, in the transaction that stores the service's. Nil: nothing
-	// to do.
+	// Taken removes from its queues what is in this part, in the transaction that stores the service's. Nil: nothing to do. Of
+	// a part that is empty it removes what the service does not want any more.
 	Taken func(ctx context.Context, tx *sqlutil.Tx) error
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -20,10 +21,7 @@ const (
 	maxEvents = 100
 	maxBytes  = 512 << 10
 	firstWait = time.Second
-	// gather is how long there is at least between two transactions to a service, so that a stream of events does
-	// not become one of transactions. The first of them goes at once.
-	gather   = 20 * time.Millisecond
-	lastWait = 5 * time.Minute
+	lastWait  = 5 * time.Minute
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its
 	// commit.
 	lookEvery = 2 * time.Second
@@ -57,6 +55,7 @@ type Sender struct {
 	mu      sync.Mutex
 	running context.Context // nil while another process sends
 	workers map[string]*worker
+	paces   map[string]*pace.Pace // by service
 	all     sync.WaitGroup
 }
 
@@ -65,7 +64,7 @@ func NewSender(o Options) *Sender {
 	if o.FirstWait == 0 {
 		o.FirstWait, o.LastWait = firstWait, lastWait
 	}
-	return &Sender{Options: o, workers: make(map[string]*worker)}
+	return &Sender{Options: o, workers: make(map[string]*worker), paces: make(map[string]*pace.Pace)}
 }
 
 // Run sends until ctx ends.
@@ -160,7 +159,10 @@ func (s *Sender) start(service string) {
 	if r := s.Registrations.Load().ByID(service); r == nil || r.URL == "" {
 		return
 	}
-	w := &worker{s: s, service: service, alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
+	if s.paces[service] == nil {
+		s.paces[service] = new(pace.Pace)
+	}
+	w := &worker{s: s, service: service, pace: s.paces[service], alive: make(chan struct{}, 1), log: s.Log.WithField("service", service)}
 	s.workers[service] = w
 	ctx := s.running
 	s.all.Go(func() { w.run(ctx) })

@@ -134,9 +134,10 @@ type bench struct {
 	flaky  map[id.EventID]int // how often the roomserver fails with an event from now on
 	asked  func()             // called when the roomserver is asked next
 
-	sender *Sender
-	stop   func()
-	mu     sync.Mutex
+	companions []Companions
+	sender     *Sender
+	stop       func()
+	mu         sync.Mutex
 }
 
 func benches(t *testing.T, names []string, body func(t *testing.T, b *bench)) {
@@ -184,9 +185,8 @@ func (b *bench) start() {
 	ctx, cancel := context.WithCancel(b.t.Context())
 	log := logrus.New()
 	log.SetOutput(io.Discard)
-	b.sender = NewSender(Options{Store: b.store, Registrations: b.held, Do: b.do, Log: logrus.NewEntry(log),
-		Now:    time.Now,
-		Events: &Events{Query: b.query}, FirstWait: 5 * time.Millisecond, LastWait: 50 * time.Millisecond})
+	b.sender = NewSender(Options{Store: b.store, Registrations: b.held, Do: b.do, Log: logrus.NewEntry(log), Now: time.Now,
+		Events: &Events{Query: b.query}, Companions: b.companions, FirstWait: 5 * time.Millisecond, LastWait: 50 * time.Millisecond})
 	var running sync.WaitGroup
 	running.Go(func() {
 		if err := b.sender.Run(ctx); err != nil {
@@ -461,6 +461,35 @@ func TestSkippedTransactionsAreNotSentAgain(t *testing.T) {
 		}
 		b.sender.Alive("one")
 		b.queued["one"] = b.queued["one"][100:]
+		b.has("one")
+	})
+}
+
+// unwanted is a Companions with something that a service does not want any more.
+type unwanted struct{ removed chan struct{} }
+
+func (u *unwanted) Waiting(context.Context) ([]string, error) { return []string{"one"}, nil }
+
+func (u *unwanted) Collect(context.Context, *registration.Registration, []id.UserID) (part Part, err error) {
+	select {
+	case <-u.removed:
+	default:
+		part.Taken = func(_ context.Context, tx *sqlutil.Tx) error {
+			tx.AfterCommit(func() { close(u.removed) })
+			return nil
+		}
+	}
+	return part, nil
+}
+
+func TestWhatAServiceDoesNotWantGoesWithoutATransaction(t *testing.T) {
+	benches(t, []string{"one"}, func(t *testing.T, b *bench) {
+		b.stop()
+		u := &unwanted{removed: make(chan struct{})}
+		b.companions = []Companions{u}
+		b.start()
+		<-u.removed
+		b.queue("one", 1)
 		b.has("one")
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/sirupsen/logrus"
 
+	"github.com/matrix-org/dendrite/appservice/pace"
 	"github.com/matrix-org/dendrite/appservice/storage"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
@@ -33,6 +34,7 @@ const (
 type worker struct {
 	s       *Sender
 	service string
+	pace    *pace.Pace
 	log     *logrus.Entry
 	again   bool // something has come since the queue was read; under the Sender's lock
 	alive   chan struct{}
@@ -58,7 +60,6 @@ func (w *worker) run(ctx context.Context) {
 	first, most := min(localWait, w.s.FirstWait), min(maxLocalWait, w.s.LastWait)
 	wait := first
 	for ctx.Err() == nil {
-		began := time.Now()
 		result, next, err := w.step(ctx)
 		if ctx.Err() != nil {
 			break
@@ -72,8 +73,8 @@ func (w *worker) run(ctx context.Context) {
 				return
 			}
 		case done:
-			if more := gather - time.Since(began); more > 0 && !w.full {
-				w.wait(ctx, more)
+			if !w.full {
+				w.pace.Wait(ctx)
 			}
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
@@ -88,15 +89,6 @@ func (w *worker) run(ctx context.Context) {
 	w.s.mu.Lock()
 	delete(w.s.workers, w.service)
 	w.s.mu.Unlock()
-}
-
-func (w *worker) wait(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
 }
 
 // isAlive ends a pause, or the next one.
@@ -293,7 +285,7 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 		return nil, err
 	}
 	var parts []Part
-	empty := len(events) == 0
+	empty, nothing := len(events) == 0, t.LastNumber == 0
 	var missing error
 	for _, c := range w.s.Companions {
 		part, err := c.Collect(ctx, r, users)
@@ -302,9 +294,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 			continue
 		}
 		parts, empty = append(parts, part), empty && part.Empty()
+		nothing = nothing && part.Empty() && part.Taken == nil
 	}
 	switch {
-	case empty && t.LastNumber == 0:
+	case nothing:
 		return nil, missing
 	case missing != nil: // it stays where it is, and does not hold up what is there
 		w.log.WithError(missing).Warn("a transaction goes without what rides with its events")
@@ -316,9 +309,10 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 	err = w.s.Store.DB.Write(ctx, "transaction for a service", func(ctx context.Context, tx *sqlutil.Tx) error {
 		t.ID = 0
 		if empty {
-			return w.s.Store.Settle(ctx, tx, w.service, t.LastNumber)
-		}
-		if err := w.s.Store.Begin(ctx, tx, t, last, now); err != nil {
+			if err := w.s.Store.Settle(ctx, tx, w.service, t.LastNumber); err != nil {
+				return err
+			}
+		} else if err := w.s.Store.Begin(ctx, tx, t, last, now); err != nil {
 			return err
 		}
 		for i := range parts {

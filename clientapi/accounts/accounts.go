@@ -68,6 +68,7 @@ type DeviceRequest struct {
 	ID          id.DeviceID // empty: a new one
 	DisplayName string      // of a new one
 	Refreshable bool        // the client knows refresh tokens
+	Plain       bool        // the rights of an administrator do not come with its tokens
 	IP          string
 }
 
@@ -201,12 +202,12 @@ func (s *Service) Register(ctx context.Context, r Registration) (*Session, error
 			err = s.upgrade(ctx, tx, account, session.DeviceID)
 		} else {
 			err = s.insert(ctx, tx, account, r.DisplayName)
-			add = s.Store.PutDevice // a new account has nothing that its first device could be too much for
+			add = s.insertDevice // a new account has nothing that its first device could be too much for
 		}
 		if err != nil || r.Device == nil {
 			return err
 		}
-		return s.open(ctx, tx, session, device, r.Device.Refreshable, add)
+		return s.open(ctx, tx, session, device, r.Device, add)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("register %s: %w", account.UserID, err)
@@ -272,7 +273,7 @@ func (s *Service) Login(ctx context.Context, user id.UserID, r DeviceRequest) (*
 		if ended > 0 {
 			s.tell(ctx, tx, api.TypeTokens, user, session.DeviceID)
 		}
-		return s.open(ctx, tx, session, device, r.Refreshable, s.addDevice)
+		return s.open(ctx, tx, session, device, &r, s.addDevice)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("log %s in: %w", user, err)
@@ -300,12 +301,13 @@ func (s *Service) device(r *DeviceRequest, session *Session) (storage.Device, er
 		LastSeenIP: r.IP}, nil
 }
 
-func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, refreshable bool,
+func (s *Service) open(ctx context.Context, tx *sqlutil.Tx, session *Session, device storage.Device, r *DeviceRequest,
 	add func(context.Context, *sqlutil.Tx, storage.Device) error) error {
 	if err := add(ctx, tx, device); err != nil {
 		return err
 	}
-	issued, err := s.Tokens.Issue(ctx, tx, session.UserID, session.DeviceID, refreshable)
+	issued, err := s.Tokens.Issue(ctx, tx, tokens.Wanted{UserID: session.UserID, DeviceID: session.DeviceID,
+		Refreshable: r.Refreshable, Plain: r.Plain})
 	session.Issued = issued
 	return err
 }

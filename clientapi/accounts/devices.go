@@ -103,8 +103,11 @@ func (s *Service) PutDevice(ctx context.Context, user id.UserID, device id.Devic
 			same, err = s.Store.Device(ctx, tx, user, device)
 			exists = same != nil
 		}
-		if err != nil || exists {
+		switch {
+		case err != nil:
 			return err
+		case exists:
+			return s.tellService(ctx, tx, user, device)
 		}
 		return s.addDevice(ctx, tx, d)
 	})
@@ -157,8 +160,8 @@ func (s *Service) addDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Devic
 	if err := s.Keys.CheckDeviceID(ctx, tx, d.UserID, d.DeviceID); err != nil {
 		return err
 	}
-	if err := s.Store.PutDevice(ctx, tx, d); err != nil {
-		return fmt.Errorf("insert the device: %w", err)
+	if err := s.insertDevice(ctx, tx, d); err != nil {
+		return err
 	}
 	surplus, err := s.Store.SurplusDevices(ctx, tx, d.UserID, d.DeviceID, MaxDevices)
 	if err != nil {
@@ -168,6 +171,22 @@ func (s *Service) addDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Devic
 		return nil
 	}
 	return s.remove(ctx, tx, d.UserID, surplus)
+}
+
+// insertDevice adds a device, or notes that it was seen.
+func (s *Service) insertDevice(ctx context.Context, tx *sqlutil.Tx, d storage.Device) error {
+	if err := s.Store.PutDevice(ctx, tx, d); err != nil {
+		return fmt.Errorf("insert the device: %w", err)
+	}
+	return s.tellService(ctx, tx, d.UserID, d.DeviceID)
+}
+
+// tellService tells an application service what keys a device of its user has: bridges upload keys when they hear of it.
+func (s *Service) tellService(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) error {
+	if len(s.Registrations.Load().Users(user)) == 0 {
+		return nil
+	}
+	return s.Keys.Made(ctx, tx, user, device)
 }
 
 // RemoveAllDevices logs a user out everywhere.

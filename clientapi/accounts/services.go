@@ -18,6 +18,9 @@ import (
 // (Application Service API, § Identity assertion). Without a user it is the service's own, whose account is made when
 // it is first needed. M_FORBIDDEN for users who are not the service's, and for those who have no account;
 // M_USER_DEACTIVATED for those whose account has ended; M_UNKNOWN_DEVICE for devices that the user has not.
+//
+// A service has the rights of an administrator with a user who is its own alone: its sender, or one of an exclusive
+// namespace. A namespace that humans are in too does not give it theirs.
 func (s *Service) Masquerade(
 	ctx context.Context, service *registration.Registration, user id.UserID, device id.DeviceID,
 ) (httputil.Caller, error) {
@@ -25,7 +28,7 @@ func (s *Service) Masquerade(
 	if user == "" {
 		user = service.Sender
 	}
-	if user == s.Reserved || !s.Registrations.Load().Owns(service, user) {
+	if !s.mayActAs(service, user) {
 		return none, mxerr.Forbidden("the application service %s may not act as %s: its namespaces do not have that user",
 			service.ID, user)
 	}
@@ -43,8 +46,17 @@ func (s *Service) Masquerade(
 	case device != "" && !known:
 		return none, mxerr.New(http.StatusBadRequest, "M_UNKNOWN_DEVICE", "%s has no device %s", user, device)
 	}
-	return httputil.Caller{UserID: user, DeviceID: device, Guest: account.Guest, Admin: account.Admin,
-		Locked: account.Locked, Suspended: account.Suspended, AppService: service.ID, Unlimited: !service.RateLimited || user == service.Sender}, nil
+	return httputil.Caller{UserID: user, DeviceID: device, Guest: account.Guest,
+		Admin: account.Admin && s.Exclusively(service.ID, user), Locked: account.Locked, Suspended: account.Suspended,
+		AppService: service.ID, Unlimited: !service.RateLimited || user == service.Sender}, nil
+}
+
+// mayActAs tells whether a namespace of a service has a user. Nobody is the user who sends the server's own notices.
+func (s *Service) mayActAs(service *registration.Registration, user id.UserID) bool {
+	if _, err := id.ParseUserID(string(user)); err != nil {
+		return false
+	}
+	return user != s.Reserved && s.Registrations.Load().Owns(service, user)
 }
 
 // accountAndDevice reads an account, nil if there is none, and whether its user has a device that is in use.
@@ -86,7 +98,8 @@ func (s *Service) makeSender(ctx context.Context, user id.UserID) (*storage.Acco
 }
 
 // LoginAs is Login of a user of an application service (Application Service API, § Server admin style permissions).
-// name is a localpart or a user id. M_EXCLUSIVE if the user is not the service's.
+// name is a localpart or a user id. M_EXCLUSIVE if the user is not the service's. The rights of an administrator come with
+// the token as Masquerade says.
 func (s *Service) LoginAs(
 	ctx context.Context, service *registration.Registration, name string, r DeviceRequest,
 ) (*Session, error) {
@@ -94,14 +107,15 @@ func (s *Service) LoginAs(
 	if !strings.HasPrefix(name, "@") {
 		user = id.NewUserID(name, s.Server)
 	}
-	if !s.Registrations.Load().Owns(service, user) {
-		return nil, exclusive("%s is not a user of the application service %s", user, service.ID)
+	if !s.mayActAs(service, user) {
+		return nil, exclusive("%q is not a user of the application service %s", user, service.ID)
 	}
 	if user == service.Sender {
 		if _, err := s.Masquerade(ctx, service, user, ""); err != nil {
 			return nil, err
 		}
 	}
+	r.Plain = !s.Exclusively(service.ID, user)
 	return s.Login(ctx, user, r)
 }
 

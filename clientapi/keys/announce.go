@@ -61,6 +61,17 @@ func (s *Service) announceCounts(ctx context.Context, tx *sqlutil.Tx, user id.Us
 	s.Users.Append(ctx, tx, string(user), api.TypeKeyCounts, o)
 }
 
+// Made tells what can be claimed of a device of a user of an application service when the device is made or
+// used anew: a service gets no sync that would say that its device has no keys yet. It runs in the transaction that makes it.
+func (s *Service) Made(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID) error {
+	pools, err := s.Store.KeyPools(ctx, tx, map[id.UserID][]id.DeviceID{user: {device}})
+	if err != nil {
+		return fmt.Errorf("keys of %s: %w", device, err)
+	}
+	s.announceCounts(ctx, tx, user, device, pools)
+	return nil
+}
+
 func counts(pools []storage.KeyPool) map[string]int {
 	left := make(map[string]int, len(pools))
 	for i := range pools {

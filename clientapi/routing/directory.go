@@ -9,6 +9,7 @@ import (
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
+	"github.com/matrix-org/dendrite/common/registration"
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
@@ -169,12 +170,19 @@ func (e *endpoints) putPublishedIn(ctx context.Context, r *httputil.Request) (an
 }
 
 // networkOf is the network that a third_party_instance_id names: as GET /thirdparty/protocols has it, the id of a service, a
-// bar, and the network's own id. The latter alone names the network of any service.
-func networkOf(instance string) *roomserver.Network {
-	if service, network, both := strings.Cut(instance, "|"); both {
-		return &roomserver.Network{Service: service, Network: network}
+// bar, and the network's own id. The latter alone names the network of any service. Ids may have bars of their own: the
+// longest one of a service counts.
+func networkOf(services *registration.Set, instance string) *roomserver.Network {
+	service, network, both := strings.Cut(instance, "|")
+	if !both {
+		return &roomserver.Network{Network: instance}
 	}
-	return &roomserver.Network{Network: instance}
+	for _, r := range services.All() {
+		if rest, is := strings.CutPrefix(instance, r.ID+"|"); is && len(r.ID) > len(service) {
+			service, network = r.ID, rest
+		}
+	}
+	return &roomserver.Network{Service: service, Network: network}
 }
 
 // publicRooms is GET /publicRooms.
@@ -218,7 +226,7 @@ func (e *endpoints) searchPublicRooms(ctx context.Context, r *httputil.Request) 
 	}
 	query.AllNetworks = body.IncludeAllNetworks
 	if body.ThirdPartyInstanceID != "" {
-		query.Network = networkOf(body.ThirdPartyInstanceID)
+		query.Network = networkOf(e.Accounts.Registrations.Load(), body.ThirdPartyInstanceID)
 	}
 	// No database has a text with a NUL.
 	if strings.ContainsRune(strings.Join(append(query.RoomTypes, query.Search, body.ThirdPartyInstanceID), ""), 0) {

@@ -46,10 +46,14 @@ func (e *endpoints) profileField(ctx context.Context, r *httputil.Request) (any,
 		return nil, err
 	}
 	value, has := fields[key]
-	if !has {
-		return nil, mxerr.NotFound("the profile of %s has no %s", user, key)
+	switch {
+	case has:
+		return httputil.Object{key: value}, nil
+	case unknown.ByOf(r).Service != "" && (key == "displayname" || key == "avatar_url"):
+		// Bridges of mautrix for Go look for the name before they set one, and take M_NOT_FOUND for a fault.
+		return httputil.Empty, nil
 	}
-	return httputil.Object{key: value}, nil
+	return nil, mxerr.NotFound("the profile of %s has no %s", user, key)
 }
 
 // putProfileField is PUT /profile/{userId}/{keyName}.

@@ -19,6 +19,7 @@ type Token struct {
 	CreatedMS   int64
 	ExpiresMS   int64  // of the access token; 0: never
 	Parent      []byte // the access hash of the row that was refreshed into this one, until this one is used
+	Plain       bool   // the rights of an administrator do not come with it
 }
 
 // Expired tells whether the access token has ended.
@@ -37,13 +38,13 @@ type tokenStatements struct {
 
 func prepareTokens(db *sqlutil.DB) tokenStatements {
 	return tokenStatements{
-		insertToken: db.Stmt(`INSERT INTO clientapi_tokens (access_hash, refresh_hash, user_id, device_id, created_ms, expires_ms, parent)
-			VALUES ($1, $2, $3, $4, $5, $6, $7)`),
+		insertToken: db.Stmt(`INSERT INTO clientapi_tokens (access_hash, refresh_hash, user_id, device_id, created_ms, expires_ms, parent, plain)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`),
 		selectToken: db.Stmt(`SELECT t.access_hash, t.refresh_hash, t.refresh_used, t.user_id, t.device_id, t.created_ms, t.expires_ms,
-			t.parent, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
+			t.parent, t.plain, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
 			WHERE t.access_hash = $1 AND a.deactivated = FALSE`),
 		selectRefresh: db.Stmt(`SELECT t.access_hash, t.refresh_hash, t.refresh_used, t.user_id, t.device_id, t.created_ms, t.expires_ms,
-			t.parent, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
+			t.parent, t.plain, a.admin, a.guest, a.locked, a.suspended FROM clientapi_tokens t JOIN clientapi_accounts a ON a.user_id = t.user_id
 			WHERE t.refresh_hash = $1 AND a.deactivated = FALSE FOR UPDATE`),
 		useRefresh:        db.Stmt(`UPDATE clientapi_tokens SET refresh_used = TRUE WHERE access_hash = $1`),
 		confirmToken:      db.Stmt(`UPDATE clientapi_tokens SET parent = NULL WHERE access_hash = $1`),
@@ -62,7 +63,7 @@ func prepareTokens(db *sqlutil.DB) tokenStatements {
 // InsertToken adds a pair of tokens.
 func (s *Store) InsertToken(ctx context.Context, tx *sqlutil.Tx, t Token) error {
 	_, err := s.insertToken.Exec(ctx, tx, t.AccessHash, nullable(t.RefreshHash), t.UserID, t.DeviceID, t.CreatedMS, t.ExpiresMS,
-		nullable(t.Parent))
+		nullable(t.Parent), t.Plain)
 	return err
 }
 
@@ -86,7 +87,7 @@ func (s *Store) TokenByRefresh(ctx context.Context, tx *sqlutil.Tx, hash []byte)
 
 func scanToken(row *sqlutil.Row) (*TokenOwner, error) {
 	t := new(TokenOwner)
-	err := row.Scan(&t.AccessHash, &t.RefreshHash, &t.RefreshUsed, &t.UserID, &t.DeviceID, &t.CreatedMS, &t.ExpiresMS, &t.Parent,
+	err := row.Scan(&t.AccessHash, &t.RefreshHash, &t.RefreshUsed, &t.UserID, &t.DeviceID, &t.CreatedMS, &t.ExpiresMS, &t.Parent, &t.Plain,
 		&t.Admin, &t.Guest, &t.Locked, &t.Suspended)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil

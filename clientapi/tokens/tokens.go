@@ -71,16 +71,25 @@ func hash(token string) []byte {
 	return sum[:]
 }
 
-// Issue makes tokens of a device in the caller's transaction. refreshable adds a refresh token.
-func (s *Service) Issue(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, refreshable bool) (Issued, error) {
-	return s.issue(ctx, tx, user, device, refreshable, nil)
+// Wanted are tokens of a device that are to be made.
+type Wanted struct {
+	UserID      id.UserID
+	DeviceID    id.DeviceID
+	Refreshable bool // a refresh token comes with the access token
+	Plain       bool // the rights of an administrator do not come with them, nor with those that they are refreshed into
 }
 
-func (s *Service) issue(ctx context.Context, tx *sqlutil.Tx, user id.UserID, device id.DeviceID, refreshable bool, parent []byte) (Issued, error) {
+// Issue makes tokens in the caller's transaction.
+func (s *Service) Issue(ctx context.Context, tx *sqlutil.Tx, w Wanted) (Issued, error) {
+	return s.issue(ctx, tx, w, nil)
+}
+
+func (s *Service) issue(ctx context.Context, tx *sqlutil.Tx, w Wanted, parent []byte) (Issued, error) {
 	now := s.now()
 	issued := Issued{AccessToken: "dat_" + Random()}
-	row := storage.Token{AccessHash: hash(issued.AccessToken), UserID: user, DeviceID: device, CreatedMS: now.UnixMilli(), Parent: parent}
-	if refreshable {
+	row := storage.Token{AccessHash: hash(issued.AccessToken), UserID: w.UserID, DeviceID: w.DeviceID, CreatedMS: now.UnixMilli(),
+		Parent: parent, Plain: w.Plain}
+	if w.Refreshable {
 		issued.RefreshToken, issued.ExpiresIn = "drt_"+Random(), AccessLifetime
 		row.RefreshHash, row.ExpiresMS = hash(issued.RefreshToken), now.Add(AccessLifetime).UnixMilli()
 	}
@@ -118,8 +127,8 @@ func (s *Service) Query(ctx context.Context, token string) (httputil.Caller, err
 			return httputil.Caller{}, fmt.Errorf("end the refresh token before this one: %w", err)
 		}
 	}
-	return httputil.Caller{UserID: owner.UserID, DeviceID: owner.DeviceID, Guest: owner.Guest, Admin: owner.Admin, Locked: owner.Locked, Suspended: owner.Suspended,
-		TokenHash: hex.EncodeToString(owner.AccessHash)}, nil
+	return httputil.Caller{UserID: owner.UserID, DeviceID: owner.DeviceID, Guest: owner.Guest, Admin: owner.Admin && !owner.Plain,
+		Locked: owner.Locked, Suspended: owner.Suspended, TokenHash: hex.EncodeToString(owner.AccessHash)}, nil
 }
 
 // Refresh makes a new pair of tokens from a refresh token. M_UNKNOWN_TOKEN if it is unknown or its successor is in use, in
@@ -154,7 +163,8 @@ func (s *Service) Refresh(ctx context.Context, refreshToken string) (Issued, err
 		if err := s.store.DeleteSurplusTokens(ctx, tx, old.UserID, old.DeviceID, MostRefreshed); err != nil {
 			return fmt.Errorf("drop the oldest tokens: %w", err)
 		}
-		issued, err = s.issue(ctx, tx, old.UserID, old.DeviceID, true, old.AccessHash)
+		w := Wanted{UserID: old.UserID, DeviceID: old.DeviceID, Refreshable: true, Plain: old.Plain}
+		issued, err = s.issue(ctx, tx, w, old.AccessHash)
 		return err
 	})
 	return issued, err

@@ -1,8 +1,8 @@
-// Package unknown looks for aliases and users of this server that it does not know, but that an application service may make
-// when it is asked (Application Service API, § Querying).
+// Package unknown looks for aliases and users of this server that it does not know, but that an application service
+// may make when it is asked (Application Service API, § Querying).
 //
-// Only what a namespace has is asked for, and only if it is not there. Nobody may ask within a transaction or with a lock: the
-// service makes what it is asked for with requests to this server.
+// Only what a namespace has is asked for, and only if it is not there. Nobody may ask within a transaction or with a
+// lock: the service makes what it is asked for with requests to this server.
 package unknown
 
 import (
@@ -36,8 +36,11 @@ type Finder struct {
 
 // By is who wants to know something.
 type By struct {
-	// Service is the application service that asks, empty if none does. It is not asked itself: it would wait for its own answer.
+	// Service is the application service that asks, empty if none does. It is not asked itself: it would wait for its
+	// own answer.
 	Service string
+	// User is who asks with a token of their own. A service that logs its users in asks so too.
+	User id.UserID
 	// Address is the client's, where nobody knows who it is: it makes services work, and so is limited as lookups in the
 	// directory are. Empty where a limit has been applied.
 	Address string
@@ -54,17 +57,27 @@ func ByOf(r *httputil.Request) By {
 	if r.Caller.UserID == "" {
 		return By{Address: httputil.ClientAddress(r.Request)}
 	}
-	return By{}
+	return By{User: r.Caller.UserID}
 }
 
-// Alias finds the room of an alias. M_NOT_FOUND if there is none; M_UNKNOWN with status 408 if a service that could have it
-// does not answer.
+// service is the application service that asks: by itself, or with the token of a user who is its alone.
+func (f *Finder) service(by By) string {
+	if by.Service == "" && by.User != "" {
+		if owners := f.Services.Load().ExclusiveUsers(by.User); len(owners) > 0 {
+			return owners[0].ID
+		}
+	}
+	return by.Service
+}
+
+// Alias finds the room of an alias. M_NOT_FOUND if there is none; M_UNKNOWN with status 408 if a service that could
+// have it does not answer.
 func (f *Finder) Alias(ctx context.Context, by By, alias id.RoomAlias) (roomserver.QueryAliasResponse, error) {
 	found, err := f.Room.QueryAlias(ctx, roomserver.QueryAliasRequest{Alias: alias})
 	if !mxerr.Is(err, "M_NOT_FOUND") || !f.HasAlias(alias) {
 		return found, err
 	}
-	answer, silent := f.App.QueryAlias(ctx, appservice.QueryAliasRequest{Alias: alias, By: by.Service})
+	answer, silent := f.App.QueryAlias(ctx, appservice.QueryAliasRequest{Alias: alias, By: f.service(by)})
 	if silent == nil && !answer.Exists {
 		return found, err
 	}
@@ -84,8 +97,8 @@ func mayAnswer(services []*registration.Registration) bool {
 	return slices.ContainsFunc(services, func(r *registration.Registration) bool { return r.URL != "" })
 }
 
-// User calls look, and calls it again where it has not found a user (M_NOT_FOUND) whom a service may have made since. M_UNKNOWN
-// with status 408 if a service that could have the user does not answer.
+// User calls look, and calls it again where it has not found a user (M_NOT_FOUND) whom a service may have made since.
+// M_UNKNOWN with status 408 if a service that could have the user does not answer.
 func (f *Finder) User(ctx context.Context, by By, user id.UserID, look func(ctx context.Context) error) error {
 	err := look(ctx)
 	if !mxerr.Is(err, "M_NOT_FOUND") || !mayAnswer(f.Services.Load().Users(user)) {
@@ -98,8 +111,8 @@ func (f *Finder) User(ctx context.Context, by By, user id.UserID, look func(ctx 
 	return err
 }
 
-// Users has those of some users made that are not known and that a service has. The error is why one of the questions was not
-// answered: M_UNKNOWN with status 408 if a service did not answer.
+// Users has those of some users made that are not known and that a service has. The error is why one of the questions
+// was not answered: M_UNKNOWN with status 408 if a service did not answer.
 func (f *Finder) Users(ctx context.Context, by By, users ...id.UserID) error {
 	services := f.Services.Load()
 	var asked []id.UserID
@@ -131,7 +144,7 @@ func (f *Finder) Users(ctx context.Context, by By, users ...id.UserID) error {
 		slots <- struct{}{}
 		all.Go(func() {
 			defer func() { <-slots }()
-			_, silent[i] = f.App.QueryUser(ctx, appservice.QueryUserRequest{UserID: user, By: by.Service})
+			_, silent[i] = f.App.QueryUser(ctx, appservice.QueryUserRequest{UserID: user, By: f.service(by)})
 		})
 	}
 	all.Wait()

@@ -10,6 +10,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
+	"net/url"
 	"strconv"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/registration"
 )
 
@@ -79,12 +81,23 @@ func New(query func(ctx context.Context, token string, user id.UserID, device id
 }
 
 // Authenticate tells whose a token is. Requests of an application service name the user and the device to act as in their
-// query (Application Service API, § Identity assertion).
+// query (Application Service API, § Identity assertion). M_INVALID_PARAM if a part of it cannot be read: it could be who
+// is meant, and the service must not act as its own user instead.
 func (a *Authenticator) Authenticate(ctx context.Context, token string, r *http.Request) (httputil.Caller, error) {
+	query, unread := url.ParseQuery(r.URL.RawQuery)
+	caller, err := a.authenticate(ctx, token, query, r)
+	if err == nil && unread != nil && caller.AppService != "" {
+		return httputil.Caller{}, mxerr.InvalidParam("the query cannot be read: %v", unread)
+	}
+	return caller, err
+}
+
+func (a *Authenticator) authenticate(
+	ctx context.Context, token string, query url.Values, r *http.Request,
+) (httputil.Caller, error) {
 	var user id.UserID
 	var device id.DeviceID
-	if r.URL.RawQuery != "" {
-		query := r.URL.Query()
+	if len(query) > 0 {
 		user, device = id.UserID(query.Get("user_id")), id.DeviceID(query.Get("device_id"))
 		if device == "" {
 			device = id.DeviceID(query.Get("org.matrix.msc3202.device_id")) // the name in MSC4326

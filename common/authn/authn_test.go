@@ -13,6 +13,7 @@ import (
 
 	"github.com/matrix-org/dendrite/common/httputil"
 	"github.com/matrix-org/dendrite/common/id"
+	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/registration"
 )
 
@@ -141,6 +142,28 @@ func TestAnswersAboutServicesEndWithTheRegistrations(t *testing.T) {
 			ask(1)
 		} else {
 			ask(0)
+		}
+	}
+}
+
+// A query that is cut off by a fault must not turn a user of a service into the service's own.
+func TestAServiceWhoseQueryCannotBeReadIsRefused(t *testing.T) {
+	a := New(func(_ context.Context, token string, user id.UserID, _ id.DeviceID) (httputil.Caller, error) {
+		if token == "service" {
+			return httputil.Caller{UserID: "@bot:s", AppService: token}, nil
+		}
+		return httputil.Caller{UserID: "@u:s"}, nil
+	}, MaxTTL, nil)
+	for _, query := range []string{"user_id=@a%zz:s", "user_id=@a;b:s", "user_id=@a:s%", "x=1&user_id%=@a:s"} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.URL.RawQuery = query
+		for range 2 { // the second could be from the cache
+			if caller, err := a.Authenticate(t.Context(), "service", r); !mxerr.Is(err, "M_INVALID_PARAM") {
+				t.Errorf("%s: %+v, %v", query, caller, err)
+			}
+			if _, err := a.Authenticate(t.Context(), "user", r); err != nil {
+				t.Errorf("%s of a user: %v", query, err)
+			}
 		}
 	}
 }

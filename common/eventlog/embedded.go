@@ -176,7 +176,7 @@ func (e *Embedded) Publish(_ context.Context, topic, key string, value []byte) e
 }
 
 // Subscribe hands messages to a handler.
-func (e *Embedded) Subscribe(ctx context.Context, topic string, handle func(key string, value []byte)) error {
+func (e *Embedded) Subscribe(ctx context.Context, topic string, handle func(key string, value []byte), listening func()) error {
 	s := &subscriber{make(chan message, ephemeralBacklog)}
 	e.mu.Lock()
 	put(e.subscribers, topic, s)
@@ -186,6 +186,9 @@ func (e *Embedded) Subscribe(ctx context.Context, topic string, handle func(key 
 		defer e.mu.Unlock()
 		delete(e.subscribers[topic], s)
 	}()
+	if listening != nil {
+		listening()
+	}
 	for {
 		select {
 		case <-ctx.Done():

@@ -13,8 +13,9 @@ type Transport interface {
 	Follow(ctx context.Context, c *Consumer) error
 	// Publish sends an ephemeral message to all replicas of all who subscribe. It may be lost.
 	Publish(ctx context.Context, topic, key string, value []byte) error
-	// Subscribe hands ephemeral messages to handle, one at a time, until ctx ends.
-	Subscribe(ctx context.Context, topic string, handle func(key string, value []byte)) error
+	// Subscribe hands ephemeral messages to handle, one at a time, until ctx ends. It calls listening, which may be nil, when
+	// it begins to hear what is published, and again after each time that it did not hear.
+	Subscribe(ctx context.Context, topic string, handle func(key string, value []byte), listening func()) error
 	// Ready tells why nothing can be carried now.
 	Ready(ctx context.Context) error
 }

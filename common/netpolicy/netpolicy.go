@@ -35,10 +35,14 @@ const (
 )
 
 const (
-	connectTimeout  = 10 * time.Second
-	headerTimeout   = 60 * time.Second
-	requestTimeout  = 3 * time.Minute // the whole of a request, its body included
-	maxIdle         = 2
+	connectTimeout = 10 * time.Second
+	headerTimeout  = 60 * time.Second
+	requestTimeout = 3 * time.Minute // the whole of a request, its body included
+	maxIdle        = 2
+	// pingAfter is how long a connection of HTTP/2 may be silent before it is pinged, and pingTimeout how long the answer
+	// may take. One whose other end is gone would be used until TCP gives up, which takes a quarter of an hour.
+	pingAfter       = 15 * time.Second
+	pingTimeout     = 10 * time.Second
 	maxRedirections = 5
 )
 
@@ -115,6 +119,7 @@ func (p *Policy) Transport(purpose Purpose, c *tls.Config) *http.Transport {
 		},
 		TLSClientConfig:        c,
 		ForceAttemptHTTP2:      true,
+		HTTP2:                  &http.HTTP2Config{SendPingTimeout: pingAfter, PingTimeout: pingTimeout},
 		TLSHandshakeTimeout:    connectTimeout,
 		ResponseHeaderTimeout:  headerTimeout,
 		MaxIdleConnsPerHost:    maxIdle,

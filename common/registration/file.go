@@ -142,6 +142,11 @@ func Parse(data []byte, name string, server id.ServerName) (*Registration, error
 	if f.HSToken == "" {
 		complain("hs_token", "it is empty: give a long random text")
 	}
+	for key, token := range map[string]string{"as_token": f.ASToken, "hs_token": f.HSToken} {
+		if strings.ContainsFunc(token, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+			complain(key, "it has a space, a line break or what is not ASCII: no request can carry it")
+		}
+	}
 	if f.ASToken != "" && f.ASToken == f.HSToken {
 		complain("hs_token", "it is the same as as_token: who has one would have both")
 	}

@@ -17,6 +17,9 @@ const (
 	maxRegex = 4096
 	// maxMatch is how long an expression that only the slower engine knows may take for an id.
 	maxMatch = 50 * time.Millisecond
+	// keepUnsure is how long the answer is kept where an expression took too long: a process that was busy asks again, and an
+	// id that makes an expression slow does so once in that time.
+	keepUnsure = time.Minute
 	// cacheBytes is how much of answers each matcher keeps.
 	cacheBytes = 8 << 20
 )
@@ -29,19 +32,23 @@ type matcher struct {
 	lengths  []int
 	order    map[*Registration]int
 	cache    *lru.Cache[string, match]
+	now      func() time.Time
 }
 
 type expression struct {
-	matches   func(string) bool
+	matches   func(string) (is, sure bool)
 	exclusive bool
 	of        *Registration
 }
 
 // match is the services that an id belongs to, in the order of their files.
-type match struct{ is, exclusive []*Registration }
+type match struct {
+	is, exclusive []*Registration
+	until         time.Time // zero: for good
+}
 
 func newMatcher() *matcher {
-	return &matcher{byPrefix: make(map[string][]expression), order: make(map[*Registration]int),
+	return &matcher{byPrefix: make(map[string][]expression), order: make(map[*Registration]int), now: time.Now,
 		cache: lru.New(cacheBytes, func(id string, m match) int { return len(id) + 8*(len(m.is)+len(m.exclusive)) })}
 }
 
@@ -65,7 +72,7 @@ func (m *matcher) match(id string) match {
 	if len(m.lengths) == 0 {
 		return match{}
 	}
-	if found, has := m.cache.Get(id); has {
+	if found, has := m.cache.Get(id); has && (found.until.IsZero() || m.now().Before(found.until)) {
 		return found
 	}
 	var found match
@@ -74,7 +81,14 @@ func (m *matcher) match(id string) match {
 			break
 		}
 		for _, e := range m.byPrefix[id[:n]] {
-			if known := slices.Contains(found.exclusive, e.of) || !e.exclusive && slices.Contains(found.is, e.of); known || !e.matches(id) {
+			if slices.Contains(found.exclusive, e.of) || !e.exclusive && slices.Contains(found.is, e.of) {
+				continue
+			}
+			is, sure := e.matches(id)
+			if !sure {
+				found.until = m.now().Add(keepUnsure)
+			}
+			if !is {
 				continue
 			}
 			if !slices.Contains(found.is, e.of) {
@@ -93,24 +107,23 @@ func (m *matcher) match(id string) match {
 }
 
 // compile makes an expression that matches from the start. Bridges write their files for engines that know look-ahead and
-// the like, which Go's does not: these go to a slower one.
-func compile(regex string) (func(string) bool, error) {
+// the like, which Go's does not: these go to a slower one. What takes too long does not match, but that is not sure.
+func compile(regex string) (func(string) (is, sure bool), error) {
 	if len(regex) > maxRegex {
 		return nil, fmt.Errorf("it has %d bytes, and at most %d are read: write it shorter", len(regex), maxRegex)
 	}
 	fast, err := regexp.Compile("^(?:" + regex + ")")
 	if err == nil {
-		return fast.MatchString, nil
+		return func(id string) (bool, bool) { return fast.MatchString(id), true }, nil
 	}
 	slow, slowErr := regexp2.Compile("^(?:"+regex+")", regexp2.None)
 	if slowErr != nil {
 		return nil, fmt.Errorf("%q is no regular expression: %w", regex, err)
 	}
 	slow.MatchTimeout = maxMatch
-	return func(id string) bool {
-		// What takes too long does not match.
+	return func(id string) (bool, bool) {
 		is, err := slow.MatchString(id)
-		return err == nil && is
+		return err == nil && is, err == nil
 	}, nil
 }
 

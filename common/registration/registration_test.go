@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/matrix-org/dendrite/common/config"
 	"github.com/matrix-org/dendrite/common/id"
@@ -58,8 +59,10 @@ func TestFaultsNameFileAndKey(t *testing.T) {
 		"sender_localpart: \"_irc_bot\"": {"", "sender_localpart"},
 		"\"@_irc_bridge_.*\"":            {"\"@_irc_(\"", "namespaces.users[0].regex"},
 		"http://":                        {"ftp://", "url"},
-		"as_token: as":                   {"as_token: hs", "hs_token"},
+		"as_token: as\nhs_token: hs":     {"as_token: hs\nhs_token: hs", "hs_token"},
 		"id: \"IRC Bridge\"":             {"id: ''", "id"},
+		"as_token: as":                   {"as_token: |\n  as", "as_token"},
+		"hs_token: hs":                   {"hs_token: \"h s\"", "hs_token"},
 		"\"_irc_bot\"":                   {"\"@irc:test\"", "sender_localpart"},
 	} {
 		_, err := Parse([]byte(strings.Replace(irc, fault, want[0], 1)), "irc.yaml", "test")
@@ -162,5 +165,33 @@ func BenchmarkMatch(b *testing.B) {
 		if len(set.Users(id.UserID(fmt.Sprintf("@_bridge%d_%d_%d:test", i%200, i%50, i)))) != 1 {
 			b.Fatal("no service")
 		}
+	}
+}
+
+// A process that had no time to match an id must not take it for nobody's for good: its events would reach no bridge.
+func TestAnExpressionThatTookTooLongIsAskedAgain(t *testing.T) {
+	now, asked := time.Now(), 0
+	r := &Registration{ID: "slow"}
+	m := newMatcher()
+	m.now = func() time.Time { return now }
+	m.lengths, m.byPrefix[""] = []int{0}, []expression{{of: r, matches: func(string) (is, sure bool) {
+		asked++
+		return asked > 1, asked > 1
+	}}}
+	for i, want := range []struct{ asked, services int }{{1, 0}, {1, 0}, {2, 1}, {2, 1}} {
+		if i == 2 {
+			now = now.Add(keepUnsure)
+		}
+		if got := len(m.match("@a:test").is); got != want.services || asked != want.asked {
+			t.Errorf("call %d: %d services after %d questions, want %d after %d", i, got, asked, want.services, want.asked)
+		}
+	}
+
+	matches, err := compile("(?=x)(x+x+)+y")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if is, sure := matches(strings.Repeat("x", 200)); is || sure {
+		t.Errorf("an expression without end: matches %t, sure %t", is, sure)
 	}
 }

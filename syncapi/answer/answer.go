@@ -67,6 +67,7 @@ func (e *Engine) Sync(ctx context.Context, req *Request) (httputil.Raw, error) {
 // answer waits for something new, and writes it.
 func (e *Engine) answer(ctx context.Context, req *Request, write func(*answering) ([]byte, error)) (httputil.Raw, error) {
 	e.Barrier(ctx)
+	e.Hub.WaitForTyping(ctx)
 	deadline := time.NewTimer(min(req.Timeout, MaxTimeout))
 	defer deadline.Stop()
 	sleeper, err := e.Hub.Sleep(req.UserID, req.DeviceID)

@@ -48,13 +48,13 @@ func (h *Hub) Run(ctx context.Context) error {
 					h.hearPresence(m)
 					h.announceLater()
 				}
-			})
+			}, nil)
 		})
 	}
 	if !h.o.Sole {
 		group.Go(func() error { return h.publish(ctx) })
 		group.Go(func() error {
-			return h.o.Transport.Subscribe(ctx, wakeTopic, func(_ string, value []byte) { h.hear(ctx, value) })
+			return h.o.Transport.Subscribe(ctx, wakeTopic, func(_ string, value []byte) { h.hear(ctx, value) }, nil)
 		})
 	}
 	group.Go(func() error { // commits that nobody told of

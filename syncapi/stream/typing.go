@@ -21,6 +21,9 @@ const (
 	heardWithin = 3 * time.Second
 )
 
+// WaitForTyping waits until this replica has learnt who types: some ms after its start.
+func (h *Hub) WaitForTyping(ctx context.Context) { h.follower.Wait(ctx) }
+
 // Typing is all who type in a room.
 type Typing struct {
 	RoomID id.RoomID

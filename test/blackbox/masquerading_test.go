@@ -56,6 +56,11 @@ func TestAServiceActsAsItsUsers(t *testing.T) {
 		ghost.everywhere(200, "", "GET", sync, nil)
 		equal(t, "rooms of the user", ghost.must("GET", at("joined_rooms"), nil).Get("joined_rooms.0").Str, room)
 		equal(t, "rooms of the service's own user", len(bot.must("GET", at("joined_rooms"), nil).Get("joined_rooms").Array()), 0)
+		// Bridges of mautrix look for these before they set them.
+		for _, key := range []string{"displayname", "avatar_url"} {
+			equal(t, "a user's "+key+" that is not set", ghost.must("GET", at("profile", ghost.userID, key), nil).Raw, "{}")
+			alice.refused(404, "M_NOT_FOUND", "GET", at("profile", ghost.userID, key), nil)
+		}
 		ghost.must("PUT", at("profile", ghost.userID, "displayname"), object{"displayname": "Casper"})
 		equal(t, "the sender", alice.on().must("GET", at("profile", ghost.userID, "displayname"), nil).Get("displayname").Str, "Casper")
 

@@ -134,6 +134,40 @@ func TestExclusiveNamespaces(t *testing.T) {
 	})
 }
 
+// A service whose namespace has everybody acts as everybody. It is no administrator by that, nor the user who sends the
+// server's notices.
+func TestAServiceOfEverybodyIsNoAdministrator(t *testing.T) {
+	run(t, func(t *testing.T, d *deployment) {
+		shared := newService(t, d, func(_ *service, registration object) {
+			registration["namespaces"] = object{"users": []object{{"exclusive": false, "regex": "@.*"}}}
+		})
+		admin, alice, bot := d.admin(t), d.user(t, "alice"), shared.As("")
+		notice := object{"user_id": alice.userID, "content": object{"msgtype": "m.server_notice", "body": "hello"}}
+		admin.must("POST", noticePath, notice)
+		sender := d.config.Matrix.ServerNotices.Localpart
+		for _, name := range []string{sender, "@" + sender + ":test.example", "@a\x00b:test.example", "@a:b:test.example",
+			"@" + strings.Repeat("x", 300) + ":test.example"} {
+			bot.refused(400, "M_EXCLUSIVE", "POST", at("login"), serviceLogin(name))
+		}
+		shared.As("@"+sender+":test.example").refused(403, "M_FORBIDDEN", "GET", at("account", "whoami"), nil)
+
+		session, login := d.anybody(t), serviceLogin(admin.userID)
+		login["refresh_token"] = true
+		made := bot.must("POST", at("login"), login)
+		session.took(made)
+		refreshed := d.anybody(t)
+		refreshed.took(made)
+		refreshed.token = refreshed.must("POST", at("refresh"), object{"refresh_token": made.Get("refresh_token").Str}).Get("access_token").Str
+		for _, c := range []*client{shared.As(admin.userID), session, refreshed} {
+			equal(t, "who acts", c.must("GET", at("account", "whoami"), nil).Get("user_id").Str, admin.userID)
+			c.refused(403, "M_FORBIDDEN", "GET", at("admin", "whois", alice.userID), nil)
+			c.refused(403, "M_FORBIDDEN", "POST", noticePath, notice)
+			c.refused(403, "M_FORBIDDEN", "PUT", v1("admin", "suspend", alice.userID), object{"suspended": true})
+		}
+		admin.must("GET", at("admin", "whois", alice.userID), nil)
+	})
+}
+
 // Application Service API, § Published room directories.
 func TestDirectoriesOfNetworks(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {

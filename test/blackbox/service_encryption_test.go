@@ -109,7 +109,6 @@ func TestABridgeHearsHowManyKeysItsDevicesHave(t *testing.T) {
 	run(t, func(t *testing.T, d *deployment) {
 		s, alice := newBridge(t, d), d.user(t, "alice")
 		ghost := s.device("ghost", "GHOST")
-		keys := ghost.encrypted(2)
 		told := func(when string, n int64, unused string) {
 			t.Helper()
 			for _, prefix := range []string{"", "org.matrix.msc3202."} {
@@ -120,6 +119,9 @@ func TestABridgeHearsHowManyKeysItsDevicesHave(t *testing.T) {
 			}
 			ghost.hasKeys(when+", in a sync", ghost.sync(""), n, unused)
 		}
+		// Bridges upload keys when they hear that a device has none.
+		told("of a new device", 0, `[]`)
+		keys := ghost.encrypted(2)
 		told("after an upload", 2, `[]`)
 		ghost.must("POST", at("keys", "upload"), object{"fallback_keys": keys.fallbackKey()})
 		told("after a fallback key", 2, `["signed_curve25519"]`)

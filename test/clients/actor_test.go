@@ -1,138 +1,24 @@
 package clients
 
 import (
-	"bufio"
-	"bytes"
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"maps"
-	"os"
-	"os/exec"
-	"sync"
 	"testing"
-	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"github.com/matrix-org/dendrite/test/players"
 )
 
 // object is the arguments of a command.
-type object map[string]any
+type object = players.Object
 
-// company is a program that plays encrypted clients of one library. Each line of its standard input is a command for
-// one of them, with an id; a line on its file descriptor 3 has that id, and the answer or what failed.
-type company struct {
-	in    io.WriteCloser
-	mutex sync.Mutex
-	last  int
-	calls map[int]chan<- reply
-	ended error // why no more answers come
-}
+// company is a program that plays encrypted clients of one library.
+type company struct{ *players.Company }
 
-type reply struct {
-	ID     int             `json:"id"`
-	Answer json.RawMessage `json:"answer"`
-	Error  string          `json:"error"`
-}
-
-// hire starts the program. It ends with the test, and what it printed is told if the test failed.
 func hire(t *testing.T, command ...string) *company {
 	t.Helper()
-	said, says, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(command[0], command[1:]...)
-	var printed bytes.Buffer
-	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = &printed, &printed, []*os.File{says}
-	c := &company{calls: make(map[int]chan<- reply)}
-	if c.in, err = cmd.StdinPipe(); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(cmd.Start(), says.Close()); err != nil {
-		t.Fatal(err)
-	}
-	heard := make(chan struct{})
-	go func() {
-		defer close(heard)
-		c.hear(said)
-	}()
-	t.Cleanup(func() {
-		kill := time.AfterFunc(10*time.Second, func() { _ = cmd.Process.Kill() }) // it may have ended by itself
-		defer kill.Stop()
-		if err := errors.Join(c.in.Close(), cmd.Wait()); err != nil {
-			t.Errorf("%s: %v", command[0], err)
-		}
-		<-heard
-		if t.Failed() {
-			log, err := os.CreateTemp("", "client-*.log")
-			if err == nil {
-				_, err = log.Write(printed.Bytes())
-				err = errors.Join(err, log.Close())
-			}
-			t.Logf("what %s printed is in %s (%v)", command[0], log.Name(), err)
-		}
-	})
-	return c
-}
-
-// hear brings answers to those who wait for them, until the program ends.
-func (c *company) hear(said *os.File) {
-	defer said.Close()
-	lines := bufio.NewReader(said)
-	for {
-		line, err := lines.ReadBytes('\n')
-		var r reply
-		if err == nil {
-			err = json.Unmarshal(line, &r)
-		}
-		c.mutex.Lock()
-		if err != nil {
-			c.ended = fmt.Errorf("the program has ended: %w", err)
-			for _, call := range c.calls {
-				close(call)
-			}
-			c.mutex.Unlock()
-			return
-		}
-		call := c.calls[r.ID]
-		delete(c.calls, r.ID)
-		c.mutex.Unlock()
-		call <- r
-	}
-}
-
-// call gives a command, and decodes the answer into a pointer.
-func (c *company) call(ctx context.Context, as, command string, arguments object, answer any) error {
-	answered := make(chan reply, 1)
-	c.mutex.Lock()
-	c.last++
-	line := object{"id": c.last, "as": as, "do": command}
-	maps.Copy(line, arguments)
-	c.calls[c.last] = answered
-	text, err := json.Marshal(line)
-	if err == nil {
-		_, err = c.in.Write(append(text, '\n'))
-	}
-	err = errors.Join(err, c.ended)
-	c.mutex.Unlock()
-	if err != nil {
-		return fmt.Errorf("%s: %s: %w", as, command, err)
-	}
-	select {
-	case r, is := <-answered:
-		switch {
-		case !is:
-			return fmt.Errorf("%s: %s: the program has ended", as, command)
-		case r.Error != "":
-			return fmt.Errorf("%s: %s", as, r.Error)
-		}
-		return json.Unmarshal(r.Answer, answer)
-	case <-ctx.Done():
-		return fmt.Errorf("%s: %s: %w", as, command, ctx.Err())
-	}
+	return &company{players.Hire(t, command...)}
 }
 
 // actor is an encrypted client that a program plays. What fails ends the test.
@@ -162,7 +48,7 @@ func (c *company) act(t *testing.T, ctx context.Context, name string, p person, 
 
 func (a *actor) do(command string, arguments object, answer any) {
 	a.t.Helper()
-	if err := a.call(a.ctx, a.name, command, arguments, answer); err != nil {
+	if err := a.Call(a.ctx, a.name, command, arguments, answer); err != nil {
 		a.t.Fatal(err)
 	}
 }
@@ -188,14 +74,14 @@ func (a *actor) say(room, text string) message {
 
 func (a *actor) trySay(room, text string) (message, error) {
 	m := message{Sender: a.person.UserID, Text: text}
-	return m, a.call(a.ctx, a.name, "say", object{"room": room, "text": text}, &m)
+	return m, a.Call(a.ctx, a.name, "say", object{"room": room, "text": text}, &m)
 }
 
 // reads waits until the client has decrypted a message, and looks at it.
 func (a *actor) reads(room string, m message) message {
 	a.t.Helper()
 	var read message
-	if err := a.call(a.ctx, a.name, "read", object{"room": room, "event": m.Event}, &read); err != nil {
+	if err := a.Call(a.ctx, a.name, "read", object{"room": room, "event": m.Event}, &read); err != nil {
 		a.t.Fatalf("%v: it is %+v", err, m)
 	}
 	if !read.Encrypted || read.Text != m.Text || read.Sender != m.Sender {
@@ -241,15 +127,15 @@ func verify(a, b *actor, room string) {
 	if room != "" {
 		asked["room"] = room
 	}
-	both.Go(func() error { return a.call(a.ctx, a.name, "verify", asked, &shown[0]) })
-	both.Go(func() error { return b.call(b.ctx, b.name, "accept", nil, &shown[1]) })
+	both.Go(func() error { return a.Call(a.ctx, a.name, "verify", asked, &shown[0]) })
+	both.Go(func() error { return b.Call(b.ctx, b.name, "accept", nil, &shown[1]) })
 	if err := both.Wait(); err != nil {
 		a.t.Fatal(err)
 	}
 	equal(a.t, "how many numbers are to be compared", len(shown[0].SAS), 3)
 	equal(a.t, "the numbers", fmt.Sprint(shown[1].SAS), fmt.Sprint(shown[0].SAS))
 	for _, u := range []*actor{a, b} {
-		both.Go(func() error { return u.call(u.ctx, u.name, "confirm", nil, &struct{}{}) })
+		both.Go(func() error { return u.Call(u.ctx, u.name, "confirm", nil, &struct{}{}) })
 	}
 	if err := both.Wait(); err != nil {
 		a.t.Fatal(err)

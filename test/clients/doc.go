@@ -6,7 +6,7 @@
 // commands (company), so that clients of several libraries meet in one room. All processes of the server are restarted
 // while they talk.
 //
-// The first run installs matrix-js-sdk and matrix-nio into .cache/clients, in the versions that npm/package-lock.json and
+// The first run installs matrix-js-sdk and matrix-nio into .cache/programs, in the versions that npm/package-lock.json and
 // python/requirements.txt say. Where there is no Node, no Python or no network, their tests are skipped with the reason, or
 // fail where DENDRITE_TEST_REQUIRE is set.
 package clients

@@ -3,8 +3,6 @@ package clients
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -14,6 +12,8 @@ import (
 
 	"github.com/matrix-org/dendrite/common/test"
 	"github.com/matrix-org/dendrite/test/deploy"
+	"github.com/matrix-org/dendrite/test/players"
+	"github.com/matrix-org/dendrite/test/programs"
 )
 
 // stage is where an encrypted story is played.
@@ -53,7 +53,7 @@ func (s stage) play(t *testing.T, story func(t *testing.T, ctx context.Context, 
 
 func jsCompany(t *testing.T) *company {
 	t.Helper()
-	node, err := program("node", "nodejs")
+	node, err := programs.Find("node", "nodejs")
 	test.Needs(t, err)
 	dir, err := npm()
 	test.Needs(t, err)
@@ -62,21 +62,16 @@ func jsCompany(t *testing.T) *company {
 
 func nioCompany(t *testing.T) *company {
 	t.Helper()
-	dir, err := venv()
+	interpreter, err := python()
 	test.Needs(t, err)
-	return hire(t, filepath.Join(dir, "bin", "python"), filepath.Join("python", "actor.py"))
+	return hire(t, interpreter, filepath.Join("python", "actor.py"))
 }
 
 // goolmCompany is of mautrix with its encryption in Go.
 func goolmCompany(t *testing.T) *company {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "goolm")
-	build := exec.Command("go", "build", "-tags", "goolm", "-o", path, "./goolm")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return hire(t, path)
+	t.Helper()
+	return hire(t, players.Goolm(t))
 }
 
 // duringRestarts lets all talk while the stage is restarted, and then each read what the others said.

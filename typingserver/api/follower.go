@@ -20,6 +20,8 @@ const (
 	CheckEvery = 15 * time.Second
 	// silence is how long nobody needs to answer until nobody is taken to type.
 	silence = 45 * time.Second
+	// knowsWithin is how long a Follower may take to know who types, from its beginning on. Then nobody waits for it.
+	knowsWithin = 3 * time.Second
 	// numbersKept is how long the number of a room is kept in which nobody types: messages that come later are newer.
 	numbersKept = 10 * time.Minute
 )
@@ -39,6 +41,9 @@ type FollowerDeps struct {
 type Follower struct {
 	FollowerDeps
 
+	known func()        // closes knows
+	knows chan struct{} // closed when everything is heard, and what was before was asked for
+
 	mu       sync.Mutex
 	rooms    map[id.RoomID]heard
 	answered time.Time // when the typingserver has answered last
@@ -55,7 +60,24 @@ func NewFollower(deps FollowerDeps) *Follower {
 	if deps.Changed == nil {
 		deps.Changed = func(OutputTyping) {}
 	}
-	return &Follower{FollowerDeps: deps, rooms: make(map[id.RoomID]heard), answered: time.Now()}
+	f := &Follower{FollowerDeps: deps, rooms: make(map[id.RoomID]heard), answered: time.Now(), knows: make(chan struct{})}
+	f.known = sync.OnceFunc(func() { close(f.knows) })
+	return f
+}
+
+// Wait waits until the Follower has learnt who types, which takes some ms from when it runs: who asks it before that does
+// not hear of those who began before it did. It waits for three seconds at most.
+func (f *Follower) Wait(ctx context.Context) {
+	select {
+	case <-f.knows: // no timer where nobody waits
+		return
+	default:
+	}
+	select {
+	case <-f.knows:
+	case <-ctx.Done():
+	case <-time.After(knowsWithin):
+	}
 }
 
 // Types tells whether a user types in a room.
@@ -74,7 +96,10 @@ func (f *Follower) Users(room id.RoomID) []id.UserID {
 
 // Run follows the typingserver until ctx ends.
 func (f *Follower) Run(ctx context.Context) error {
+	tooLate := time.AfterFunc(knowsWithin, f.known)
+	defer tooLate.Stop()
 	group, ctx := errgroup.WithContext(ctx)
+	listening := make(chan struct{}, 1)
 	group.Go(func() error {
 		return f.Transport.Subscribe(ctx, Topic, func(_ string, value []byte) {
 			var output OutputTyping
@@ -83,18 +108,28 @@ func (f *Follower) Run(ctx context.Context) error {
 				return
 			}
 			f.hear(output)
+		}, func() {
+			select {
+			case listening <- struct{}{}:
+			default:
+			}
 		})
 	})
 	group.Go(func() error {
-		// Soon after the begin more often: what is told before the subscription counts is lost.
+		hears := false
 		for wait := time.Second; ; wait = min(2*wait, CheckEvery) {
-			if err := f.check(ctx); err != nil && ctx.Err() == nil {
-				f.Log.WithError(err).Warn("the typingserver cannot be asked now")
-			}
 			select {
 			case <-ctx.Done():
 				return nil
+			case <-listening: // what was told before is asked for
+				hears = true
 			case <-time.After(wait):
+			}
+			switch err := f.check(ctx); {
+			case err == nil && hears:
+				f.known()
+			case err != nil && ctx.Err() == nil:
+				f.Log.WithError(err).Warn("the typingserver cannot be asked now")
 			}
 		}
 	})

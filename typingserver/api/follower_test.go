@@ -77,6 +77,51 @@ func TestWhoTypesIsAskedOfTheReplicaThatKeepsTheRoom(t *testing.T) {
 	})
 }
 
+// Who asks at once hears of those who began to type before this process listened.
+func TestAFollowerKnowsWhoTypedBeforeItListened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowed(func(QueryTypingRequest) (res QueryTypingResponse, err error) {
+			<-time.After(time.Second)
+			res.Rooms = []OutputTyping{types("!a:test", 1)}
+			return res, nil
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		f.Wait(ctx)
+		if !f.Types("!a:test", bob) {
+			t.Error("the follower does not know who types")
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Syncs must not wait for a typingserver that is away.
+func TestNobodyWaitsLongForWhoTypes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFollowed(func(QueryTypingRequest) (QueryTypingResponse, error) {
+			return QueryTypingResponse{}, errors.New("away")
+		})
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- f.Run(ctx) }()
+		began := time.Now()
+		f.Wait(ctx)
+		first := time.Since(began)
+		f.Wait(ctx)
+		if all := time.Since(began); first != knowsWithin || all != first {
+			t.Errorf("waits for %v, then for %v more", first, all-first)
+		}
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // While no typingserver answers, nobody would tell an end.
 func TestNobodyTypesWhereNobodyAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -121,13 +122,18 @@ func TestWhoTypesIsBounded(t *testing.T) {
 		for i := range maxTypists {
 			tracker.Set(t.Context(), id.RoomID(fmt.Sprintf("!%d:test", i)), alice, true, time.Minute)
 		}
-		if len(tracker.rooms) > maxTypists || tracker.typists != maxTypists {
-			t.Errorf("%d rooms and %d who type are kept", len(tracker.rooms), tracker.typists)
+		kept := func() (rooms, typists int) {
+			tracker.mu.Lock()
+			defer tracker.mu.Unlock()
+			return len(tracker.rooms), tracker.typists
+		}
+		if rooms, typists := kept(); rooms > maxTypists || typists != maxTypists {
+			t.Errorf("%d rooms and %d who type are kept", rooms, typists)
 		}
 		<-time.After(2 * time.Minute)
 		synctest.Wait()
-		if len(tracker.rooms)+tracker.typists != 0 {
-			t.Errorf("%d rooms and %d who type stay", len(tracker.rooms), tracker.typists)
+		if rooms, typists := kept(); rooms+typists != 0 {
+			t.Errorf("%d rooms and %d who type stay", rooms, typists)
 		}
 	})
 }
@@ -136,12 +142,15 @@ func TestWhoTypesIsBounded(t *testing.T) {
 func TestARoomMovesBetweenReplicas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all []*Tracker
+		var mu sync.Mutex
 		var last api.OutputTyping
 		ctx, stop := context.WithCancel(t.Context())
 		done := make(chan error)
 		begin := func(replica string) *Tracker {
 			tracker := New(Options{Replica: replica, Server: "test", Now: time.Now}) // announces below
 			tracker.Announce = func(_ context.Context, o api.OutputTyping) {
+				mu.Lock()
+				defer mu.Unlock()
 				if o.Number <= last.Number {
 					t.Errorf("%+v comes after %+v", o, last)
 				}
@@ -150,6 +159,8 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 					other.Hear(&o)
 				}
 			}
+			mu.Lock()
+			defer mu.Unlock()
 			all = append(all, tracker)
 			go func() { done <- tracker.Run(ctx) }()
 			return tracker
@@ -157,6 +168,8 @@ func TestARoomMovesBetweenReplicas(t *testing.T) {
 		now := func(want ...id.UserID) {
 			t.Helper()
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
 			if !slices.Equal(last.Users, want) {
 				t.Errorf("%v type, want %v", last.Users, want)
 			}

@@ -306,6 +306,7 @@ func ephemeral(t *testing.T, w *world) {
 	topic := w.name + "typing"
 	sender := w.h.New(t)
 	heard := make(chan int, 10000)
+	listening := make(chan struct{}, 100)
 	for i := range 2 {
 		transport := w.h.New(t)
 		background(t, func(ctx context.Context) error {
@@ -314,14 +315,17 @@ func ephemeral(t *testing.T, w *world) {
 					t.Errorf("got %q %q", key, value)
 				}
 				heard <- i
-			})
+			}, func() { listening <- struct{}{} })
 		})
+	}
+	for range 2 {
+		<-listening
+	}
+	if err := sender.Publish(t.Context(), topic, "room", []byte("hello")); err != nil {
+		t.Fatal(err)
 	}
 	by := make(map[int]bool)
 	eventually(t, "both hear it", func() bool {
-		if err := sender.Publish(t.Context(), topic, "room", []byte("hello")); err != nil {
-			t.Fatal(err)
-		}
 		for {
 			select {
 			case i := <-heard:

@@ -100,10 +100,12 @@ func (t *Transport) readErrors(producer sarama.AsyncProducer) {
 }
 
 // Subscribe hands ephemeral messages to handle, one at a time, until ctx ends.
-func (t *Transport) Subscribe(ctx context.Context, topic string, handle func(key string, value []byte)) error {
+func (t *Transport) Subscribe(
+	ctx context.Context, topic string, handle func(key string, value []byte), listening func(),
+) error {
 	failing := outage{log: t.o.Log.WithField("topic", topic), what: "listening to ephemeral messages"}
 	for {
-		err := t.listen(ctx, topic, &failing, handle)
+		err := t.listen(ctx, topic, &failing, handle, listening)
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -112,7 +114,9 @@ func (t *Transport) Subscribe(ctx context.Context, topic string, handle func(key
 }
 
 // listen hears all partitions from their ends on, until one cannot be heard any more.
-func (t *Transport) listen(ctx context.Context, topic string, failing *outage, handle func(key string, value []byte)) error {
+func (t *Transport) listen(
+	ctx context.Context, topic string, failing *outage, handle func(key string, value []byte), listening func(),
+) error {
 	c := t.config()
 	c.Consumer.MaxWaitTime = 250 * time.Millisecond
 	c.Consumer.Retry.Backoff = 250 * time.Millisecond
@@ -135,9 +139,11 @@ func (t *Transport) listen(ctx context.Context, topic string, failing *outage, h
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	messages := make(chan *sarama.ConsumerMessage)
+	all := true // partitions can be heard
 	for p := range int32(ephemeralPartitions) {
 		partition, err := consumer.ConsumePartition(name, p, sarama.OffsetNewest)
 		if err != nil {
+			all = false
 			group.Go(func() error { return fmt.Errorf("listen to %s/%d: %w", name, p, err) })
 			break
 		}
@@ -161,8 +167,11 @@ func (t *Transport) listen(ctx context.Context, topic string, failing *outage, h
 		})
 	}
 	group.Go(func() error {
-		if ctx.Err() == nil {
+		if all && ctx.Err() == nil {
 			failing.over()
+			if listening != nil {
+				listening()
+			}
 		}
 		for {
 			select {

@@ -67,7 +67,7 @@ func (r *relay) hold(ctx context.Context) error {
 		group.Go(func() error { return topic.run(ctx) })
 	}
 	if !r.log.Sole() {
-		group.Go(func() error { return r.t.Subscribe(ctx, wakeTopic, r.told) })
+		group.Go(func() error { return r.t.Subscribe(ctx, wakeTopic, r.told, nil) })
 	}
 	return group.Wait()
 }

@@ -1,6 +1,6 @@
 //go:build goolm
 
-// Command goolm plays encrypted clients of mautrix for test/clients. A line of standard input is a command for one of
+// Command goolm plays encrypted clients of mautrix for tests. A line of standard input is a command for one of
 // them, a line of file descriptor 3 answers it. The build tag chooses mautrix's encryption in Go; without it mautrix
 // wants libolm, which is C.
 package main
@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"maunium.net/go/mautrix"
-	"maunium.net/go/mautrix/appservice"
 	"maunium.net/go/mautrix/crypto"
 	"maunium.net/go/mautrix/event"
 	"maunium.net/go/mautrix/id"
@@ -38,9 +37,6 @@ type arguments struct {
 	Event    id.EventID    `json:"event"`
 	User     id.UserID     `json:"user"`
 	IDs      []id.DeviceID `json:"ids"`
-	Invite   []id.UserID   `json:"invite"`
-	Token    string        `json:"as_token"`
-	Secret   string        `json:"hs_token"`
 }
 
 type object map[string]any
@@ -50,7 +46,6 @@ type actor struct {
 	client  *mautrix.Client
 	machine *crypto.OlmMachine
 	store   *crypto.MemoryStore
-	bridge  *appservice.AppService // nil for a client that syncs
 
 	mutex    sync.Mutex
 	changed  chan struct{} // closed when there is more
@@ -67,8 +62,7 @@ func (syncer) OnFailedSync(*mautrix.RespSync, error) (time.Duration, error) { re
 
 var commands = map[string]func(a *actor, ctx context.Context, in arguments) (any, error){
 	"login": (*actor).login, "join": (*actor).join, "joined": (*actor).joined,
-	"say": (*actor).say, "read": (*actor).read, "devices": (*actor).devices, "create_room": (*actor).createRoom,
-	"listen": (*actor).listen, "begin": (*actor).begin, "keys": (*actor).keys,
+	"say": (*actor).say, "read": (*actor).read, "hear": (*actor).hear, "devices": (*actor).devices,
 }
 
 // login logs in, and syncs from then on.
@@ -166,24 +160,8 @@ func (a *actor) join(ctx context.Context, in arguments) (any, error) {
 	if err := a.until(ctx, "the invite", func() (bool, error) { return a.invited[in.Room], nil }); err != nil {
 		return nil, err
 	}
-	if _, err := a.client.JoinRoomByID(ctx, in.Room); err != nil || a.bridge == nil {
-		return object{}, err
-	}
-	// A sync has the state of the room, transactions what has changed since.
-	_, err := a.client.State(ctx, in.Room)
-	a.note(func() {})
+	_, err := a.client.JoinRoomByID(ctx, in.Room)
 	return object{}, err
-}
-
-// createRoom makes an encrypted room.
-func (a *actor) createRoom(ctx context.Context, in arguments) (any, error) {
-	made, err := a.client.CreateRoom(ctx, &mautrix.ReqCreateRoom{Preset: "private_chat", Invite: in.Invite,
-		InitialState: []*event.Event{{Type: event.StateEncryption,
-			Content: event.Content{Parsed: &event.EncryptionEventContent{Algorithm: id.AlgorithmMegolmV1}}}}})
-	if err != nil {
-		return nil, err
-	}
-	return object{"room": made.RoomID}, nil
 }
 
 // joined waits until so many have joined an encrypted room.
@@ -239,6 +217,20 @@ func (a *actor) read(ctx context.Context, in arguments) (answer any, err error) 
 			answer = object{"event": e.ID, "sender": e.Sender, "text": text, "encrypted": e.Mautrix.WasEncrypted}
 		}
 		return is, a.failed[in.Event]
+	})
+	return answer, err
+}
+
+// hear waits until a message of a user with a text is decrypted.
+func (a *actor) hear(ctx context.Context, in arguments) (answer any, err error) {
+	err = a.until(ctx, fmt.Sprintf("that %s says %q", in.User, in.Text), func() (bool, error) {
+		for _, e := range a.messages {
+			if e.RoomID == in.Room && e.Sender == in.User && e.Content.AsMessage().Body == in.Text {
+				answer = object{"event": e.ID, "encrypted": e.Mautrix.WasEncrypted}
+				return true, nil
+			}
+		}
+		return false, nil
 	})
 	return answer, err
 }
