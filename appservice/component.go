@@ -85,7 +85,7 @@ func New(ctx context.Context, deps component.Deps, p Peers) (*component.Componen
 	judge := interest.New(interest.Options{Server: deps.Config.Matrix.ServerName, Registrations: deps.Registrations,
 		Room: p.Room, Store: store,
 		Log: deps.Log, Registered: queues.Registered, Queued: queues.Queued, RoomsChanged: secrets.RoomsChanged})
-	rooms, err := consumers.Room(ctx, deps, p.Room, judge.Handle)
+	rooms, err := consumers.Room(ctx, deps, p.Room, queues.Empty, judge.Handle)
 	if err != nil {
 		return nil, err
 	}

@@ -19,20 +19,24 @@ type Taker func(context.Context, []eventlog.Record) (eventlog.Apply, error)
 
 func follow(
 	ctx context.Context, deps component.Deps, name, topic string, start eventlog.Start, source eventlog.Source,
-	takers []Taker,
+	idle func() bool, takers []Taker,
 ) (*eventlog.Consumer, error) {
 	consumer, err := eventlog.NewConsumer(ctx, eventlog.ConsumerConfig{
 		Name: name, Topic: topic, Component: storage.Component, DB: deps.DB, Start: start, Source: source,
 		Handle: func(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 			return takeAll(ctx, records, takers)
 		},
-		Idle: func() bool { return deps.Registrations.Load().Empty() },
-		Log:  deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
+		Idle: idle, Log: deps.Log, Tracer: deps.Tracer, Metrics: deps.Metrics,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("consumer of the log %s: %w", topic, err)
 	}
 	return consumer, nil
+}
+
+// unregistered tells whether no application service is registered.
+func unregistered(deps component.Deps) func() bool {
+	return func() bool { return deps.Registrations.Load().Empty() }
 }
 
 // takeAll lets all takers handle records, and applies what they have found in one transaction.

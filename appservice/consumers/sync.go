@@ -18,5 +18,5 @@ func Sync(ctx context.Context, deps component.Deps, sync *syncapi.SyncAPI,
 		Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 			return sync.Heads(ctx, q)
 		},
-	}, takers)
+	}, unregistered(deps), takers)
 }

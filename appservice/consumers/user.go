@@ -18,5 +18,5 @@ func User(ctx context.Context, deps component.Deps, client *clientapi.ClientAPI,
 		Heads: func(ctx context.Context, q eventlog.HeadsRequest) (eventlog.HeadsResponse, error) {
 			return client.Heads(ctx, q)
 		},
-	}, takers)
+	}, unregistered(deps), takers)
 }

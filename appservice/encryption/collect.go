@@ -16,7 +16,7 @@ import (
 // Bounds of what one transaction has.
 const (
 	maxMessages     = 100
-	maxMessageBytes = 512 << 10 // with the message that goes beyond
+	maxMessageBytes = 128 << 10 // with the message that goes beyond
 	maxChanges      = 300       // users in device lists
 	maxCounts       = 200       // devices whose counts have changed, and as many others
 )

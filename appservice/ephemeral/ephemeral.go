@@ -26,7 +26,7 @@ import (
 const (
 	maxWaiting = 5000 // rows of a service
 	maxRows    = 100
-	maxBytes   = 512 << 10
+	maxBytes   = 64 << 10
 )
 
 // The kinds of rows. The name of a row is the room, the user, or what tells receipts apart.

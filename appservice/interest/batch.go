@@ -85,7 +85,7 @@ func (b *batch) add(roomID id.RoomID, k kept) {
 func (b *batch) count(ctx context.Context, r *room, root roomserver.Root) error {
 	r.counted, r.anew, r.Namespaces = true, true, b.namespaces
 	clear(r.Users)
-	if root == (roomserver.Root{}) {
+	if root == (roomserver.Root{}) || b.set.Empty() {
 		return nil
 	}
 	members, err := b.j.Room.QueryServerMembers(ctx, roomserver.QueryServerMembersRequest{RoomID: r.RoomID,
@@ -110,6 +110,9 @@ func (b *batch) event(ctx context.Context, o *roomserver.OutputEvent) error {
 		}
 	}
 	r.root = o.RootAfter
+	if b.set.Empty() {
+		return nil
+	}
 	var to recipients
 	to.addUsers(b.set, r.Users)
 	var target id.UserID

@@ -72,7 +72,8 @@ func New(o Options) *Judge {
 // wanted is a Set, and what of it is asked again and again.
 type wanted struct {
 	set *registration.Set
-	// namespaces names those of all services that want requests.
+	// namespaces names those of all services that want requests. It is empty if no service is registered: then nothing
+	// is known of rooms, and what was known of those in which something happens is given up.
 	namespaces string
 	aliases    bool // whether a service has a namespace of them
 }
@@ -91,7 +92,9 @@ func (j *Judge) now() *wanted {
 			w.aliases = w.aliases || len(r.Aliases) > 0
 		}
 	}
-	w.namespaces = hex.EncodeToString(hash.Sum(nil)[:16])
+	if !set.Empty() {
+		w.namespaces = hex.EncodeToString(hash.Sum(nil)[:16])
+	}
 	j.wanted.Store(w)
 	return w
 }
@@ -134,9 +137,6 @@ type kept struct {
 // Handle is the handler of a consumer of the roomserver's log.
 func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 	w := j.now()
-	if w.set.Empty() {
-		return nil, nil
-	}
 	first, last := &records[0], &records[len(records)-1]
 	if !j.AtOnce {
 		j.paces[first.Partition].Wait(ctx)

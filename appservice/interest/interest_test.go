@@ -230,6 +230,26 @@ func TestNamespacesThatChangeTakeInRooms(t *testing.T) {
 	})
 }
 
+// Who comes and goes while no service is registered is known when one comes back.
+func TestInterestOutlivesTimesWithoutServices(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		room, others := w.Room("shared"), w.Room("shared")
+		w.Join(others, roomtest.Bob)
+		w.follow()
+		w.takes("irc")
+		w.Say(room, roomtest.Alice, "one")
+		w.gets("bob's", "irc", w.Say(others, roomtest.Alice, "one"))
+		w.register()
+		w.Join(room, roomtest.Bob)
+		w.Do("leave", others, roomtest.Bob, roomtest.Bob)
+		w.gets("nobody is registered", "irc")
+		w.register(service("irc", "@bob"))
+		two := w.Say(room, roomtest.Alice, "two")
+		w.Say(others, roomtest.Alice, "two")
+		w.gets("it is back", "irc", two)
+	}, service("irc", "@bob"))
+}
+
 // At random, users come and go in some rooms and namespaces change; a service always gets what a look at all members
 // says.
 func TestInterestIsThatOfAScan(t *testing.T) {
@@ -245,6 +265,7 @@ func TestInterestIsThatOfAScan(t *testing.T) {
 			{service("irc", "@irc_.*"), service("xmpp", "@xmpp_.*")},
 			{service("irc", "@irc_.*", "@xmpp_one"), service("xmpp", "@xmpp_t.*")},
 			{service("xmpp", "@xmpp_.*", "@bob")},
+			{},
 		}
 		want := map[string][]id.EventID{}
 		w.register(sets[0]...)

@@ -108,7 +108,9 @@ func TestAPingThatFailsTellsWhyAndChangesNothing(t *testing.T) {
 			w.WriteHeader(403)
 			_, _ = w.Write([]byte(`{"errcode":"M_FORBIDDEN"}`))
 		}), 502, "M_BAD_STATUS", map[string]any{"status": 403, "body": `{"errcode":"M_FORBIDDEN"}`}},
-		"elsewhere": {serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, nobody, 307) }), 502, "M_BAD_STATUS",
+		"elsewhere": {serve(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, nobody, http.StatusTemporaryRedirect)
+		}), 502, "M_BAD_STATUS",
 			map[string]any{"status": 307, "body": ""}},
 		"bad text": {serve(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(500)

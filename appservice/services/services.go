@@ -55,7 +55,7 @@ type Options struct {
 // Services answers for the queues. It is safe for concurrent use.
 type Services struct {
 	Options
-	registered atomic.Pointer[map[string]int64]
+	registered atomic.Pointer[map[string]int64] // of services that are remembered, and of those that are registered
 	outbox     chan wake
 	noted      chan struct{} // closed when the registrations were noted once
 }
@@ -75,6 +75,12 @@ func New(o Options) *Services {
 
 // Registered tells when a service was registered, in ms; 0 if that is not known yet.
 func (s *Services) Registered(service string) int64 { return (*s.registered.Load())[service] }
+
+// Empty tells whether no service is registered, and none is remembered that was: what happens in rooms is for nobody,
+// now or when one comes back.
+func (s *Services) Empty() bool {
+	return s.Registrations.Load().Empty() && len(*s.registered.Load()) == 0
+}
 
 // Queued says that something waits for services.
 func (s *Services) Queued(services []string) { s.tell(wake{Services: services}) }
@@ -184,7 +190,7 @@ func (s *Services) note(ctx context.Context) error {
 		return err
 	}
 	registered, present := make(map[string]int64), make(map[string]bool)
-	var gone, fresh []string
+	var gone, forgotten, fresh []string
 	for i := range known {
 		k := &known[i]
 		registered[k.ID] = k.RegisteredMS
@@ -201,6 +207,7 @@ func (s *Services) note(ctx context.Context) error {
 	}
 	if len(gone)+len(fresh) > 0 {
 		err = s.Store.DB.Write(ctx, "services come and go", func(ctx context.Context, tx *sqlutil.Tx) error {
+			forgotten = nil
 			if err := s.Store.AddServices(ctx, tx, fresh, now.UnixMilli()); err != nil {
 				return err
 			}
@@ -208,22 +215,29 @@ func (s *Services) note(ctx context.Context) error {
 				if err := s.Store.MarkRemoved(ctx, tx, service, now.UnixMilli()); err != nil {
 					return err
 				}
-				forgotten, err := s.Store.DeleteService(ctx, tx, service, now.Add(-keepRemoved).UnixMilli())
+				deleted, err := s.Store.DeleteService(ctx, tx, service, now.Add(-keepRemoved).UnixMilli())
 				if err != nil {
 					return fmt.Errorf("forget %s: %w", service, err)
 				}
-				if forgotten {
+				if deleted {
+					forgotten = append(forgotten, service)
 					tx.AfterCommit(func() {
 						s.Log.WithField("service", service).
 							Info("what waited for an application service that is gone is deleted")
 					})
 				}
 			}
+			if len(forgotten) == len(known) && len(fresh) == 0 {
+				return s.Store.ForgetRooms(ctx, tx)
+			}
 			return nil
 		})
 		if err != nil {
 			return err
 		}
+	}
+	for _, service := range forgotten {
+		delete(registered, service)
 	}
 	for _, service := range fresh {
 		if _, was := registered[service]; !was {

@@ -162,6 +162,95 @@ func TestWhatWaitsOutlivesAMistakeOfTheOperator(t *testing.T) {
 	})
 }
 
+// putRoom says that a service has users in a room.
+func (w *world) putRoom(service string) {
+	w.t.Helper()
+	err := w.Store.DB.Write(w.t.Context(), "put room", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return w.Store.PutRoom(ctx, tx, &storage.Room{RoomID: "!r:here", Namespaces: "theirs",
+			Users: map[string]int64{service: 2}}, true, []string{service})
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// known is the namespaces for which it is known who is in a room; empty if it is not.
+func (w *world) known(room id.RoomID) (known string) {
+	w.t.Helper()
+	err := w.Store.DB.Read(w.t.Context(), "room", func(ctx context.Context, tx *sqlutil.Tx) error {
+		rooms, err := w.Store.Rooms(ctx, tx, []id.RoomID{room})
+		if r := rooms[room]; r != nil {
+			known = r.Namespaces
+		}
+		return err
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return known
+}
+
+// What is forgotten of a service is not taken for known when the namespaces are the same again.
+func TestRoomsOfForgottenServicesAreCountedAnew(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		w.register("irc", "xmpp")
+		for _, left := range [][]string{{"xmpp"}, nil} {
+			w.putRoom("irc")
+			w.register(left...)
+			if w.Empty() {
+				t.Error("services that may come back are taken for gone")
+			}
+			w.now = w.now.Add(keepRemoved + time.Hour)
+			w.register(left...)
+			if known := w.known("!r:here"); known != "" {
+				t.Errorf("with %v, a room of a service that is forgotten counts as known", left)
+			}
+			if w.Empty() != (left == nil) {
+				t.Errorf("with %v, nobody is interested: %v", left, w.Empty())
+			}
+			w.register("irc", "xmpp")
+		}
+	})
+}
+
+// What is ephemeral goes with all else that waits.
+func TestWhatIsEphemeralGoesToo(t *testing.T) {
+	worlds(t, func(t *testing.T, w *world) {
+		put := func(ctx context.Context, tx *sqlutil.Tx) error {
+			return w.Store.PutEphemeral(ctx, tx, []storage.Ephemeral{
+				{Service: "irc", Kind: "presence", Name: "@a:here", Version: 1, Body: []byte("{}")},
+				{Service: "irc", Kind: "presence", Name: "@b:here", Version: 2, Body: []byte("{}")},
+				{Service: "xmpp", Kind: "presence", Name: "@a:here", Version: 1, Body: []byte("{}")}}, 10)
+		}
+		left := func(when string) {
+			t.Helper()
+			var waiting []string
+			err := w.Store.DB.Read(t.Context(), "waiting", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+				waiting, err = w.Store.EphemeralWaiting(ctx, tx)
+				return err
+			})
+			if err != nil || !slices.Equal(waiting, []string{"xmpp"}) {
+				t.Errorf("%s, something waits for %v, want xmpp only; %v", when, waiting, err)
+			}
+		}
+		w.register("irc", "xmpp")
+		if err := w.Store.DB.Write(t.Context(), "put", put); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Skip(t.Context(), api.SkipRequest{Service: "irc", All: true}); err != nil {
+			t.Fatal(err)
+		}
+		left("skipped")
+		if err := w.Store.DB.Write(t.Context(), "put", put); err != nil {
+			t.Fatal(err)
+		}
+		w.register("xmpp")
+		w.now = w.now.Add(keepRemoved + time.Hour)
+		w.register("xmpp")
+		left("forgotten")
+	})
+}
+
 func TestOperatorsSkipAndRetry(t *testing.T) {
 	worlds(t, func(t *testing.T, w *world) {
 		w.register("irc")

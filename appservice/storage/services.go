@@ -22,7 +22,8 @@ type Service struct {
 type serviceStatements struct {
 	insertServices, insertNumbers                                          *sqlutil.Insert
 	allServices, markRemoved, markPresent, deleteService, noteUp, noteDown *sqlutil.Stmt
-	deleteNumbers, deleteServiceTxn, deleteServiceRows                     *sqlutil.Stmt
+	deleteNumbers, deleteServiceTxn, deleteServiceRows, unknowRooms        *sqlutil.Stmt
+	deleteRooms, deleteInterests                                           *sqlutil.Stmt
 }
 
 func prepareServices(db *sqlutil.DB) serviceStatements {
@@ -41,10 +42,16 @@ func prepareServices(db *sqlutil.DB) serviceStatements {
 			last_error = '' WHERE service = $1`),
 		noteDown: db.Stmt(`UPDATE appservice_services SET up = FALSE, since_ms = CASE WHEN up THEN $2 ELSE since_ms END,
 			last_error = $3
-			WHERE service = $1`),
-		deleteService:     db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0 AND removed_ms < $2`),
-		deleteNumbers:     db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
-		deleteServiceTxn:  db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+			WHERE service = $1 AND EXISTS (SELECT 1 FROM appservice_transactions t WHERE t.service = $1 AND t.id = $4)`),
+		deleteService: db.Stmt(`DELETE FROM appservice_services WHERE service = $1 AND removed_ms <> 0
+			AND removed_ms < $2`),
+		deleteNumbers:    db.Stmt(`DELETE FROM appservice_numbers WHERE service = $1`),
+		deleteServiceTxn: db.Stmt(`DELETE FROM appservice_transactions WHERE service = $1`),
+		// Rows that go leave their rooms to be counted anew, should the namespaces ever be the same again.
+		unknowRooms: db.Stmt(`UPDATE appservice_rooms SET namespaces = '' WHERE room_id IN
+			(SELECT room_id FROM appservice_interest WHERE service = $1)`),
+		deleteRooms:       db.Stmt(`DELETE FROM appservice_rooms`),
+		deleteInterests:   db.Stmt(`DELETE FROM appservice_interest`),
 		deleteServiceRows: db.Stmt(`DELETE FROM appservice_interest WHERE service = $1`),
 	}
 }
@@ -88,13 +95,22 @@ func (s *Store) DeleteService(ctx context.Context, tx *sqlutil.Tx, service strin
 	if err != nil || n == 0 {
 		return false, err
 	}
-	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn, s.deleteServiceRows,
-		s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
+	for _, statement := range []*sqlutil.Stmt{s.deleteNumbers, s.deleteAllEvents, s.deleteServiceTxn, s.unknowRooms,
+		s.deleteServiceRows, s.dropToDevice, s.dropToDeviceLast, s.dropEphemeral, s.dropTyping} {
 		if _, err := statement.Exec(ctx, tx, service); err != nil {
 			return false, err
 		}
 	}
 	return true, nil
+}
+
+// ForgetRooms forgets who is interested in which room. It is for when no service is remembered.
+func (s *Store) ForgetRooms(ctx context.Context, tx *sqlutil.Tx) error {
+	if _, err := s.deleteRooms.Exec(ctx, tx); err != nil {
+		return err
+	}
+	_, err := s.deleteInterests.Exec(ctx, tx)
+	return err
 }
 
 // NoteUp says that a service has taken a transaction.
@@ -103,8 +119,8 @@ func (s *Store) NoteUp(ctx context.Context, tx *sqlutil.Tx, service string, nowM
 	return err
 }
 
-// NoteDown says that a service has not taken a transaction, and why.
-func (s *Store) NoteDown(ctx context.Context, tx *sqlutil.Tx, service string, nowMS int64, why string) error {
-	_, err := s.noteDown.Exec(ctx, tx, service, nowMS, why)
-	return err
+// NoteDown says that a service has not taken a transaction, and why. It is false if that is not under way any more.
+func (s *Store) NoteDown(ctx context.Context, tx *sqlutil.Tx, t *Transaction, nowMS int64, why string) (bool, error) {
+	n, err := s.noteDown.Exec(ctx, tx, t.Service, nowMS, why, t.ID)
+	return n > 0, err
 }

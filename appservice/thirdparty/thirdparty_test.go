@@ -156,7 +156,7 @@ func bad() map[string]func(http.ResponseWriter, *http.Request) {
 		"too long":  says(`{"icon":"` + strings.Repeat("x", outgoing.MaxAnswer) + `"}`),
 		"500":       func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(500) },
 		"404":       func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(404) },
-		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", 302) },
+		"elsewhere": func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/other", http.StatusFound) },
 		"hangs":     func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() },
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/matrix-org/dendrite/common/id"
 )
@@ -53,6 +55,38 @@ func body(events []json.RawMessage, parts []Part) ([]byte, error) {
 	}
 	w.b.WriteByte('}')
 	return w.b.Bytes(), w.err
+}
+
+// half makes a body with the first half of the events of another one, and with all else that it has.
+func half(body []byte) (shorter []byte, ids []id.EventID, err error) {
+	var members map[string]json.RawMessage
+	var events []json.RawMessage
+	err = json.Unmarshal(body, &members)
+	if err == nil {
+		err = json.Unmarshal(members["events"], &events)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("stored transaction: %w", err)
+	}
+	events = events[:len(events)/2]
+	for _, e := range events {
+		var event struct {
+			ID id.EventID `json:"event_id"`
+		}
+		if err := json.Unmarshal(e, &event); err != nil {
+			return nil, nil, fmt.Errorf("event of a stored transaction: %w", err)
+		}
+		ids = append(ids, event.ID)
+	}
+	w := &writer{}
+	w.b.WriteString(`{"events":`)
+	w.list(events)
+	delete(members, "events")
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		fmt.Fprintf(&w.b, `,%q:%s`, name, members[name])
+	}
+	w.b.WriteByte('}')
+	return w.b.Bytes(), ids, nil
 }
 
 type writer struct {

@@ -15,8 +15,9 @@ import (
 	roomserver "github.com/matrix-org/dendrite/roomserver/api"
 )
 
-// asks is how often the roomserver is asked for an event that it cannot give before that is left out.
-const asks = 5
+// asks is how often the roomserver is asked for an event that it fails to give before that is left out: for about a
+// minute, so that a database in trouble loses no event.
+const asks = 12
 
 // Events reads the events of a transaction.
 type Events struct {

@@ -38,7 +38,8 @@ func (p *Part) Empty() bool {
 // Companions finds what rides with the events of a service.
 type Companions interface {
 	// Collect returns the next part of a service. users are those of the service whom the transaction's events are
-	// about: the counts of their keys are sent too. It has at most some hundred entries, and no more than 1 MiB.
+	// about: the counts of their keys are sent too. It has at most some hundred entries, and no more than some 128 KiB,
+	// each of which is sent under two names.
 	Collect(ctx context.Context, service *registration.Registration, users []id.UserID) (Part, error)
 	// Waiting lists the services that have something to collect.
 	Waiting(ctx context.Context) ([]string, error)

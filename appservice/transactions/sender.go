@@ -16,9 +16,10 @@ import (
 )
 
 const (
-	// maxEvents and maxBytes bound the events of a transaction: their number, and the bytes after which none is added.
+	// maxEvents and maxBytes bound the events of a transaction: their number and, if they are more than one, their bytes.
+	// Many services, and servers in front of them, take requests of 1 MiB.
 	maxEvents = 100
-	maxBytes  = 2 << 20
+	maxBytes  = 512 << 10
 	firstWait = time.Second
 	lastWait  = 5 * time.Minute
 	// lookEvery is how often it is looked for what waits and nobody told of: another replica was killed after its

@@ -1,6 +1,7 @@
 package transactions
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,8 @@ type worker struct {
 	forgiven int64
 	poisoned map[int64]int // how often events could not be read, by number
 	full     bool          // the last transaction had as many events as one may have
+	// atMost bounds the bytes of events, where the service did not take so much; else 0.
+	atMost int
 }
 
 // outcome is how a step has ended.
@@ -54,14 +57,15 @@ const (
 )
 
 func (w *worker) run(ctx context.Context) {
-	wait := localWait
+	first, most := min(localWait, w.s.FirstWait), min(maxLocalWait, w.s.LastWait)
+	wait := first
 	for ctx.Err() == nil {
 		result, next, err := w.step(ctx)
 		if ctx.Err() != nil {
 			break
 		}
 		if result != broken {
-			wait = localWait
+			wait = first
 		}
 		switch result {
 		case idle:
@@ -75,7 +79,7 @@ func (w *worker) run(ctx context.Context) {
 		case broken:
 			w.log.WithError(err).WithField("again_in", wait).Warn("a transaction cannot be prepared now")
 			w.pause(ctx, wait)
-			wait = min(2*wait, maxLocalWait)
+			wait = min(2*wait, most)
 		case failed:
 			w.log.WithError(err).WithField("again_in", next.Round(time.Millisecond)).
 				Warn("the application service did not take a transaction")
@@ -124,7 +128,11 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	w.s.mu.Unlock()
 	var t *storage.Transaction
 	var rows []storage.Event
+	var last int64
 	err = w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		if last, err = w.s.Store.LastTransaction(ctx, tx, w.service); err != nil {
+			return err
+		}
 		if t, err = w.s.Store.Transaction(ctx, tx, w.service); err != nil || t != nil {
 			return err
 		}
@@ -135,7 +143,7 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 		return broken, 0, err
 	}
 	if t == nil {
-		if t, err = w.cut(ctx, r, rows); err != nil {
+		if t, err = w.cut(ctx, r, rows, last); err != nil {
 			return broken, 0, err
 		}
 		if t == nil {
@@ -151,6 +159,12 @@ func (w *worker) step(ctx context.Context) (result outcome, next time.Duration, 
 	if why := w.send(ctx, r, t); why != nil {
 		if ctx.Err() != nil {
 			return broken, 0, why
+		}
+		if errors.Is(why, errTooLarge) && t.Events > 1 {
+			if err := w.shorten(ctx, t); err != nil {
+				return broken, 0, err
+			}
+			return done, 0, nil
 		}
 		next := w.s.backoff(t.Attempts - w.forgiven)
 		if err := w.noteFailure(ctx, t, next, why); err != nil {
@@ -175,6 +189,46 @@ func (s *Sender) backoff(before int64) time.Duration {
 	return wait*4/5 + rand.N(wait*2/5)
 }
 
+var errTooLarge = errors.New("it answers with status 413, too large")
+
+// shorten replaces a transaction that is too large for the service by one, under another id, with half of its events.
+// The others are left for later transactions, which are smaller too.
+func (w *worker) shorten(ctx context.Context, t *storage.Transaction) error {
+	var rows []storage.Event
+	err := w.s.Store.DB.Read(ctx, "what waits for a service", func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+		rows, err = w.s.Store.Oldest(ctx, tx, w.service, maxEvents)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	shorter := &storage.Transaction{Service: w.service}
+	var events []id.EventID
+	if shorter.Body, events, err = half(t.Body); err != nil {
+		return err
+	}
+	shorter.Events = int64(len(events))
+	for i := range rows {
+		if len(events) > 0 && rows[i].EventID == events[0] {
+			events, shorter.LastNumber = events[1:], rows[i].Number
+		}
+	}
+	if len(events) > 0 { // what waits was skipped meanwhile
+		return nil
+	}
+	now := w.s.Now().UnixMilli()
+	err = w.s.Store.DB.Write(ctx, "shorter transaction", func(ctx context.Context, tx *sqlutil.Tx) error {
+		return w.s.Store.Replace(ctx, tx, shorter, t.ID, now)
+	})
+	if errors.Is(err, storage.ErrUnderWay) {
+		return nil
+	}
+	w.atMost = len(t.Body) / 2
+	w.log.WithFields(logrus.Fields{"bytes": len(t.Body), "events": t.Events}).
+		Warn("a transaction is too large for the application service: it is sent with half of the events")
+	return err
+}
+
 // send sends a transaction once. The error says why the service has not taken it.
 func (w *worker) send(ctx context.Context, r *registration.Registration, t *storage.Transaction) error {
 	name := strconv.FormatInt(t.ID, 10)
@@ -184,6 +238,8 @@ func (w *worker) send(ctx context.Context, r *registration.Registration, t *stor
 	switch {
 	case err != nil:
 		return err
+	case status == http.StatusRequestEntityTooLarge:
+		return fmt.Errorf("%w: it has %d bytes and %d events", errTooLarge, len(t.Body), t.Events)
 	case status != http.StatusOK:
 		return fmt.Errorf("it answers with status %d: %s", status, answer[:min(len(answer), 200)])
 	case !json.Valid(answer):
@@ -196,10 +252,11 @@ func (w *worker) noteFailure(ctx context.Context, t *storage.Transaction, next t
 	now, text := w.s.Now(), why.Error()
 	text = text[:min(len(text), maxError)]
 	return w.s.Store.DB.Write(ctx, "transaction was not taken", func(ctx context.Context, tx *sqlutil.Tx) error {
-		if err := w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli()); err != nil {
+		noted, err := w.s.Store.NoteDown(ctx, tx, t, now.UnixMilli(), printable(text))
+		if err != nil || !noted {
 			return err
 		}
-		return w.s.Store.NoteDown(ctx, tx, w.service, now.UnixMilli(), printable(text))
+		return w.s.Store.NoteAttempt(ctx, tx, t, now.Add(next).UnixMilli())
 	})
 }
 
@@ -207,20 +264,20 @@ func (w *worker) noteFailure(ctx context.Context, t *storage.Transaction, next t
 func (w *worker) end(ctx context.Context, t *storage.Transaction) error {
 	now := w.s.Now().UnixMilli()
 	return w.s.Store.DB.Write(ctx, "transaction was taken", func(ctx context.Context, tx *sqlutil.Tx) error {
-		ended, err := w.s.Store.End(ctx, tx, t)
-		if err != nil {
+		if err := w.s.Store.NoteUp(ctx, tx, w.service, now); err != nil {
 			return err
 		}
+		ended, err := w.s.Store.End(ctx, tx, t)
 		if ended {
 			tx.AfterCommit(func() { w.s.Metrics.took(w.service, t.Events) })
 		}
-		return w.s.Store.NoteUp(ctx, tx, w.service, now)
+		return err
 	})
 }
 
 // cut makes the next transaction, of the oldest events that wait, and stores it. It is nil if nothing waits; its ID
-// is 0 if what waited needs none, or if another process made one.
-func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event) (
+// is 0 if what waited needs none, or if another process made one or skipped what waited since last was read.
+func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []storage.Event, last int64) (
 	*storage.Transaction, error) {
 	t := &storage.Transaction{Service: w.service}
 	events, users, err := w.events(ctx, r, rows, t)
@@ -255,7 +312,7 @@ func (w *worker) cut(ctx context.Context, r *registration.Registration, rows []s
 			if err := w.s.Store.Settle(ctx, tx, w.service, t.LastNumber); err != nil {
 				return err
 			}
-		} else if err := w.s.Store.Begin(ctx, tx, t, now); err != nil {
+		} else if err := w.s.Store.Begin(ctx, tx, t, last, now); err != nil {
 			return err
 		}
 		for i := range parts {
@@ -289,27 +346,24 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 			users = append(users, user)
 		}
 	}
+	w.asked(rows, bad)
 	size := 0
 	for i := range rows {
 		number := rows[i].Number
 		if why := bad[number]; why != nil {
-			if w.poisoned == nil {
-				w.poisoned = make(map[int64]int)
-			}
-			if w.poisoned[number]++; w.poisoned[number] < asks && !errors.Is(why, errMissing) {
+			if w.poisoned[number] < asks && !errors.Is(why, errMissing) {
 				if len(events) > 0 {
 					break // those before it are sent first
 				}
 				return nil, nil, fmt.Errorf("event %s: %w", rows[i].EventID, why)
 			}
-			delete(w.poisoned, number)
 			w.s.Metrics.Skipped(w.service, 1)
 			w.log.WithError(why).WithField("event", rows[i].EventID).
 				Error("an event is left out of what the application service is sent")
 			t.LastNumber = number
 			continue
 		}
-		if size += len(all[i].body); size > maxBytes && len(events) > 0 {
+		if size += len(all[i].body); size > cmp.Or(w.atMost, maxBytes) && len(events) > 0 {
 			break
 		}
 		events = append(events, all[i].body)
@@ -321,6 +375,18 @@ func (w *worker) events(ctx context.Context, r *registration.Registration, rows 
 		about(r.Sender)
 	}
 	return events, users, nil
+}
+
+// asked counts how often in a row each event could not be read, all at the same time: many are waited for no longer than
+// one.
+func (w *worker) asked(rows []storage.Event, bad map[int64]error) {
+	before := w.poisoned
+	w.poisoned = make(map[int64]int, len(bad))
+	for i := range rows {
+		if number := rows[i].Number; bad[number] != nil {
+			w.poisoned[number] = before[number] + 1
+		}
+	}
 }
 
 // printable replaces what a database does not take in a text.
