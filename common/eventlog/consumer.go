@@ -29,8 +29,6 @@ const (
 	batchSize    = 100 // records that are applied in one transaction
 	panicsToPark = 3   // a record that makes its handler panic so often can never be applied
 	maxBackoff   = 10 * time.Second
-	// idleRecords is how many records of a partition an idle consumer passes over before it writes its offset.
-	idleRecords = 1000
 )
 
 // ErrAnotherLog says that the producer's log is not the one that this consumer has followed: one of the two databases was
@@ -67,8 +65,9 @@ type ConsumerConfig struct {
 	// It may be called again for the same records. An error that Permanent marked parks the key of the record; any other is
 	// waited out. A nil Apply has nothing to write.
 	Handle func(ctx context.Context, records []Record) (Apply, error)
-	// Idle tells that nobody wants what the records say, so that they are passed over without a look, and their offset is
-	// written now and then only. When that ends, as many as pass before an offset is written may be handled all the same. Nil: never.
+	// Idle tells that nobody wants what the records say, so that they are passed over without a look, now and then, and
+	// their offset is written even less often. When that ends, as many as pass before an offset is written may be handled
+	// all the same. Nil: never.
 	Idle func() bool
 	// Commit runs a transaction; nil: DB.Write. A component that gathers transactions gives its own.
 	Commit func(ctx context.Context, name string, fn func(ctx context.Context, tx *sqlutil.Tx) error) error
@@ -261,11 +260,14 @@ func (c *Consumer) Observe(p int32, head int64) {
 	c.lag.WithLabelValues(strconv.Itoa(int(p))).Set(float64(max(0, head-c.Applied(p))))
 }
 
-// CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached. Before, it tries the
-// parked keys again that the operator has named.
+// CatchUp reads the log of a claimed partition from the producer and applies it, until the head is reached; where the
+// consumer is idle, it reads nothing. Before, it tries the parked keys again that the operator has named.
 func (c *Consumer) CatchUp(ctx context.Context, p int32) error {
 	if err := c.retryAsked(ctx, p); err != nil {
 		return err
+	}
+	if c.idle(p) {
+		return c.skip(ctx, p)
 	}
 	for {
 		applied := c.position(p)
@@ -403,15 +405,13 @@ func isPanic(err error) bool {
 func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (err error) {
 	ctx, finish := Span(ctx, c.Tracer, "apply "+c.Topic+" by "+c.Component, records)
 	defer func() { finish(err) }()
-	wanted, aside := c.split(p, records)
-	last, part := records[len(records)-1].Seq, &c.partitions[p]
-	idle := c.Idle != nil && len(part.parked) == 0 && c.Idle()
-	if idle && last-part.written < idleRecords {
-		c.moved(p, last)
-		return nil
+	last := records[len(records)-1].Seq
+	if c.idle(p) {
+		return c.passOver(ctx, p, last)
 	}
+	wanted, aside := c.split(p, records)
 	var write Apply
-	if len(wanted) > 0 && !idle {
+	if len(wanted) > 0 {
 		if write, err = c.handle(ctx, wanted); err != nil {
 			return err
 		}
@@ -419,7 +419,13 @@ func (c *Consumer) applyBatch(ctx context.Context, p int32, records []Record) (e
 	if err := c.DB.Failpoint("consumer.handled"); err != nil {
 		return err
 	}
-	err = c.Commit(ctx, "apply "+c.Topic, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
+	return c.commit(ctx, p, last, aside, write)
+}
+
+// commit moves the offset of a partition on, and writes what was found on the way.
+func (c *Consumer) commit(ctx context.Context, p int32, last int64, aside [][]any, write Apply) error {
+	part := &c.partitions[p]
+	err := c.Commit(ctx, "apply "+c.Topic, func(ctx context.Context, tx *sqlutil.Tx) (err error) {
 		moved, err := c.tables.move.Exec(ctx, tx, c.Name, p, part.written, last)
 		if err != nil {
 			return err

@@ -16,11 +16,11 @@ const (
 	pollHeads = 5 * time.Second
 )
 
-// Embedded carries records within one process: consumers read the rows that producers have written, as soon as they are told of a
-// commit, and once a second.
+// Embedded carries records within one process: consumers read the rows that producers have written, as soon as they are
+// told of a commit, and every pollHeads. Commits wake no consumer that is idle.
 type Embedded struct {
 	mu          sync.Mutex
-	followers   map[string]map[chan struct{}]struct{} // by topic
+	followers   map[string]map[chan struct{}]*Consumer // by topic
 	subscribers map[string]map[*subscriber]struct{}
 }
 
@@ -36,7 +36,7 @@ const ephemeralBacklog = 1024
 
 // NewEmbedded makes a Transport for the components of one process.
 func NewEmbedded() *Embedded {
-	return &Embedded{followers: make(map[string]map[chan struct{}]struct{}), subscribers: make(map[string]map[*subscriber]struct{})}
+	return &Embedded{followers: make(map[string]map[chan struct{}]*Consumer), subscribers: make(map[string]map[*subscriber]struct{})}
 }
 
 // Relay wakes the followers of a log's topics after each commit, and prunes the log.
@@ -64,8 +64,10 @@ func (e *Embedded) Relay(ctx context.Context, l *Log) error {
 func (e *Embedded) wake(topic string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for c := range e.followers[topic] {
-		nudge(c)
+	for wake, c := range e.followers[topic] {
+		if !c.unwanted() { // otherwise it looks by itself, now and then
+			nudge(wake)
+		}
 	}
 }
 
@@ -81,7 +83,7 @@ func (e *Embedded) Follow(ctx context.Context, c *Consumer) error {
 	wake := make(chan struct{}, 1)
 	wake <- struct{}{}
 	e.mu.Lock()
-	put(e.followers, c.Topic, wake)
+	put(e.followers, c.Topic, wake, c)
 	e.mu.Unlock()
 	defer func() {
 		e.mu.Lock()
@@ -179,7 +181,7 @@ func (e *Embedded) Publish(_ context.Context, topic, key string, value []byte) e
 func (e *Embedded) Subscribe(ctx context.Context, topic string, handle func(key string, value []byte), listening func()) error {
 	s := &subscriber{make(chan message, ephemeralBacklog)}
 	e.mu.Lock()
-	put(e.subscribers, topic, s)
+	put(e.subscribers, topic, s, struct{}{})
 	e.mu.Unlock()
 	defer func() {
 		e.mu.Lock()
@@ -199,11 +201,11 @@ func (e *Embedded) Subscribe(ctx context.Context, topic string, handle func(key 
 	}
 }
 
-func put[K comparable](sets map[string]map[K]struct{}, topic string, k K) {
+func put[K comparable, V any](sets map[string]map[K]V, topic string, k K, v V) {
 	if sets[topic] == nil {
-		sets[topic] = make(map[K]struct{})
+		sets[topic] = make(map[K]V)
 	}
-	sets[topic][k] = struct{}{}
+	sets[topic][k] = v
 }
 
 // Ready is always true: there is no broker.
