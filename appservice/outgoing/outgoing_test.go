@@ -1,6 +1,7 @@
 package outgoing
 
 import (
+	"bufio"
 	"context"
 	"encoding/pem"
 	"errors"
@@ -240,6 +241,10 @@ func slow(t *testing.T, headers string) *registration.Registration {
 			}
 			go func() {
 				defer func() { _ = conn.Close() }()
+				// A client takes what comes before its request for no answer.
+				if _, err := http.ReadRequest(bufio.NewReader(conn)); err != nil {
+					return
+				}
 				if _, err := conn.Write([]byte(headers)); err != nil {
 					return
 				}

@@ -69,7 +69,8 @@ func TestWhoWaitsForAStuckPartitionAsksTogether(t *testing.T) {
 	}
 }
 
-// However often somebody new begins to wait, the database is asked, and not for each of them.
+// However often somebody new begins to wait, the database is asked, and not for each of them. Each waits for 20 ms: were
+// the question put off by those who arrive, it would hardly ever be asked. How often it is depends on who asks.
 func TestThoseWhoArriveDoNotPutTheQuestionOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c, heads := stuck(t, open(t))
@@ -82,7 +83,7 @@ func TestThoseWhoArriveDoNotPutTheQuestionOff(t *testing.T) {
 			}()
 			<-time.After(time.Millisecond)
 		}
-		if n := c.DB.Count().Since(before).Statements; n < 100 || n > 300 {
+		if n := c.DB.Count().Since(before).Statements; n < 50 || n > 300 {
 			t.Errorf("900 calls in 900 ms had the database asked %d times", n)
 		}
 	})
