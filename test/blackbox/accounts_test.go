@@ -162,7 +162,7 @@ func TestLogin(t *testing.T) {
 
 		nobody.refused(403, "M_FORBIDDEN", "POST", path, with(alice.localpart, "password", "wrong"))
 		nobody.refused(403, "M_FORBIDDEN", "POST", path, with("nobody-"+alice.localpart))
-		nobody.refused(403, "M_FORBIDDEN", "POST", path, with(alice.localpart, "type", "m.login.application_service"))
+		nobody.refused(401, "M_MISSING_TOKEN", "POST", path, with(alice.localpart, "type", "m.login.application_service"))
 		nobody.refused(403, "M_FORBIDDEN", "POST", path, with("@alice:other.example"))
 		nobody.refused(400, "M_UNKNOWN", "POST", path, with(alice.localpart, "type", "m.login.odd"))
 		nobody.refused(400, "M_MISSING_PARAM", "POST", path, object{})

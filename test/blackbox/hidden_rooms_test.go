@@ -105,7 +105,7 @@ func questionsOf(t *testing.T, route *httputil.Route, by, alice *client, event s
 		"txnid": "t", "tag": "x",
 		"receipttype": "m.read", "reltype": "m.thread", "eventtype": "m.x",
 		"alias": "#x-" + by.localpart + ":test.example", "sessionid": "x", "version": "1",
-		"deviceid": "x"}
+		"deviceid": "x", "networkid": "x"}
 	if strings.Contains(route.Path, "/room_keys/") {
 		queries = []string{"?version=1"}
 	}

@@ -49,7 +49,7 @@ func TestASuspendedAccountMayDoWhatIsListedOnly(t *testing.T) {
 			"statekey": "", "alias": "#x-" + bob.localpart + ":test.example", "key": "displayname",
 			"deviceid": bob.deviceID, "delayid": "x", "action": "cancel",
 			"filterid": "0", "tag": "x", "kind": "content", "ruleid": "x", "receipttype": "m.read", "reltype": "m.x",
-			"eventtype": "m.x", "version": "1", "sessionid": "x"}
+			"eventtype": "m.x", "version": "1", "sessionid": "x", "networkid": "x"}
 		admin.must("PUT", v1("admin", "suspend", bob.userID), object{"suspended": true})
 		bob.everywhere(403, "M_USER_SUSPENDED", "POST", at("createRoom"), object{})
 		may := whatSuspendedMay()

@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	bridgeToken   = "the as_token"
-	bridgeHSToken = "the hs_token"
+	bridgeToken   = "bridge-as-token"
+	bridgeHSToken = "bridge-hs-token"
 )
 
 // bridge is an application service that compares what it is sent with the specification.
