@@ -38,12 +38,18 @@ type QueryAliasRequest struct {
 	By string `json:"by,omitempty"`
 }
 
+// AffinityKey has all who ask for an alias ask one replica, which asks the service once.
+func (r QueryAliasRequest) AffinityKey() string { return string(r.Alias) }
+
 // QueryUserRequest names a local user who does not exist yet.
 type QueryUserRequest struct {
 	UserID id.UserID `json:"user_id"`
 	// By is the id of the service that asks, if it is one: it is not asked itself.
 	By string `json:"by,omitempty"`
 }
+
+// AffinityKey has all who ask for a user ask one replica, which asks the service once.
+func (r QueryUserRequest) AffinityKey() string { return string(r.UserID) }
 
 // QueryAnswer tells whether a service has made what was asked for.
 type QueryAnswer struct {

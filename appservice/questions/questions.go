@@ -33,8 +33,11 @@ const (
 	pause       = 500 * time.Millisecond
 	// DeclinedFor is how long it is remembered that a service has declined.
 	DeclinedFor = 5 * time.Second
-	// declinedBytes is how much is remembered of that.
-	declinedBytes = 4 << 20
+	// MadeFor is how long it is remembered that it has made what was asked for: so long, somebody may come who has
+	// looked for it before it was there.
+	MadeFor = 2 * time.Second
+	// keptBytes is how much is remembered of answers.
+	keptBytes = 4 << 20
 )
 
 // Asker sends requests to application services; see outgoing.Client.
@@ -52,8 +55,14 @@ type Service struct {
 	wait     time.Duration
 	pause    time.Duration
 
-	flight   singleflight.Group
-	declined *lru.Cache[key, time.Time] // until when
+	flight singleflight.Group
+	kept   *lru.Cache[key, answer]
+}
+
+// answer is what a service has said, and until when it is remembered.
+type answer struct {
+	exists bool
+	until  time.Time
 }
 
 // key is a question to a service. The URL is part of it: another one is another program.
@@ -62,7 +71,7 @@ type key struct{ service, url, path string }
 // New makes a Service.
 func New(services *registration.Holder, client Asker, log *logrus.Entry, now func() time.Time) *Service {
 	return &Service{services: services, client: client, log: log, now: now, wait: MaxWait, pause: pause,
-		declined: lru.New(declinedBytes, func(k key, _ time.Time) int { return len(k.service) + len(k.url) + len(k.path) })}
+		kept: lru.New(keptBytes, func(k key, _ answer) int { return len(k.service) + len(k.url) + len(k.path) })}
 }
 
 // QueryAlias is of the contract.
@@ -103,12 +112,12 @@ func (s *Service) ask(ctx context.Context, services []*registration.Registration
 // one asks a service, together with others who ask the same. An error says that there was no answer.
 func (s *Service) one(ctx context.Context, r *registration.Registration, path string, wait time.Duration) (bool, error) {
 	k := key{r.ID, r.URL, path}
-	if until, has := s.declined.Get(k); has && s.now().Before(until) {
-		return false, nil
+	if said, has := s.kept.Get(k); has && s.now().Before(said.until) {
+		return said.exists, nil
 	}
 	// One question serves all who wait for the same answer, so it outlives the first of them.
 	detached := context.WithoutCancel(ctx)
-	answer := s.flight.DoChan(fmt.Sprintf("%q", k), func() (any, error) {
+	said := s.flight.DoChan(fmt.Sprintf("%q", k), func() (any, error) {
 		ctx, cancel := context.WithTimeout(detached, wait)
 		defer cancel()
 		exists, err := s.insist(ctx, r, path)
@@ -116,16 +125,16 @@ func (s *Service) one(ctx context.Context, r *registration.Registration, path st
 		case err != nil:
 			s.log.WithError(err).WithFields(logrus.Fields{"service": r.ID, "question": path}).Warn("application service does not answer")
 		case exists:
-			s.declined.Remove(k)
+			s.kept.Add(k, answer{true, s.now().Add(MadeFor)})
 		default:
-			s.declined.Add(k, s.now().Add(DeclinedFor))
+			s.kept.Add(k, answer{false, s.now().Add(DeclinedFor)})
 		}
 		return exists, err
 	})
 	select {
 	case <-ctx.Done():
 		return false, ctx.Err()
-	case result := <-answer:
+	case result := <-said:
 		exists, _ := result.Val.(bool)
 		return exists, result.Err
 	}

@@ -215,6 +215,20 @@ func TestTheSameQuestionIsUnderWayOnce(t *testing.T) {
 	})
 }
 
+// Who has looked for an alias before it was made may ask for it just after: the service is not asked again.
+func TestThatAServiceHasMadeItIsRememberedForAMoment(t *testing.T) {
+	s, a := newService(t, always(200))
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	for i, want := range []int{1, 1, 2} {
+		answer, err := s.QueryAlias(t.Context(), api.QueryAliasRequest{Alias: "#_one_x:here"})
+		if n := len(a.requests()); err != nil || !answer.Exists || n != want {
+			t.Errorf("question %d: %v %v after %d requests, not %d", i, answer, err, n, want)
+		}
+		now = now.Add(MadeFor / 2 * time.Duration(i+1))
+	}
+}
+
 func TestThatAServiceDeclinesIsRememberedForAMoment(t *testing.T) {
 	s, a := newService(t, always(404))
 	now := time.Now()
@@ -240,7 +254,7 @@ func TestThatAServiceDeclinesIsRememberedForAMoment(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if n := s.declined.Bytes(); n > declinedBytes {
+	if n := s.kept.Bytes(); n > keptBytes {
 		t.Errorf("%d bytes are remembered", n)
 	}
 }
