@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -20,7 +21,7 @@ type batch struct {
 	j *Judge
 	*wanted
 	partition int32
-	followed  followed
+	followed  eventlog.Followed
 	nowMS     int64
 	timeMS    int64 // when the record at hand was committed
 
@@ -45,7 +46,7 @@ func (b *batch) load(ctx context.Context, named []id.RoomID) error {
 	var missing []id.RoomID
 	for _, roomID := range named {
 		k, has := b.j.rooms.Get(roomID)
-		if !has || k.streak != b.followed.streak {
+		if !has || k.streak != b.followed.Streak {
 			missing = append(missing, roomID)
 			continue
 		}
@@ -63,7 +64,7 @@ func (b *batch) load(ctx context.Context, named []id.RoomID) error {
 		return fmt.Errorf("interest of application services: %w", err)
 	}
 	for _, roomID := range missing {
-		k := kept{Room: storage.Room{RoomID: roomID}, streak: b.followed.streak}
+		k := kept{Room: storage.Room{RoomID: roomID}, streak: b.followed.Streak}
 		if r := found[roomID]; r != nil {
 			k.Room = *r
 		}
@@ -267,7 +268,7 @@ func (b *batch) committed() {
 	for roomID, r := range b.rooms {
 		b.j.rooms.Add(roomID, r.kept)
 	}
-	b.j.streaks.follow(b.partition, b.followed)
+	b.j.streaks.Follow(b.partition, b.followed)
 	var services []string
 	for i := range b.events {
 		if service := b.events[i].Service; !slices.Contains(services, service) {

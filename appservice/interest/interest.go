@@ -12,7 +12,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -58,14 +57,14 @@ type Judge struct {
 	Options
 	wanted  atomic.Pointer[wanted]
 	rooms   *lru.Cache[id.RoomID, kept] // as committed by this process
-	streaks streaks
+	streaks eventlog.Streaks
 	// paces gather the records of a stream into fewer batches. Each is its partition's.
 	paces [eventlog.Partitions]pace.Pace
 }
 
 // New makes a Judge.
 func New(o Options) *Judge {
-	return &Judge{Options: o, streaks: streaks{followed: make(map[int32]followed)},
+	return &Judge{Options: o,
 		rooms: lru.New(keptBytes, func(_ id.RoomID, k kept) int { return 64 + len(k.Users)*48 })}
 }
 
@@ -99,35 +98,6 @@ func (j *Judge) now() *wanted {
 	return w
 }
 
-// streaks tell whether what is in memory of a room is what is in the database: another process may have applied
-// records of its partition meanwhile.
-type streaks struct {
-	mu       sync.Mutex
-	followed map[int32]followed
-	last     int64
-}
-
-// followed is how far this process has applied a partition. A streak ends where another process has applied records
-// of it.
-type followed struct{ seq, streak int64 }
-
-// of continues the streak of a partition, or begins another one.
-func (s *streaks) of(partition int32, seq int64) int64 {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if f := s.followed[partition]; f.seq == seq-1 && f.streak != 0 {
-		return f.streak
-	}
-	s.last++
-	return s.last
-}
-
-func (s *streaks) follow(partition int32, f followed) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.followed[partition] = f
-}
-
 // kept is a room as a streak has left it. What it points to is not changed any more.
 type kept struct {
 	storage.Room
@@ -142,9 +112,9 @@ func (j *Judge) Handle(ctx context.Context, records []eventlog.Record) (eventlog
 		j.paces[first.Partition].Wait(ctx)
 	}
 	b := &batch{j: j, wanted: w, rooms: make(map[id.RoomID]*room), partition: first.Partition,
-		followed: followed{last.Seq, j.streaks.of(first.Partition, first.Seq)}, nowMS: time.Now().UnixMilli()}
+		followed: eventlog.Followed{Seq: last.Seq, Streak: j.streaks.Of(first.Partition, first.Seq)}, nowMS: time.Now().UnixMilli()}
 	if last.Seq-first.Seq != int64(len(records)-1) {
-		b.followed.seq = 0 // some were put aside, and may be applied out of turn
+		b.followed.Seq = 0 // some were put aside, and may be applied out of turn
 	}
 	outputs := make([]any, len(records))
 	var named []id.RoomID

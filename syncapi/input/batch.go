@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/pdu"
 	"github.com/matrix-org/dendrite/common/sqlutil"
@@ -17,7 +18,7 @@ import (
 type batch struct {
 	in        *Input
 	partition int32
-	followed  followed // once it is applied
+	followed  eventlog.Followed // once it is applied
 
 	order  []entry
 	events []*roomserver.OutputEvent
@@ -50,7 +51,7 @@ func (b *batch) load(ctx context.Context) error {
 	for _, output := range b.events {
 		if _, has := b.rooms[output.RoomID]; !has {
 			room, kept := b.in.rooms.Get(output.RoomID)
-			if !kept || room.streak != b.followed.streak {
+			if !kept || room.streak != b.followed.Streak {
 				room.Room = storage.Room{RoomID: output.RoomID, Version: output.RoomVersion}
 				missing = append(missing, output.RoomID)
 			}

@@ -5,7 +5,6 @@ package input
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	lru "github.com/hashicorp/golang-lru/v2"
 
@@ -33,36 +32,13 @@ type Input struct {
 
 	rooms *lru.Cache[id.RoomID, keptRoom] // as committed by this process
 
-	mu       sync.Mutex
-	followed map[int32]followed
-	streaks  int64
+	streaks eventlog.Streaks
 }
 
 // keptRoom is a room as a streak has left it.
 type keptRoom struct {
 	storage.Room
 	streak int64
-}
-
-// followed is how far this process has applied a partition. A streak ends where another process has applied records of it: what
-// was remembered of its rooms until then is old.
-type followed struct{ seq, streak int64 }
-
-// streak continues that of a partition, or begins another one.
-func (in *Input) streak(partition int32, seq int64) int64 {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if f := in.followed[partition]; f.seq == seq-1 && f.streak != 0 {
-		return f.streak
-	}
-	in.streaks++
-	return in.streaks
-}
-
-func (in *Input) follow(partition int32, f followed) {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	in.followed[partition] = f
 }
 
 // New makes an Input.
@@ -72,7 +48,7 @@ func New(server id.ServerName, room *roomserver.RoomserverAPI, db *storage.Datab
 		return nil, fmt.Errorf("cache of rooms: %w", err)
 	}
 	return &Input{Server: server, Room: room, Storage: db, Events: cache, rooms: rooms, rules: newRuleCache(db),
-		judge: notify.Judge{Room: room, Events: cache}, followed: make(map[int32]followed)}, nil
+		judge: notify.Judge{Room: room, Events: cache}}, nil
 }
 
 // Forget makes the rules of users, and whom they ignore, be read again, or, if none is named, those of all.
@@ -82,9 +58,9 @@ func (in *Input) Forget(users []id.UserID) { in.rules.Invalidate(users) }
 func (in *Input) Handle(ctx context.Context, records []eventlog.Record) (eventlog.Apply, error) {
 	first, last := &records[0], &records[len(records)-1]
 	b := &batch{in: in, rooms: make(map[id.RoomID]storage.Room), threads: make(map[threadKey]storage.Counts),
-		partition: first.Partition, followed: followed{last.Seq, in.streak(first.Partition, first.Seq)}}
+		partition: first.Partition, followed: eventlog.Followed{Seq: last.Seq, Streak: in.streaks.Of(first.Partition, first.Seq)}}
 	if last.Seq-first.Seq != int64(len(records)-1) {
-		b.followed.seq = 0 // some were put aside, and may be applied out of turn
+		b.followed.Seq = 0 // some were put aside, and may be applied out of turn
 	}
 	for i := range records {
 		switch r := &records[i]; r.Type {
@@ -138,9 +114,9 @@ func (b *batch) keep() {
 		b.remember(output)
 	}
 	for room, r := range b.rooms {
-		b.in.rooms.Add(room, keptRoom{r, b.followed.streak})
+		b.in.rooms.Add(room, keptRoom{r, b.followed.Streak})
 	}
-	b.in.follow(b.partition, b.followed)
+	b.in.streaks.Follow(b.partition, b.followed)
 }
 
 // forget makes the next batch read the counts: another replica may follow the partition now.

@@ -92,10 +92,10 @@ func (b *batch) mentioned(ctx context.Context, room id.RoomID, e *pdu.Event) ([]
 func (b *batch) roomRules(ctx context.Context, room id.RoomID, root roomserver.Root) (*roomRules, error) {
 	cache := b.in.rules
 	kept, some, version, err := cache.room(ctx, room)
-	if err != nil || kept != nil && kept.streak == b.followed.streak {
+	if err != nil || kept != nil && kept.streak == b.followed.Streak {
 		return kept, err
 	}
-	list := &roomRules{streak: b.followed.streak, has: make(map[id.UserID]struct{}),
+	list := &roomRules{streak: b.followed.Streak, has: make(map[id.UserID]struct{}),
 		ignoring: make(map[id.UserID]struct{})}
 	if some {
 		joined, err := b.joined(ctx, room)
