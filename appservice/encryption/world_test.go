@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/sirupsen/logrus"
 
 	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/appservice/storage/storagetest"
 	"github.com/matrix-org/dendrite/appservice/transactions"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
@@ -62,26 +62,14 @@ type bridge struct {
 const here = id.ServerName("test.example")
 
 func worlds(t *testing.T, body func(t *testing.T, w *world)) {
-	t.Run("sqlite", func(t *testing.T) { body(t, newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))) })
-	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, test.Postgres(t))) })
+	storagetest.Each(t, func(t *testing.T, connection string) { body(t, newWorld(t, connection)) })
 }
 
 func newWorld(t *testing.T, url string) *world {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: url}, sqlutil.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
 	w := &world{t: t, chance: rand.New(rand.NewPCG(test.Seed(t), 1)), members: make(map[id.RoomID]map[id.UserID]string),
 		bridges: make(map[string]*bridge)}
-	if w.store, err = storage.Open(t.Context(), db); err != nil {
-		t.Fatal(err)
-	}
+	w.store = storagetest.Open(t, url)
 	var all []*registration.Registration
 	for _, name := range []string{"irc", "xmpp", "plain"} {
 		r := &registration.Registration{ID: name, URL: "http://" + name, ASToken: "as-" + name, HSToken: "hs-" + name,

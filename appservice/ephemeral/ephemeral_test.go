@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,11 +12,11 @@ import (
 	"github.com/tidwall/gjson"
 
 	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/appservice/storage/storagetest"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
-	"github.com/matrix-org/dendrite/common/test"
 	syncapi "github.com/matrix-org/dendrite/syncapi/api"
 )
 
@@ -37,25 +36,12 @@ type world struct {
 }
 
 func worlds(t *testing.T, body func(t *testing.T, w *world)) {
-	t.Run("sqlite", func(t *testing.T) { body(t, newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))) })
-	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, test.Postgres(t))) })
+	storagetest.Each(t, func(t *testing.T, connection string) { body(t, newWorld(t, connection)) })
 }
 
 func newWorld(t *testing.T, url string) *world {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: url}, sqlutil.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	store, err := storage.Open(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := storagetest.Open(t, url)
 	var all []*registration.Registration
 	for _, name := range []string{"irc", "plain", "far"} {
 		all = append(all, &registration.Registration{ID: name, URL: "http://" + name, ASToken: "as-" + name, HSToken: "hs-" + name,

@@ -3,7 +3,6 @@ package services
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -12,12 +11,12 @@ import (
 
 	"github.com/matrix-org/dendrite/appservice/api"
 	"github.com/matrix-org/dendrite/appservice/storage"
+	"github.com/matrix-org/dendrite/appservice/storage/storagetest"
 	"github.com/matrix-org/dendrite/common/eventlog"
 	"github.com/matrix-org/dendrite/common/id"
 	"github.com/matrix-org/dendrite/common/mxerr"
 	"github.com/matrix-org/dendrite/common/registration"
 	"github.com/matrix-org/dendrite/common/sqlutil"
-	"github.com/matrix-org/dendrite/common/test"
 )
 
 // woken is a Sender that notes what it is told.
@@ -42,25 +41,12 @@ type world struct {
 }
 
 func worlds(t *testing.T, body func(t *testing.T, w *world)) {
-	t.Run("sqlite", func(t *testing.T) { body(t, newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))) })
-	t.Run("postgres", func(t *testing.T) { body(t, newWorld(t, test.Postgres(t))) })
+	storagetest.Each(t, func(t *testing.T, connection string) { body(t, newWorld(t, connection)) })
 }
 
 func newWorld(t *testing.T, connection string) *world {
 	t.Helper()
-	db, err := sqlutil.Open(t.Context(), sqlutil.Options{ConnectionString: connection}, sqlutil.Deps{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	store, err := storage.Open(t.Context(), db)
-	if err != nil {
-		t.Fatal(err)
-	}
+	store := storagetest.Open(t, connection)
 	w := &world{t: t, now: time.UnixMilli(1_700_000_000_000),
 		woken: &woken{make(chan string, 100), make(chan string, 100)}}
 	w.Services = w.replica(store, eventlog.NewEmbedded(), true)
@@ -278,7 +264,7 @@ func TestOperatorsSkipAndRetry(t *testing.T) {
 }
 
 func TestReplicasTellEachOtherWhatWaits(t *testing.T) {
-	w := newWorld(t, "file:"+filepath.Join(t.TempDir(), "as.db"))
+	w := newWorld(t, storagetest.SQLite(t))
 	transport := eventlog.NewEmbedded()
 	one, two := w.replica(w.Store, transport, false), w.replica(w.Store, transport, false)
 	heard := &woken{make(chan string, 100), make(chan string, 100)}
